@@ -1,0 +1,1 @@
+"""Benchmarks: recipes, runner, statistics, report. Run from a clone: `python -m benchmarks`."""

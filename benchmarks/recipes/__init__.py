@@ -1,0 +1,1 @@
+"""What is run: one recipe a case, each a small Python file."""

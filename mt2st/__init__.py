@@ -1,0 +1,29 @@
+"""MT2ST: auxiliary tasks that are phased out while a model trains, with the training FLOPs that this saves, measured.
+
+Names are imported when first used, so that `import mt2st.schedules` needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Constant": "schedules",
+    "Diminish": "schedules",
+    "Mt2stError": "errors",
+    "Off": "schedules",
+    "Sampled": "schedules",
+    "Schedule": "schedules",
+    "Switch": "schedules",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mt2st' has no attribute {name!r}")
+    return getattr(import_module(f"mt2st.{_HOME[name]}"), name)

@@ -1,0 +1,1 @@
+"""Encoders: towers and fusion behind one protocol."""

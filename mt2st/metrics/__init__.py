@@ -1,0 +1,1 @@
+"""Metric definitions, each with an id, a unit and a direction."""

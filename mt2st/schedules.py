@@ -1,0 +1,197 @@
+"""Schedules: how much an auxiliary task weighs as training progresses.
+
+A schedule is a frozen, pure function `progress ∈ [0, 1] → weight ≥ 0`. Being pure, it needs no state to resume, and every
+rank of a distributed run agrees on it. This module imports no torch, so it can be taken into any training loop:
+
+    fade = Diminish(initial=1.0, rate=5.0, shape=1.0, cutoff=0.05)
+    weight = fade(step / total_steps)
+    loss = primary(batch) + (weight * auxiliary(batch) if weight else 0.0)
+
+The conditional is where the saving comes from: multiplying by zero costs as much as multiplying by one.
+Source of Diminish and Switch: MT2ST, arXiv 2406.18038.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mt2st.errors import Mt2stError, check_range
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Progress → weight. A user's schedule inherits nothing; it only has to be callable like this and to know its start.
+
+    Does *not* assume monotony: a schedule may rise, though none here does.
+    """
+
+    @property
+    def initial(self) -> float:
+        """γ₀, the weight at progress 0 (dimensionless, ≥ 0)."""
+
+    def __call__(self, progress: float) -> float:
+        """Weight at `progress` ∈ [0, 1] = optimiser steps done / total optimiser steps. 0 means: do not run the task."""
+
+
+def _check_initial(initial: float) -> None:
+    if not (math.isfinite(initial) and initial > 0):
+        raise Mt2stError(f"initial = {initial!r} must be a finite weight > 0; to switch a task off use Off()")
+
+
+def _check_progress(progress: float) -> None:
+    check_range("progress", progress, 0.0, 1.0, "pass step / total_steps")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Multi-task training: the weight never changes.
+
+    Attributes:
+        initial: the weight, > 0.
+    """
+
+    initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_initial(self.initial)
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        return self.initial
+
+
+@dataclass(frozen=True)
+class Off:
+    """Single-task training: the auxiliary never runs."""
+
+    initial: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.initial != 0.0:
+            raise Mt2stError(f"Off(initial={self.initial!r}): Off always weighs 0; use Constant for another weight")
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Diminish:
+    """Gradual fading, γ(t) = γ₀·exp(−η·t^ν), exactly 0 once γ(t) < cutoff·γ₀ (arXiv 2406.18038; the cut-off is ours).
+
+    An exponential never reaches 0 by itself, and a task with a weight of 10⁻⁶ costs as much as one with weight 1; the
+    cut-off is what lets Diminish save anything when every step runs every active task.
+
+    Attributes:
+        initial: γ₀ > 0, the weight at the start.
+        rate: η ≥ 0 per unit of progress^ν. 0 = never fades (Constant); 10 = at 0.005 % of γ₀ by the end.
+        shape: ν > 0. 1 = plain exponential; below 1 falls at once and then slowly, above 1 stays high and then falls.
+        cutoff: share of γ₀ in [0, 1] below which the weight is exactly 0. 0 = never cut off; 1 = cut off at once after t = 0.
+    """
+
+    initial: float = 1.0
+    rate: float = 5.0
+    shape: float = 1.0
+    cutoff: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_initial(self.initial)
+        if not (math.isfinite(self.rate) and self.rate >= 0):
+            raise Mt2stError(f"rate = {self.rate!r} must be finite and ≥ 0; 0 never fades, 10 fades to 0.005 % of the start")
+        if not (math.isfinite(self.shape) and self.shape > 0):
+            raise Mt2stError(f"shape = {self.shape!r} must be finite and > 0; 1 is the plain exponential")
+        check_range("cutoff", self.cutoff, 0.0, 1.0, "it is a share of the initial weight, for example 0.05")
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        share = math.exp(-self.rate * progress**self.shape)
+        return self.initial * share if share >= self.cutoff else 0.0
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Full weight until a point, then 0 from that point on (arXiv 2406.18038).
+
+    Attributes:
+        at: progress ∈ [0, 1] from which the weight is 0. 0 = single-task from the start; 1 = off only after the last step.
+        initial: γ₀ > 0, the weight before the switch.
+    """
+
+    at: float
+    initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_initial(self.initial)
+        check_range("at", self.at, 0.0, 1.0, "it is a share of the total steps, for example 0.4")
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        return self.initial if progress < self.at else 0.0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Runs the auxiliary with probability γ(t)/γ₀ at weight γ₀: the same gradient in expectation, at a cost that falls with γ.
+
+        fade = Sampled(Diminish(rate=3.0))
+        weight = fade.weight(step / total_steps, seed=0, step=step, task="masked_lm")
+        loss = primary(batch) + (weight * auxiliary(batch) if weight else 0.0)
+
+    The coin of a step is a hash of (seed, step, task) and of nothing else, so a resumed run and every rank toss the same.
+    Calling the schedule itself, `fade(progress)`, gives the *expected* weight γ(t), as for any other schedule.
+
+    Attributes:
+        schedule: the schedule to sample; its weights must never exceed its `initial` (checked when called).
+    """
+
+    schedule: Schedule
+
+    @property
+    def initial(self) -> float:
+        return self.schedule.initial
+
+    def __call__(self, progress: float) -> float:
+        return self.schedule(progress)
+
+    def probability(self, progress: float) -> float:
+        """Probability ∈ [0, 1] that the auxiliary runs at `progress`."""
+        weight = self.schedule(progress)
+        if weight == 0.0:
+            return 0.0
+        if weight > self.initial:
+            raise Mt2stError(
+                f"Sampled({self.schedule!r}) at progress {progress:g}: weight {weight:g} exceeds initial {self.initial:g}, "
+                "so it is no probability; give a schedule whose largest weight is its initial one"
+            )
+        return weight / self.initial
+
+    def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
+        """γ₀ with probability γ(progress)/γ₀, else 0."""
+        return self.initial if coin(seed, step, task) < self.probability(progress) else 0.0
+
+
+def coin(seed: int, step: int, task: str) -> float:
+    """A number uniform on [0, 1) that depends on (seed, step, task) alone; the same on every machine and Python version."""
+    digest = hashlib.blake2b(f"{seed}\0{step}\0{task}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / float(1 << 53)
+
+
+def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, task: str) -> float:
+    """The weight that `schedule` gives to optimiser step `step` ∈ [0, total_steps): sampled where the schedule samples.
+
+    Raises:
+        Mt2stError: `step` is not in the range, or the weight is negative or not finite.
+    """
+    if not 0 <= step < total_steps:
+        raise Mt2stError(f"step = {step} is outside [0, total_steps = {total_steps})")
+    progress = step / total_steps
+    if isinstance(schedule, Sampled):
+        weight = schedule.weight(progress, seed=seed, step=step, task=task)
+    else:
+        weight = schedule(progress)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise Mt2stError(f"schedule {schedule!r} of task {task!r} gave weight {weight!r} at step {step}; weights must be finite and ≥ 0")
+    return weight
