@@ -1,1 +1,51 @@
-"""Encoders: towers and fusion behind one protocol."""
+"""Encoders: an image tower and a text tower behind one protocol (`Towers`), and a fusion on top (`VisionLanguageEncoder`).
+
+A new pair of towers is one new file here; it inherits nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+class TowerOutput(NamedTuple):
+    """What a tower makes of a batch (shape legend in `mt2st.batch`)."""
+
+    tokens: Tensor  # [B, P or T, D]
+    embedding: Tensor  # [B, E], not normalised
+
+
+@runtime_checkable
+class Towers(Protocol):
+    """An image tower and a text tower with a common embedding space; an `nn.Module`.
+
+    Attributes:
+        image_size: height and width of the images it takes, in pixels.
+        image_width, text_width: width D of image and text tokens.
+        embedding_width: E.
+        context_length: T, to which texts are padded and cut.
+        vocabulary_size: V, mask token included.
+        pad_id, mask_id: ids of the padding and the mask token.
+        logit_scale: learned log-temperature of contrastive objectives (scalar parameter), in the log domain.
+    """
+
+    image_size: int
+    image_width: int
+    text_width: int
+    embedding_width: int
+    context_length: int
+    vocabulary_size: int
+    pad_id: int
+    mask_id: int
+    logit_scale: Tensor
+
+    def encode_image(self, pixels: Tensor) -> TowerOutput:
+        """Encode [B, 3, H, W] uint8 RGB pixels; the tower normalises them as its weights expect."""
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """Encode [B, T] int64 token ids."""
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Texts → [N, context_length] int64 on the CPU, padded with `pad_id`."""

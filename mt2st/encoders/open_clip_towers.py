@@ -1,0 +1,223 @@
+"""Towers by open_clip: a small configuration trained from scratch (the embedded default), or any model name with weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from mt2st.encoders import TowerOutput
+from mt2st.encoders.text_tokenizer import TextTokenizer
+from mt2st.errors import Mt2stError, unknown_name
+
+OPEN_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's RGB normalisation, arXiv 2103.00020
+OPEN_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class SmallConfig:
+    """Size of towers trained from scratch on a CPU. Defaults: about 0.2 M parameters for 32×32 images."""
+
+    image_size: int = 32
+    """height and width in pixels; a multiple of 8"""
+    width: int = 64
+    """width of image and text tokens"""
+    layers: int = 2
+    """transformer layers of the image tower"""
+    text_layers: int = 1
+    """transformer layers of the text tower"""
+    heads: int = 2
+    """attention heads of both towers"""
+    embedding_width: int = 64
+    """width E of the common embedding space"""
+    context_length: int = 16
+    """text tokens a text is padded or cut to"""
+    mlp_ratio: float = 2.0
+    """hidden width of the towers' MLPs as a multiple of their width"""
+    stem_width: int = 16
+    """channels of the first of three convolutions, which double; the third has `width`"""
+    vocabulary_size: int = 0
+    """tokens of the text vocabulary, set from the tokenizer"""
+
+
+class ConvolutionalStem(nn.Sequential):
+    """Three 3×3 convolutions of stride 2 with BatchNorm: pixels [B, 3, H, W] → [B, width, H / 8, W / 8].
+
+    Early convolutions make small vision transformers trainable from scratch (arXiv 2106.14881).
+    """
+
+    def __init__(self, width: int, first: int) -> None:
+        channels = (3, first, 2 * first, width)
+        layers: list[nn.Module] = []
+        for index in range(3):
+            layers += [
+                nn.Conv2d(channels[index], channels[index + 1], kernel_size=3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels[index + 1]),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class OpenClipTowers(nn.Module):
+    """An open_clip model as `Towers`.
+
+    CLIP's text towers are causal; see `mt2st.encoders.fusion.Fusion` for how they serve masked language modelling. The
+    small configuration's text tower is bidirectional and masks its padding.
+    """
+
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+
+    def __init__(self, model: nn.Module, tokenize: Any, *, context_length: int, pad_id: int, mask_id: int | None) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._tokenize = tokenize
+        visual, text = self.model.visual, self.model.text
+        for tower in (visual, text):
+            if hasattr(tower, "output_tokens"):
+                tower.output_tokens = True
+        size = visual.image_size
+        self.image_size = int(size[0] if isinstance(size, tuple | list) else size)
+        self.context_length = context_length
+        self.pad_id = pad_id
+        if mask_id is None:
+            mask_id = _append_token(text)
+        self.mask_id = mask_id
+        self.vocabulary_size = int(text.token_embedding.num_embeddings)
+        mean = torch.tensor(getattr(visual, "image_mean", None) or OPEN_CLIP_MEAN)
+        std = torch.tensor(getattr(visual, "image_std", None) or OPEN_CLIP_STD)
+        self.register_buffer("pixel_mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        with torch.no_grad():
+            training = self.training
+            self.eval()
+            image = self.encode_image(torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
+            tokens = self.encode_text(torch.ones(1, context_length, dtype=torch.int64))
+            self.train(training)
+        self.image_width, self.text_width = image.tokens.shape[-1], tokens.tokens.shape[-1]
+        self.embedding_width = image.embedding.shape[-1]
+
+    @property
+    def logit_scale(self) -> Tensor:
+        scale: Tensor = self.model.logit_scale
+        return scale
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """Learned bias of the sigmoid loss, where the model has one."""
+        bias: Tensor | None = getattr(self.model, "logit_bias", None)
+        return bias
+
+    def encode_image(self, pixels: Tensor) -> TowerOutput:
+        images = (pixels.to(self.pixel_mean.dtype) - self.pixel_mean) * self.pixel_scale
+        visual = self.model.visual
+        if getattr(visual, "output_tokens", False):
+            embedding, tokens = visual(images)
+        else:
+            output = visual.forward_intermediates(images, indices=1, normalize_intermediates=True)
+            embedding, grid = output["image_features"], output["image_intermediates"][-1]
+            tokens = grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid
+        return TowerOutput(tokens, embedding)
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        embedding, encoded = self.model.text(tokens)
+        return TowerOutput(encoded, embedding)
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        ids: Tensor = self._tokenize(texts)
+        return ids
+
+
+def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool = False) -> OpenClipTowers:
+    """Towers of `config` with fresh weights: open_clip's towers behind a convolutional stem.
+
+    Args:
+        config: the size.
+        tokenizer: gives vocabulary and special tokens.
+        sigmoid: start temperature and bias as the sigmoid loss needs them (arXiv 2303.15343).
+
+    Raises:
+        Mt2stError: the image size is no multiple of 8, or the width is no multiple of the heads.
+    """
+    if config.image_size % 8 or config.image_size < 8:
+        raise Mt2stError(f"image_size = {config.image_size} px must be a multiple of 8, such as 32, for the three strides of 2")
+    if config.width % config.heads:
+        raise Mt2stError(f"width = {config.width} is not divisible by heads = {config.heads}; choose a multiple")
+    model = open_clip.CustomTextCLIP(
+        embed_dim=config.embedding_width,
+        vision_cfg={
+            "layers": config.layers,
+            "width": config.width,
+            "head_width": config.width // config.heads,
+            "mlp_ratio": config.mlp_ratio,
+            "patch_size": 8,
+            "image_size": config.image_size,
+            "pool_type": "avg",
+        },
+        text_cfg={
+            "context_length": config.context_length,
+            "vocab_size": tokenizer.vocabulary_size,
+            "width": config.width,
+            "heads": config.heads,
+            "layers": config.text_layers,
+            "mlp_ratio": config.mlp_ratio,
+            "no_causal_mask": True,
+            "pad_id": tokenizer.pad_id,
+            "eos_id": tokenizer.end_id,
+            "pool_type": "eos",
+        },
+        init_logit_scale=2.3026 if sigmoid else 2.6593,  # ln 10 and ln(1 / 0.07), the papers' starts
+        init_logit_bias=-10.0 if sigmoid else None,
+    )
+    model.visual.conv1 = ConvolutionalStem(config.width, config.stem_width)
+    model.text.use_pad_mask = True  # open_clip has the mask but no configuration field for it
+    return OpenClipTowers(
+        model,
+        lambda texts: tokenizer.encode(texts, config.context_length),
+        context_length=config.context_length,
+        pad_id=tokenizer.pad_id,
+        mask_id=tokenizer.mask_id,
+    )
+
+
+def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
+    """Any open_clip model by name.
+
+    Args:
+        name: such as "ViT-B-32"; `open_clip.list_models()` has them all.
+        pretrained: a tag of `open_clip.list_pretrained()`, or the path of local safetensors weights; None = fresh weights.
+
+    Raises:
+        Mt2stError: unknown name or tag, or a weights file that is not safetensors.
+    """
+    known = open_clip.list_models()
+    if name not in known:
+        raise unknown_name("open_clip model", name, known)
+    if pretrained and (Path(pretrained).suffix or "/" in pretrained):
+        if not Path(pretrained).is_file():
+            raise Mt2stError(f"weights {pretrained!r} are not a file; give a safetensors file or a tag of {name}")
+        if Path(pretrained).suffix != ".safetensors":
+            raise Mt2stError(f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so convert them")
+    elif pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        raise unknown_name(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+    model = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)
+    tokenizer = open_clip.get_tokenizer(name)
+    length = int(tokenizer.context_length)
+    pad = int(getattr(model.text, "pad_id", 0) or 0)
+    return OpenClipTowers(model, tokenizer, context_length=length, pad_id=pad, mask_id=None)
+
+
+def _append_token(text: Any) -> int:
+    """Give the tower one more token, the mask, started at the mean of the others (CLIP's vocabulary has none); returns its id."""
+    old = text.token_embedding
+    new = nn.Embedding(old.num_embeddings + 1, old.embedding_dim, device=old.weight.device, dtype=old.weight.dtype)
+    with torch.no_grad():
+        new.weight[:-1] = old.weight
+        new.weight[-1] = old.weight.mean(0)
+    text.token_embedding = new
+    text.vocab_size = old.num_embeddings + 1
+    return int(old.num_embeddings)

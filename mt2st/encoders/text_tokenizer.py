@@ -1,0 +1,96 @@
+"""A subword tokenizer trained on the training texts and saved with the run (byte-pair encoding, by `tokenizers`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from mt2st.errors import Mt2stError
+from mt2st.files import write_text
+
+SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[MASK]")
+
+
+class TextTokenizer:
+    """Byte-level BPE, so that no text holds an unknown token; case-folded, framed by [START] … [END]."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids = [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS]
+        if None in ids:
+            raise Mt2stError(f"the tokenizer lacks special tokens {SPECIAL_TOKENS}; train it with TextTokenizer.train")
+        self._tokenizer = tokenizer
+        self.pad_id, self.start_id, self.end_id, self.mask_id = (int(index) for index in ids if index is not None)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> TextTokenizer:
+        """Train on `texts` (training texts only). The result depends on the texts and the size alone.
+
+        Args:
+            texts: the training texts.
+            vocabulary_size: upper limit of tokens; at least 256 bytes + 4 special ones.
+        """
+        smallest = 256 + len(SPECIAL_TOKENS)
+        if vocabulary_size < smallest:
+            raise Mt2stError(f"vocabulary_size = {vocabulary_size} must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        start, end = (tokenizer.token_to_id(token) for token in ("[START]", "[END]"))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[START] $A [END]", special_tokens=[("[START]", start), ("[END]", end)]
+        )
+        return cls(tokenizer)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, texts: list[str], length: int) -> Tensor:
+        """Texts → [N, length] int64, padded; longer texts are cut, keeping [END]."""
+        self._tokenizer.enable_truncation(max_length=length)
+        self._tokenizer.enable_padding(length=length, pad_id=self.pad_id, pad_token="[PAD]")
+        encoded = self._tokenizer.encode_batch(texts)
+        return torch.tensor([item.ids for item in encoded], dtype=torch.int64).reshape(len(texts), length)
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Number of tokens of each text, frame included, before any cut."""
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        return [len(item.ids) for item in self._tokenizer.encode_batch(texts)]
+
+    def to_json(self) -> str:
+        """The tokenizer as JSON text; no truncation or padding state in it."""
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        return str(self._tokenizer.to_str())
+
+    def save(self, path: Path) -> None:
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> TextTokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            Mt2stError: the file is missing or is not a tokenizer.
+        """
+        if not path.is_file():
+            raise Mt2stError(f"tokenizer file {path} is missing; it is saved with the run that trained it")
+        try:
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except Mt2stError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the Rust binding raises bare Exception for any malformed file
+            raise Mt2stError(f"{path} is not a tokenizer file ({error}); retrain or restore it") from None

@@ -1,0 +1,111 @@
+"""The vision-language encoder: towers + fusion, and the lazy features that objectives pull from."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mt2st.batch import Batch
+from mt2st.encoders import TowerOutput, Towers
+from mt2st.encoders.fusion import Fusion
+from mt2st.errors import Mt2stError
+
+
+class VisionLanguageEncoder(nn.Module):
+    """Two towers and a fusion transformer. `features(batch)` is all that objectives see of it."""
+
+    towers: Towers
+
+    def __init__(self, towers: Towers, *, fusion_width: int = 64, fusion_layers: int = 1, fusion_heads: int = 2) -> None:
+        super().__init__()
+        self.towers = towers
+        self.fusion = Fusion(
+            image_width=towers.image_width,
+            text_width=towers.text_width,
+            width=fusion_width,
+            layers=fusion_layers,
+            heads=fusion_heads,
+        )
+
+    def features(self, batch: Batch) -> VisionLanguageFeatures:
+        """Lazy features of one batch; nothing is computed before something asks."""
+        return VisionLanguageFeatures(self, batch)
+
+
+class VisionLanguageFeatures:
+    """Lazy, memoised view of one batch: what no objective asks for is never computed, what two ask for is computed once.
+
+    A batch may hold fewer images than questions: `question_image` [B questions] then says which image each question is
+    about, and every image is encoded once.
+    """
+
+    def __init__(self, encoder: VisionLanguageEncoder, batch: Batch) -> None:
+        self.encoder = encoder
+        self.batch = batch
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The batch's tensor `name`, or an error that says what the batch holds."""
+        try:
+            return self.batch[name]
+        except KeyError:
+            raise Mt2stError(
+                f"the batch has no {name!r}, only {', '.join(sorted(self.batch))}; give the task a stream that provides it"
+            ) from None
+
+    @cached_property
+    def _image(self) -> TowerOutput:
+        return self.encoder.towers.encode_image(self["pixels"])
+
+    @cached_property
+    def _caption(self) -> TowerOutput:
+        return self.encoder.towers.encode_text(self["caption_tokens"])
+
+    @property
+    def image_tokens(self) -> Tensor:
+        """[B, P, D]."""
+        return self._image.tokens
+
+    @property
+    def caption_tokens(self) -> Tensor:
+        """[B, T, D]."""
+        return self._caption.tokens
+
+    @cached_property
+    def image_embedding(self) -> Tensor:
+        """[B, E], unit length."""
+        return functional.normalize(self._image.embedding.float(), dim=-1)
+
+    @cached_property
+    def caption_embedding(self) -> Tensor:
+        """[B, E], unit length."""
+        return functional.normalize(self._caption.embedding.float(), dim=-1)
+
+    @cached_property
+    def caption_mask(self) -> Tensor:
+        """[B, T] bool, True at real tokens."""
+        return self.text_mask(self["caption_tokens"])
+
+    @cached_property
+    def question_joint(self) -> Tensor:
+        """[B questions, D]: image and question, fused."""
+        tokens = self["question_tokens"]
+        image = self.image_tokens
+        if "question_image" in self.batch:
+            image = image.index_select(0, self["question_image"])
+        return self.fuse(image, self.encoder.towers.encode_text(tokens).tokens, self.text_mask(tokens))[1]
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """The text tower on other tokens than the batch's (masked ones, say); not memoised."""
+        return self.encoder.towers.encode_text(tokens)
+
+    def text_mask(self, tokens: Tensor) -> Tensor:
+        """[B, T] bool, True at real tokens."""
+        return torch.ne(tokens, self.encoder.towers.pad_id)
+
+    def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Fused tokens [B, T, D] and joint embedding [B, D]; not memoised."""
+        fused: tuple[Tensor, Tensor] = self.encoder.fusion(image_tokens, text_tokens, text_mask)
+        return fused

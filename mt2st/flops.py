@@ -1,0 +1,260 @@
+"""The FLOP ledger: what training costs, per task and phase, measured on the operations that really run.
+
+Definition: model FLOPs of every matrix multiplication, convolution and attention, 1 multiply-add = 2 FLOPs. Elementwise
+operations, normalisations, reductions and embedding lookups count 0. Counts come from operator shapes through the formulas
+of `torch.utils.flop_counter`, so they are the same number on CPU and GPU. Four things are ours:
+
+* Attention counts the same whichever kernel runs it: two products forward, four backward (dV, dP, dQ, dK). The
+  recomputation that fused kernels do in backward is theirs, not the model's; and the CPU's fused kernel, for which
+  torch 2.14 has no formula and counts 0, has one here.
+* `nn.MultiheadAttention`'s evaluation fast path, one opaque operator, is switched off while counting.
+* A matrix operation without a formula is an error, never a silent zero.
+* Each operation belongs to the task that asked for it: forward by scope, backward by the autograd node's place in that
+  scope. What two tasks share is counted once, for the one that asks first (the primary, if it is among them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mt2st.errors import Mt2stError
+
+FORWARD, BACKWARD = "forward", "backward"
+Counts = dict[str, dict[str, int]]  # task → phase → FLOPs
+
+# Word by word, so that `upsample_bilinear2d` is no matrix operation and `_int_mm` is one.
+_MATRIX_WORD = re.compile(
+    r"mm|bmm|addmm|baddbmm|addbmm|mv|addmv|addr|ger|dot|vdot|matmul|linear|bilinear|einsum|tensordot|"
+    r"conv|conv[123]d|convolution|convolution_overrideable|deconv|attention|mha|transformer|lstm|gru|rnn|cdist|"
+    r"gemm|fft|solve|cholesky|svd|qr|eigh?|lu|inv|inverse|det"
+)
+_NO_MATRIX = re.compile(r"upsample|grid_sampler|detach|embedding|_to_|interpolate")
+
+
+def _attention_forward(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Q·Kᵀ and P·V: 2 products of 2 FLOPs a multiply-add. Shapes [B, heads, S, D]."""
+    return _attention_products(query, key, value, backward=False)
+
+
+def _attention_backward(
+    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """dV = Pᵀ·dO, dP = dO·Vᵀ, dQ = dS·K, dK = dSᵀ·Q: twice the forward products."""
+    return _attention_products(query, key, value, backward=True)
+
+
+def _attention_products(query: Any, key: Any, value: Any, *, backward: bool) -> int:
+    *batch, queries, width = query
+    keys, value_width = value[-2], value[-1]
+    rows = 1
+    for size in batch:
+        rows *= size
+    return (2 if backward else 1) * 2 * rows * queries * keys * (width + value_width)
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    return value
+
+
+def _on_shapes(formula: Callable[..., int]) -> Callable[..., int]:
+    """Wrap a formula on shapes so that it takes tensors, as torch's registry entries do."""
+
+    def wrapped(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        return formula(*(_shapes(value) for value in args), out_shape=_shapes(out_val), **kwargs)
+
+    return wrapped
+
+
+def _own_formulas() -> dict[Any, Callable[..., int]]:
+    aten = torch.ops.aten
+    formulas: dict[Any, Callable[..., int]] = {}
+    for kernel in (
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+    ):
+        for name, formula in ((kernel, _attention_forward), (f"{kernel}_backward", _attention_backward)):
+            if hasattr(aten, name):  # which kernels exist depends on the torch version
+                formulas[getattr(aten, name)] = _on_shapes(formula)
+    formulas[aten.mv] = _on_shapes(lambda matrix, vector, **_: 2 * matrix[0] * matrix[1])
+    formulas[aten.addmv] = _on_shapes(lambda bias, matrix, vector, **_: 2 * matrix[0] * matrix[1])
+    formulas[aten.dot] = _on_shapes(lambda left, right, **_: 2 * left[0])
+    formulas[aten.addr] = _on_shapes(lambda bias, left, right, **_: 2 * left[0] * right[0])
+    return formulas
+
+
+def is_matrix_operation(name: str) -> bool:
+    """Whether an operator's name says that it multiplies matrices, convolves or attends."""
+    base = name.split("::")[-1].split(".")[0]
+    if _NO_MATRIX.search(base):
+        return False
+    if base.endswith("attention") or "attention" in base or "transformer_encoder" in base:
+        return True
+    return any(_MATRIX_WORD.fullmatch(word) for word in base.strip("_").split("_"))
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts FLOPs of everything that runs inside, by task and phase. Observes only: results are bit for bit the same.
+
+        with FlopCounter() as counter:
+            with counter.task("vqa"):
+                loss = objective(features)
+            loss.backward()
+        counter.counts  # {"vqa": {"forward": …, "backward": …}}
+
+    Operations outside any task are counted under "" (clipping, say).
+
+    Raises:
+        Mt2stError: a matrix operation without a formula ran. Register one with
+            `torch.utils.flop_counter.register_flop_formula`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counts = {}
+        self.by_operation: Counter[str] = Counter()
+        self._task = ""
+        self._scopes: list[tuple[int, int, str]] = []  # [start, end) of autograd sequence numbers → task
+        self._formulas: dict[Any, Callable[..., int]] = {}
+
+    def __enter__(self) -> FlopCounter:
+        self._formulas = {**flop_registry, **_own_formulas()}
+        self._fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        super().__exit__(*exc_info)
+        torch.backends.mha.set_fastpath_enabled(self._fastpath)
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[None]:
+        """Forward operations inside belong to task `name`, and so do the backward operations of what they built."""
+        before, self._task = self._task, name
+        start = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self._scopes.append((start, torch._C._autograd._get_sequence_nr(), name))  # type: ignore[attr-defined]
+            self._task = before
+
+    @property
+    def total(self) -> int:
+        """All FLOPs counted."""
+        return sum(flops for phases in self.counts.values() for flops in phases.values())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = getattr(func, "_overloadpacket", func)
+        formula = self._formulas.get(packet)
+        if formula is None:
+            if isinstance(func, torch._ops.OpOverload) and func is not torch.ops.prim.device.default:
+                with self:
+                    decomposed = func.decompose(*args, **kwargs)
+                if decomposed is not NotImplemented:
+                    return decomposed
+            if is_matrix_operation(str(func)):
+                raise Mt2stError(
+                    f"the FLOP ledger has no formula for the matrix operation {func}; "
+                    "give it one with torch.utils.flop_counter.register_flop_formula"
+                )
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        flops = int(formula(*args, **kwargs, out_val=out))
+        task, phase = self._place()
+        phases = self.counts.setdefault(task, {FORWARD: 0, BACKWARD: 0})
+        phases[phase] += flops
+        self.by_operation[str(packet)] += flops
+        return out
+
+    def _place(self) -> tuple[str, str]:
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return self._task, FORWARD
+        number = node._sequence_nr()
+        for start, end, name in self._scopes:
+            if start <= number < end:
+                return name, BACKWARD
+        return self._task, BACKWARD
+
+
+def count_flops(function: Callable[[], Any]) -> int:
+    """FLOPs of one call of `function`, forward and backward alike."""
+    with FlopCounter() as counter:
+        function()
+    return counter.total
+
+
+class FlopLedger:
+    """Adds up training FLOPs: measured once for each kind of step (active set, batch shapes), added at every step.
+
+    The state is plain JSON, so that a resumed run goes on with the same numbers.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[str, Counts] = {}
+        self._steps: Counter[str] = Counter()
+
+    def knows(self, kind: str) -> bool:
+        """Whether this kind of step was measured already."""
+        return kind in self._measured
+
+    def learn(self, kind: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Store the measured cost of one step of this kind."""
+        self._measured[kind] = {task: dict(phases) for task, phases in counts.items()}
+
+    def add(self, kind: str) -> None:
+        """Count one step of this kind.
+
+        Raises:
+            Mt2stError: the kind was never measured.
+        """
+        if kind not in self._measured:
+            raise Mt2stError(f"the FLOP ledger has not measured steps of kind {kind!r}; call learn() first")
+        self._steps[kind] += 1
+
+    def cost(self, kind: str) -> int:
+        """FLOPs of one step of this kind."""
+        return sum(flops for phases in self._measured[kind].values() for flops in phases.values())
+
+    @property
+    def total(self) -> int:
+        """Training FLOPs so far."""
+        return sum(steps * self.cost(kind) for kind, steps in self._steps.items())
+
+    def by_task(self) -> Counts:
+        """Training FLOPs so far, task → phase → FLOPs."""
+        sums: Counts = {}
+        for kind, steps in self._steps.items():
+            for task, phases in self._measured[kind].items():
+                into = sums.setdefault(task, {FORWARD: 0, BACKWARD: 0})
+                for phase, flops in phases.items():
+                    into[phase] += steps * flops
+        return sums
+
+    def by_kind(self) -> list[dict[str, Any]]:
+        """One row a kind of step: kind, steps, FLOPs a step by task and phase."""
+        return [
+            {"kind": kind, "steps": self._steps[kind], "flops_per_step": self.cost(kind), "tasks": self._measured[kind]}
+            for kind in sorted(self._measured)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"measured": self._measured, "steps": dict(self._steps)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._measured = {kind: {task: dict(phases) for task, phases in counts.items()} for kind, counts in state["measured"].items()}
+        self._steps = Counter({kind: int(steps) for kind, steps in state["steps"].items()})

@@ -1,0 +1,64 @@
+"""Image-text contrastive learning: softmax (InfoNCE) or sigmoid, on open_clip's losses, with identical captions as positives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss, gather_features
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+
+class ContrastiveObjective(nn.Module):
+    """InfoNCE (arXiv 2103.00020) or the sigmoid loss (arXiv 2303.15343) over all images × all captions of the batch.
+
+    Logits, gathering across processes (local loss, gathered gradients) and signs are open_clip's. What is ours is the
+    target: with few distinct captions a batch holds the same caption many times, and calling an image's own caption a
+    negative because it belongs to another row is wrong. So every pair with the same `caption_group` is a positive; in
+    InfoNCE the target is uniform over a row's positives. Where all captions differ this equals open_clip's loss.
+
+    Args:
+        loss: "softmax" or "sigmoid".
+        name: task name in ledger and logs.
+    """
+
+    def __init__(self, loss: Literal["softmax", "sigmoid"] = "softmax", *, name: str = "contrastive") -> None:
+        super().__init__()
+        self.name = name
+        self.loss = loss
+
+    def forward(self, features: Any) -> Tensor:
+        towers = features.encoder.towers
+        group = features["caption_group"]  # [B]
+        scale = towers.logit_scale.clamp(max=4.6052).exp()  # ≤ 100, as CLIP does
+        bias = getattr(towers, "logit_bias", None)
+        image, text = features.image_embedding, features.caption_embedding  # [B, E]
+        rank, world = _rank_and_world()
+        if self.loss == "softmax":
+            clip = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+            per_image, per_text = clip.get_logits(image, text, scale)  # [B, B · world]
+            positive = (group[:, None] == _gather(group, world)[None, :]).to(per_image.dtype)
+            target = positive / positive.sum(-1, keepdim=True)
+            return (functional.cross_entropy(per_image, target) + functional.cross_entropy(per_text, target)) / 2
+        all_text = text
+        if world > 1:
+            all_text = gather_features(image, text, local_loss=True, gather_with_grad=True, rank=rank, world_size=world)[1]
+        logits = SigLipLoss().get_logits(image, all_text, scale, bias)
+        signs = 2.0 * (group[:, None] == _gather(group, world)[None, :]).to(logits.dtype) - 1.0  # +1 positive, −1 negative
+        return -functional.logsigmoid(signs * logits).sum() / image.shape[0]
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _gather(values: Tensor, world: int) -> Tensor:
+    """Concatenate `values` [B] of all processes in rank order."""
+    if world == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(world)]
+    distributed.all_gather(parts, values.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,88 @@
+"""Masked language modelling of a caption, conditioned on its image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mt2st.errors import check_range
+
+
+class MaskedLanguageObjective(nn.Module):
+    """Predict masked caption tokens from the other tokens and the image.
+
+    The vocabulary head runs on masked positions only; over all positions it would be a large part of a small model's
+    FLOPs. The number of positions is a constant of the batch's shape, ⌈rate · T⌉ a caption, so that the cost of a step
+    does not depend on chance; a caption with fewer maskable tokens leaves slots unused.
+    Chosen tokens are always replaced by the mask token (BERT's 80/10/10 rule serves fine-tuning without masks, which
+    does not happen here).
+
+    Args:
+        width: D of fused tokens.
+        vocabulary_size: V.
+        mask_id: id of the mask token.
+        rate: share of a caption's tokens to mask, in (0, 1]. 0.15 is BERT's; short captions want more.
+        frame_ids: ids that are never masked, besides padding ([START], [END]).
+        name: task name in ledger and logs.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        vocabulary_size: int,
+        mask_id: int,
+        *,
+        rate: float = 0.4,
+        frame_ids: tuple[int, ...] = (),
+        name: str = "masked_lm",
+    ) -> None:
+        super().__init__()
+        check_range("rate", rate, 1e-6, 1.0, "it is the share of tokens that are masked, for example 0.4")
+        self.name = name
+        self.rate = rate
+        self.mask_id = mask_id
+        self.frame_ids = frame_ids
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary_size))
+
+    def forward(self, features: Any) -> Tensor:
+        tokens = features["caption_tokens"]  # [B, T]
+        positions, chosen = choose_positions(self.maskable(features.caption_mask, tokens), self.rate)
+        originals = tokens.gather(1, positions)  # [B, M]
+        masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
+        text = features.encode_text(masked).tokens
+        fused, _ = features.fuse(features.image_tokens, text, features.caption_mask)  # [B, T, D]
+        at_masks = fused.gather(1, positions[..., None].expand(-1, -1, fused.shape[-1]))  # [B, M, D]
+        logits = self.head(at_masks).float()  # [B, M, V]
+        losses = functional.cross_entropy(logits.flatten(0, 1), originals.flatten(), reduction="none")
+        used = chosen.flatten().to(losses.dtype)
+        return (losses * used).sum() / used.sum().clamp_min(1.0)
+
+    def maskable(self, real: Tensor, tokens: Tensor) -> Tensor:
+        """[B, T] bool: real tokens outside the frame."""
+        maskable = real
+        for frame_id in self.frame_ids:
+            maskable = maskable & (tokens != frame_id)
+        return maskable
+
+
+def choose_positions(maskable: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """Choose ⌈rate · n⌉ of each row's n maskable positions at random (torch's global generator).
+
+    Args:
+        maskable: [B, T] bool.
+        rate: in (0, 1].
+
+    Returns:
+        positions [B, M] int64, distinct within a row, with M = ⌈rate · T⌉; and chosen [B, M] bool, False at unused slots.
+    """
+    length = maskable.shape[1]
+    slots = max(1, math.ceil(rate * length))
+    keys = torch.rand(maskable.shape, device=maskable.device).masked_fill(~maskable, -1.0)
+    positions = keys.topk(slots, dim=1).indices  # [B, M]
+    wanted = torch.ceil(rate * maskable.sum(1, keepdim=True) - 1e-6)  # [B, 1]
+    chosen = torch.arange(slots, device=maskable.device)[None] < wanted
+    return positions, chosen
