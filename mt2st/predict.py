@@ -1,0 +1,96 @@
+"""A trained encoder over a whole split: predicted answers, or embeddings. Every image is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt2st.dataset import PreparedSplit
+from mt2st.streams import pixels_tensor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predicted answers of Q questions, in the split's order."""
+
+    prediction: np.ndarray  # [Q] int64, position in the answer vocabulary
+    confidence: np.ndarray  # [Q] float32, softmax probability of the prediction
+
+
+@torch.inference_mode()
+def predict_answers(encoder: Any, objective: Any, split: PreparedSplit, tokens: Tensor, *, images_per_batch: int = 256) -> Answers:
+    """Answer every question of `split`.
+
+    Args:
+        encoder: a `VisionLanguageEncoder`; its training mode is left as it was found.
+        objective: an `AnswerObjective`.
+        split: the questions and their images.
+        tokens: [Q, T] int64, the tokenised questions of the split, in its order.
+    """
+    question_images = split.question_images()
+    order = np.argsort(question_images, kind="stable")
+    ordered_images = question_images[order]
+    device = next(encoder.parameters()).device
+    prediction = np.zeros(len(order), dtype=np.int64)
+    confidence = np.zeros(len(order), dtype=np.float32)
+    with _evaluation_mode(encoder, objective):
+        for rows in _batches(np.unique(ordered_images), images_per_batch):
+            low, high = np.searchsorted(ordered_images, [rows[0], rows[-1] + 1])
+            questions = order[low:high]
+            batch = {
+                "pixels": pixels_tensor(split, rows).to(device),
+                "question_tokens": tokens[torch.from_numpy(questions)].to(device),
+                "question_image": torch.from_numpy(np.searchsorted(rows, ordered_images[low:high])).to(device),
+            }
+            best = objective.logits(encoder.features(batch)).float().softmax(-1).max(-1)
+            prediction[questions] = best.indices.cpu().numpy()
+            confidence[questions] = best.values.cpu().numpy()
+    return Answers(prediction, confidence)
+
+
+@torch.inference_mode()
+def embed_split(encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Unit embeddings of all images [N, E] and captions [C, E] of `split`, float32.
+
+    Args:
+        tokens: [C, T] int64, the tokenised captions of the split, in its order.
+    """
+    device = next(encoder.parameters()).device
+    with _evaluation_mode(encoder):
+        images = [
+            encoder.features({"pixels": pixels_tensor(split, rows).to(device)}).image_embedding.cpu().numpy()
+            for rows in _batches(np.arange(split.num_images), batch_size)
+        ]
+        texts = [
+            encoder.features({"caption_tokens": tokens[torch.from_numpy(rows)].to(device)}).caption_embedding.cpu().numpy()
+            for rows in _batches(np.arange(len(tokens)), batch_size)
+        ]
+    width = encoder.towers.embedding_width
+    empty = np.zeros((0, width), dtype=np.float32)
+    return np.concatenate([empty, *images]).astype(np.float32), np.concatenate([empty, *texts]).astype(np.float32)
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+class _evaluation_mode:  # noqa: N801 - used as a context manager, like torch.inference_mode
+    """Modules in evaluation mode inside, each as it was outside."""
+
+    def __init__(self, *modules: Any) -> None:
+        self.modules = modules
+
+    def __enter__(self) -> None:
+        self.before = [module.training for module in self.modules]
+        for module in self.modules:
+            module.eval()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        for module, training in zip(self.modules, self.before, strict=True):
+            module.train(training)

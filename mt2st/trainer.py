@@ -1,0 +1,406 @@
+"""The training loop: one primary task, fading auxiliaries, measured FLOPs, resumable to the same bits.
+
+Everything random in step t (dropout, masks, hard negatives) is drawn from a generator seeded by (seed, t, micro-batch,
+rank), and batch t is a pure function of t. So a resumed run needs no generator or sampler state: it continues at t with
+the bits it would have had. It serves anything with `features(batch)`: word embeddings, a transformer, a diffusion model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from mt2st.batch import Batch, shape_key
+from mt2st.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from mt2st.errors import Mt2stError, check_range
+from mt2st.files import content_hash
+from mt2st.flops import FlopCounter, FlopLedger
+from mt2st.mixture import MT2ST
+
+
+class Encoder(Protocol):
+    """What the loop needs of a model: an `nn.Module` that turns a batch into features."""
+
+    def features(self, batch: Batch) -> Any: ...
+
+
+class Stream(Protocol):
+    """A source of batches whose batch `index` depends on nothing but `index`, `rank` and `world`."""
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Every field is part of the run's identity."""
+
+    total_steps: int
+    """optimiser steps"""
+    seed: int = 0
+    """seed of dropout, masks and coins; the data order has its own in the streams"""
+    learning_rate: float = 2e-3
+    """peak learning rate of AdamW"""
+    weight_decay: float = 0.01
+    """decoupled weight decay of matrices; vectors and scalars are not decayed"""
+    warmup_fraction: float = 0.05
+    """share of the steps in which the learning rate rises linearly from 0"""
+    clip_norm: float = 1.0
+    """limit of the global gradient norm; 0 = no clipping"""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """mixed precision; "no" = fp32"""
+    accumulation: int = 1
+    """micro-batches an optimiser step"""
+    compile: bool = False
+    """torch.compile the model"""
+    evaluate_every_steps: int = 0
+    """steps between validations; 0 = only at the end"""
+    log_every_steps: int = 20
+    """steps between log lines; losses are checked for NaN at the same points"""
+    checkpoint_every_steps: int = 0
+    """steps between checkpoints; 0 = none by step"""
+    checkpoint_every_seconds: float = 0.0
+    """seconds between checkpoints; 0 = none by time"""
+    keep_checkpoints: int = 2
+    """checkpoints kept"""
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "accumulation", "log_every_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be ≥ 1")
+        for name in ("learning_rate", "weight_decay", "clip_norm", "evaluate_every_steps", "checkpoint_every_steps"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be finite and ≥ 0")
+        check_range("warmup_fraction", self.warmup_fraction, 0.0, 1.0, "it is a share of the steps, for example 0.05")
+
+
+@dataclass
+class TrainResult:
+    """What a finished training leaves. `curve` holds one row a validation: step, flops, seconds and the metrics."""
+
+    steps: int
+    train_seconds: float
+    evaluate_seconds: float
+    curve: list[dict[str, Any]]
+    ledger: FlopLedger
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: a checkpoint of the last finished step was written before this was raised."""
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps beside the tensors."""
+
+    step: int = 0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Joint(nn.Module):
+    """Encoder and objectives as one module, so that a distributed wrapper sees one forward pass."""
+
+    def __init__(self, encoder: Any, mixture: MT2ST) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mixture = mixture
+
+    def forward(self, batches: Mapping[str, Batch], weights: Mapping[str, float], scope: Any = None) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.mixture(self.encoder.features, batches, weights, scope)
+        return losses
+
+
+class Trainer:
+    """Trains `encoder` on `mixture` with batches from `streams`.
+
+    Args:
+        encoder: an `nn.Module` with `features(batch)`.
+        mixture: the tasks; its stream names must be keys of `streams`.
+        streams: stream name → source of batches.
+        config: how to train.
+        folder: where checkpoints are kept and looked for; None = no checkpoints.
+        validate: called in evaluation mode, returns metrics for the curve; None = no validation.
+        log: called with one flat mapping a log line.
+        on_step: called with the number of steps done after each step (progress bars).
+        identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
+            identity is refused.
+        trackers: names of trackers that accelerate starts, such as "tensorboard" or "wandb".
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        mixture: MT2ST,
+        streams: Mapping[str, Stream],
+        config: TrainConfig,
+        *,
+        folder: Path | None = None,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        log: Callable[[Mapping[str, Any]], None] = lambda line: None,
+        on_step: Callable[[int], None] = lambda step: None,
+        identity: Mapping[str, Any] | None = None,
+        trackers: tuple[str, ...] = (),
+    ) -> None:
+        missing = {task.stream for task in mixture.tasks.values()} - set(streams)
+        if missing:
+            raise Mt2stError(f"no stream named {', '.join(sorted(missing))}; the streams are {', '.join(sorted(streams))}")
+        self.config, self.streams, self.folder = config, streams, folder
+        self.validate, self.log, self.on_step = validate, log, on_step
+        self.mixture = mixture
+        # The active set changes while training, so parameters of finished tasks get no gradient.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            kwargs_handlers=[unused],
+            log_with=list(trackers) or None,
+            project_dir=str(folder) if folder else None,
+        )
+        joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        self._bare = joint
+        groups = decay_groups(joint, config.weight_decay)
+        device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
+        if config.compile:
+            joint.compile()
+        self._model, self._optimizer = self.accelerator.prepare(joint, optimizer)
+        self.ledger = FlopLedger()
+        self._progress = _Progress()
+        self._fingerprint = content_hash({"config": asdict(config), "identity": dict(identity or {})})
+        self._unchecked: list[tuple[int, str, Tensor]] = []
+        if trackers:
+            self.accelerator.init_trackers("mt2st", config={key: value for key, value in asdict(config).items()})
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
+        """What determines a step's FLOPs: the active set and the shapes of its batches."""
+        shapes = ";".join(
+            f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
+            for stream in self.mixture.streams(weights)
+        )
+        return f"{'+'.join(weights)}|{shapes}"
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        """One optimiser step, `step` counted from 0; returns the unweighted losses of its last micro-batch."""
+        config, accelerator = self.config, self.accelerator
+        weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
+        streams = self.mixture.streams(weights)
+        learning_rate = learning_rate_at(step, config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses: dict[str, Tensor] = {}
+        for micro in range(config.accumulation):
+            index = step * config.accumulation + micro
+            batches = {stream: self._batch(stream, index) for stream in streams}
+            kind = self.kind(batches, weights)
+            torch.manual_seed(step_seed(config.seed, step, micro, accelerator.process_index))
+            last = micro == config.accumulation - 1
+            # The first step of a kind runs under the counter, which only observes.
+            counter = None if self.ledger.knows(kind) else FlopCounter()
+            eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
+            with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
+                losses = self._model(batches, weights, counter.task if counter else None)
+                total = sum((weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=accelerator.device))
+                accelerator.backward(total / config.accumulation)
+            if counter:
+                self.ledger.learn(kind, counter.counts)
+            self.ledger.add(kind)
+            self._unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
+        if config.clip_norm:
+            accelerator.clip_grad_norm_(self._model.parameters(), config.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return losses
+
+    def _batch(self, stream: str, index: int) -> Batch:
+        batch = self.streams[stream].batch(index, self.accelerator.process_index, self.accelerator.num_processes)
+        device = self.accelerator.device
+        if device.type == "cpu":
+            return batch
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> TrainResult:
+        """Train to the end, from the newest whole checkpoint if there is one.
+
+        Raises:
+            Mt2stError: a loss is NaN or infinite (names step, task and last good checkpoint), or the checkpoint belongs to
+                another configuration.
+            TrainingInterrupted: Ctrl-C or SIGTERM.
+        """
+        config, progress = self.config, self._progress
+        self.resume()
+        last_save = time.monotonic()
+        with _stop_signals() as stop, _deterministic():
+            self._model.train()
+            while progress.step < config.total_steps:
+                started = time.perf_counter()
+                losses = self.train_step(progress.step)
+                progress.step += 1
+                if progress.step % config.log_every_steps == 0 or progress.step == config.total_steps:
+                    self._log_losses(losses)
+                progress.train_seconds += time.perf_counter() - started
+                self._maybe_validate()
+                self.on_step(progress.step)
+                due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
+                due = due or (config.checkpoint_every_seconds and time.monotonic() - last_save >= config.checkpoint_every_seconds)
+                if due or stop.is_set():
+                    self.save()
+                    last_save = time.monotonic()
+                if stop.is_set():
+                    where = f"; checkpoint in {self.folder}" if self.folder else "; no checkpoint, for no folder was given"
+                    raise TrainingInterrupted(f"interrupted after step {progress.step} of {config.total_steps}{where}")
+        return TrainResult(progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, self.ledger)
+
+    def _maybe_validate(self) -> None:
+        progress, every = self._progress, self.config.evaluate_every_steps
+        due = progress.step == self.config.total_steps or (every and progress.step % every == 0)
+        if self.validate is None or not due:
+            return
+        self._check_losses()
+        started = time.perf_counter()
+        self._model.eval()
+        with torch.inference_mode():
+            metrics = dict(self.validate())
+        self._model.train()
+        progress.evaluate_seconds += time.perf_counter() - started
+        row = {"step": progress.step, "flops": self.ledger.total, "seconds": progress.train_seconds, **metrics}
+        progress.curve.append(row)
+        self._emit({"event": "validation", **row})
+
+    def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
+        self._check_losses()
+        step = self._progress.step
+        line: dict[str, Any] = {"event": "train", "step": step, "flops": self.ledger.total, "learning_rate": learning_rate_at(step - 1, self.config)}
+        line |= {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
+        self._emit(line)
+
+    def _emit(self, line: Mapping[str, Any]) -> None:
+        self.log(line)
+        if self.accelerator.log_with:
+            numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=self._progress.step)
+
+    def _check_losses(self) -> None:
+        """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked or bool(torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all()):
+            return
+        step, name, loss = next(item for item in unchecked if not bool(torch.isfinite(item[2])))
+        good = newest_checkpoint(self.folder) if self.folder else None
+        raise Mt2stError(
+            f"the loss of task {name!r} is {float(loss)} at step {step}; last good checkpoint: {good[0] if good else 'none'}; "
+            "lower the learning rate or the task's weight, or use precision=no"
+        )
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the steps done so far; None without a folder."""
+        self._check_losses()
+        if self.folder is None:
+            return None
+        progress = self._progress
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return None
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        state = {"fingerprint": self._fingerprint, "ledger": self.ledger.state_dict(), "progress": asdict(progress), "scaler": scaler}
+        return save_checkpoint(
+            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
+        )
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint, if any; returns the step to continue at.
+
+        Raises:
+            Mt2stError: the checkpoint was written under another configuration.
+        """
+        found = newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message})) if self.folder else None
+        if found is None:
+            return self._progress.step
+        path, state = found
+        if state.get("fingerprint") != self._fingerprint:
+            raise Mt2stError(f"{path} was written under another configuration or on other data; use a new run folder, or delete this one")
+        load_checkpoint(path, self._bare, self._optimizer.optimizer)
+        self.ledger.load_state_dict(state["ledger"])
+        self._progress.__dict__.update(state["progress"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self._emit({"event": "resume", "step": self._progress.step})
+        return self._progress.step
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices with weight decay, vectors and scalars (norms, biases, temperatures) without."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """Learning rate of optimiser step `step` (from 0): linear warm-up, then one cosine to 0, never restarted at a switch."""
+    warmup = max(1, round(config.warmup_fraction * config.total_steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.total_steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """A 63-bit seed that depends on its four arguments alone."""
+    digest = hashlib.blake2b(f"{seed}\0{step}\0{micro}\0{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event, so that the running step ends whole; a second one acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask torch for deterministic kernels; where none exists torch warns and goes on."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # filling every new tensor with NaN costs time and changes nothing
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill
