@@ -1,0 +1,138 @@
+"""Finding an adapter: by file stem, by path, by module path, or by an installed package's entry point. No registry.
+
+A user's adapter file is Python: loading it runs it. Only load files you trust.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.files import content_hash, file_hash
+from mt2st.records import Adapter, DatasetCard, Example
+
+ENTRY_POINT_GROUP = "mt2st.datasets"
+_FOLDER = Path(__file__).parent / "adapters"
+
+
+def adapter_names() -> list[str]:
+    """Names of all adapters that are at hand: our files and the entry points of installed packages. Loads none of them."""
+    stems = {path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_")}
+    return sorted(stems | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def find_adapter(name: str | Path) -> Adapter:
+    """The adapter called `name`.
+
+    Args:
+        name: a file stem in `data_prep/adapters/` ("easy_vqa"), an entry point's name, a path to a Python file ("my/dir/pets.py"),
+            or a module path ("my_package.pets").
+
+    Raises:
+        Mt2stError: there is none of that name, it fails to load, or it lacks `CARD` or `examples`.
+    """
+    text = str(name)
+    if text.endswith(".py"):
+        return checked_adapter(_load_file(Path(text)), text)
+    if (_FOLDER / f"{text}.py").is_file() and not text.startswith("_"):
+        return checked_adapter(importlib.import_module(f"data_prep.adapters.{text}"), text)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == text:
+            return checked_adapter(point.load(), text)
+    if "." in text:
+        try:
+            return checked_adapter(importlib.import_module(text), text)
+        except ModuleNotFoundError as error:
+            raise Mt2stError(
+                f"adapter module {text!r} cannot be imported ({error}); give a path ending in .py, or install the package"
+            ) from None
+    raise unknown_name("dataset", text, adapter_names(), "A path to a .py file or a module path works too.")
+
+
+def checked_adapter(adapter: Any, place: str) -> Adapter:
+    """`adapter` itself, if it has a `CARD` and `examples(split)`; otherwise an error that names what is missing."""
+    if not isinstance(getattr(adapter, "CARD", None), DatasetCard):
+        raise Mt2stError(f"adapter {place} has no CARD; add `CARD = DatasetCard(name=…, …)` at its top level")
+    if not callable(getattr(adapter, "examples", None)):
+        raise Mt2stError(f"adapter {place} has no function examples(split); add one that yields Example objects")
+    return adapter
+
+
+def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
+    """The folder or file an adapter reads: what the user gave, or the adapter's own default (`default_source()`), if it has one.
+
+    Raises:
+        Mt2stError: the adapter needs a source and has none, takes none but got one, or the source does not exist.
+    """
+    takes = "source" in inspect.signature(adapter.examples).parameters
+    name = adapter.CARD.name
+    if source is not None and not takes:
+        raise Mt2stError(
+            f"dataset {name!r} reads no --source ({adapter.CARD.requires or 'it brings its own data'}); leave --source out"
+        )
+    default: Callable[[], Path] | None = getattr(adapter, "default_source", None)
+    if takes and source is None:
+        if default is None:
+            raise Mt2stError(f"dataset {name!r} needs --source: {adapter.CARD.requires or 'the folder with its files'}")
+        source = default()
+    if source is not None and not source.exists():
+        raise Mt2stError(
+            f"--source {source} of dataset {name!r} does not exist; it needs {adapter.CARD.requires or 'the folder with its files'}"
+        )
+    return source
+
+
+def call_examples(adapter: Adapter, split: str, source: Path | None, options: dict[str, Any]) -> Iterator[Example]:
+    """`adapter.examples(split)` with those of `source` and `options` that it takes.
+
+    Raises:
+        Mt2stError: an option that the adapter does not take.
+    """
+    parameters = inspect.signature(adapter.examples).parameters
+    known = [name for name in parameters if name not in ("split", "source")]
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"option of dataset {adapter.CARD.name!r}", name, known)
+    arguments = dict(options)
+    if "source" in parameters:
+        arguments["source"] = source
+    return iter(adapter.examples(split, **arguments))
+
+
+def adapter_fingerprint(adapter: Adapter) -> str:
+    """Hash of the adapter's file and, for an object, of its settings: a changed adapter prepares anew."""
+    path = getattr(adapter, "__file__", None) or inspect.getsourcefile(type(adapter))
+    settings: dict[str, Any] = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
+    return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}])
+
+
+def source_fingerprint(source: Path | None) -> str:
+    """Hash of the names, sizes and modification times of a source's files: a changed source prepares anew. Reads no content."""
+    if source is None:
+        return ""
+    paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    return content_hash([[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths])
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise Mt2stError(f"adapter file {path} does not exist; give the path of a Python file with CARD and examples(split)")
+    name = f"mt2st_adapter_{content_hash(str(path.resolve()))[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise Mt2stError(f"adapter file {path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise Mt2stError(f"adapter file {path}, line {error.lineno}: {error.msg}") from None
+    return module
