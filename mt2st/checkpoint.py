@@ -86,7 +86,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         load_model(model, str(path / _FILES[0]))
     except (RuntimeError, SafetensorError) as error:
-        raise Mt2stError(f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration") from None
+        raise Mt2stError(
+            f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration"
+        ) from None
     _load_optimizer(optimizer, load_file(path / _FILES[1]), path / _FILES[1])
     return state
 
@@ -101,7 +103,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
     try:
         load_model(model, str(path / _FILES[0]))
     except (RuntimeError, SafetensorError) as error:
-        raise Mt2stError(f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration") from None
+        raise Mt2stError(
+            f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration"
+        ) from None
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -140,13 +144,17 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         if not index.isdecimal() or int(index) >= len(parameters):
-            raise Mt2stError(f"{path} has state {key!r} but the optimiser only {len(parameters)} parameters; use the run's own configuration")
+            raise Mt2stError(
+                f"{path} has state {key!r} but the optimiser only {len(parameters)} parameters; use the run's own configuration"
+            )
         parameter = parameters[int(index)]
         if name == "step":  # a scalar; fused AdamW wants it where the parameter is
             optimizer.state[parameter][name] = tensor.to(parameter.device)
             continue
         if tensor.shape != parameter.shape:
-            raise Mt2stError(f"{path} has {key!r} of shape {tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}; wrong model")
+            raise Mt2stError(
+                f"{path} has {key!r} of shape {tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}; wrong model"
+            )
         optimizer.state[parameter][name] = tensor.to(parameter.device, parameter.dtype)
 
 

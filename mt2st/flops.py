@@ -44,9 +44,7 @@ def _attention_forward(query: Any, key: Any, value: Any, *args: Any, out_shape: 
     return _attention_products(query, key, value, backward=False)
 
 
-def _attention_backward(
-    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     """dV = Pᵀ·dO, dP = dO·Vᵀ, dQ = dS·K, dK = dSᵀ·Q: twice the forward products."""
     return _attention_products(query, key, value, backward=True)
 
@@ -144,11 +142,11 @@ class FlopCounter(TorchDispatchMode):
     def task(self, name: str) -> Iterator[None]:
         """Forward operations inside belong to task `name`, and so do the backward operations of what they built."""
         before, self._task = self._task, name
-        start = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        start = torch._C._autograd._get_sequence_nr()
         try:
             yield
         finally:
-            self._scopes.append((start, torch._C._autograd._get_sequence_nr(), name))  # type: ignore[attr-defined]
+            self._scopes.append((start, torch._C._autograd._get_sequence_nr(), name))
             self._task = before
 
     @property
@@ -256,5 +254,7 @@ class FlopLedger:
         return {"measured": self._measured, "steps": dict(self._steps)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._measured = {kind: {task: dict(phases) for task, phases in counts.items()} for kind, counts in state["measured"].items()}
+        self._measured = {
+            kind: {task: dict(phases) for task, phases in counts.items()} for kind, counts in state["measured"].items()
+        }
         self._steps = Counter({kind: int(steps) for kind, steps in state["steps"].items()})

@@ -48,7 +48,9 @@ class MT2ST(nn.Module):
     def __init__(self, primary: Task, auxiliaries: Sequence[Task] = ()) -> None:
         super().__init__()
         if not isinstance(primary.schedule, Constant):
-            raise Mt2stError(f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, for it is what remains")
+            raise Mt2stError(
+                f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, for it is what remains"
+            )
         self.primary = primary
         self.tasks: dict[str, Task] = {}
         self.objectives = nn.ModuleDict()

@@ -64,7 +64,9 @@ class Example:
             raise Mt2stError(f"Example.question_id is empty for question {self.question!r}; give an id unique within the split")
         for name in ("captions", "answers", "choices"):
             if isinstance(getattr(self, name), str):
-                raise Mt2stError(f"Example.{name} is a string, {getattr(self, name)!r}; give a tuple, such as ({getattr(self, name)!r},)")
+                raise Mt2stError(
+                    f"Example.{name} is a string, {getattr(self, name)!r}; give a tuple, such as ({getattr(self, name)!r},)"
+                )
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class DatasetCard:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise Mt2stError(f"DatasetCard.name = {self.name!r} must be lower-case letters, digits, '_', '-' or '.'; for example 'my_pets'")
+            raise Mt2stError(
+                f"DatasetCard.name = {self.name!r} must be lower-case letters, digits, '_', '-' or '.'; for example 'my_pets'"
+            )
         if self.task not in TASKS:
             raise unknown_name("DatasetCard.task", self.task, TASKS)
         for name in ("title", "source", "revision", "licence", "main_metric"):
@@ -111,9 +115,13 @@ class DatasetCard:
             raise Mt2stError(f"DatasetCard.splits of {self.name!r} is empty; name at least one split, such as {{'train': None}}")
         for split, count in self.splits.items():
             if not _NAME.fullmatch(split):
-                raise Mt2stError(f"DatasetCard.splits of {self.name!r}: split name {split!r} must be lower-case letters, digits, '_', '-' or '.'")
+                raise Mt2stError(
+                    f"DatasetCard.splits of {self.name!r}: split name {split!r} must be lower-case letters, digits, '_', '-' or '.'"
+                )
             if count is not None and (not isinstance(count, int) or count < 0):
-                raise Mt2stError(f"DatasetCard.splits[{split!r}] of {self.name!r} = {count!r} must be a count ≥ 0, or None if unknown")
+                raise Mt2stError(
+                    f"DatasetCard.splits[{split!r}] of {self.name!r} = {count!r} must be a count ≥ 0, or None if unknown"
+                )
 
 
 @runtime_checkable
@@ -124,7 +132,7 @@ class Adapter(Protocol):
     """
 
     @property
-    def CARD(self) -> DatasetCard:
+    def CARD(self) -> DatasetCard:  # noqa: N802 - a module constant seen as an attribute
         """The dataset's card."""
 
     def examples(self, split: str) -> Iterator[Example]:

@@ -193,5 +193,7 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
     else:
         weight = schedule(progress)
     if not (math.isfinite(weight) and weight >= 0):
-        raise Mt2stError(f"schedule {schedule!r} of task {task!r} gave weight {weight!r} at step {step}; weights must be finite and ≥ 0")
+        raise Mt2stError(
+            f"schedule {schedule!r} of task {task!r} gave weight {weight!r} at step {step}; weights must be finite and ≥ 0"
+        )
     return weight

@@ -132,7 +132,7 @@ class QuestionStream:
     ) -> None:
         if images_per_batch < 1 or questions_per_image < 1:
             raise Mt2stError(
-                f"images_per_batch = {images_per_batch} and questions_per_image = {questions_per_image} of stream {name!r} must be ≥ 1"
+                f"images_per_batch = {images_per_batch} and questions_per_image = {questions_per_image} of {name!r} must be ≥ 1"
             )
         answers = split.answer_texts()
         self.targets, outside = vocabulary.targets(answers)

@@ -7,16 +7,13 @@ the bits it would have had. It serves anything with `features(batch)`: word embe
 
 from __future__ import annotations
 
-import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -24,10 +21,14 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
 from mt2st.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.errors import Mt2stError, check_range
+from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
+from mt2st.loop_guards import check_trackers, deterministic, stop_signals
 from mt2st.mixture import MT2ST
+from mt2st.train_config import TrainConfig, decay_groups, learning_rate_at, step_seed
+
+__all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
 
 class Encoder(Protocol):
@@ -40,49 +41,6 @@ class Stream(Protocol):
     """A source of batches whose batch `index` depends on nothing but `index`, `rank` and `world`."""
 
     def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch: ...
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Every field is part of the run's identity."""
-
-    total_steps: int
-    """optimiser steps"""
-    seed: int = 0
-    """seed of dropout, masks and coins; the data order has its own in the streams"""
-    learning_rate: float = 2e-3
-    """peak learning rate of AdamW"""
-    weight_decay: float = 0.01
-    """decoupled weight decay of matrices; vectors and scalars are not decayed"""
-    warmup_fraction: float = 0.05
-    """share of the steps in which the learning rate rises linearly from 0"""
-    clip_norm: float = 1.0
-    """limit of the global gradient norm; 0 = no clipping"""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """mixed precision; "no" = fp32"""
-    accumulation: int = 1
-    """micro-batches an optimiser step"""
-    compile: bool = False
-    """torch.compile the model"""
-    evaluate_every_steps: int = 0
-    """steps between validations; 0 = only at the end"""
-    log_every_steps: int = 20
-    """steps between log lines; losses are checked for NaN at the same points"""
-    checkpoint_every_steps: int = 0
-    """steps between checkpoints; 0 = none by step"""
-    checkpoint_every_seconds: float = 0.0
-    """seconds between checkpoints; 0 = none by time"""
-    keep_checkpoints: int = 2
-    """checkpoints kept"""
-
-    def __post_init__(self) -> None:
-        for name in ("total_steps", "accumulation", "log_every_steps", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be ≥ 1")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "evaluate_every_steps", "checkpoint_every_steps"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be finite and ≥ 0")
-        check_range("warmup_fraction", self.warmup_fraction, 0.0, 1.0, "it is a share of the steps, for example 0.05")
 
 
 @dataclass
@@ -137,7 +95,12 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
             identity is refused.
-        trackers: names of trackers that accelerate starts, such as "tensorboard" or "wandb".
+        trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
+
+    On several processes every one calls the same methods; each counts its own FLOPs, and only the first one logs and saves.
+
+    Raises:
+        Mt2stError: a task's stream is missing, or a tracker is unknown or not installed.
     """
 
     def __init__(
@@ -152,11 +115,12 @@ class Trainer:
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
-        trackers: tuple[str, ...] = (),
+        trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
         if missing:
             raise Mt2stError(f"no stream named {', '.join(sorted(missing))}; the streams are {', '.join(sorted(streams))}")
+        check_trackers(trackers, folder)
         self.config, self.streams, self.folder = config, streams, folder
         self.validate, self.log, self.on_step = validate, log, on_step
         self.mixture = mixture
@@ -178,10 +142,22 @@ class Trainer:
         self._model, self._optimizer = self.accelerator.prepare(joint, optimizer)
         self.ledger = FlopLedger()
         self._progress = _Progress()
-        self._fingerprint = content_hash({"config": asdict(config), "identity": dict(identity or {})})
+        tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
+        whole = {
+            "config": asdict(config),
+            "tasks": tasks,
+            "processes": self.accelerator.num_processes,
+            "identity": dict(identity or {}),
+        }
+        self._fingerprint = content_hash(whole)
         self._unchecked: list[tuple[int, str, Tensor]] = []
+        self.saved_step: int | None = None
         if trackers:
-            self.accelerator.init_trackers("mt2st", config={key: value for key, value in asdict(config).items()})
+            self.accelerator.init_trackers("mt2st", config=asdict(config))
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters: the encoder's and the objectives'."""
+        return self._bare.parameters()
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -213,7 +189,9 @@ class Trainer:
             eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
             with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
                 losses = self._model(batches, weights, counter.task if counter else None)
-                total = sum((weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=accelerator.device))
+                total = sum(
+                    (weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=accelerator.device)
+                )
                 accelerator.backward(total / config.accumulation)
             if counter:
                 self.ledger.learn(kind, counter.counts)
@@ -245,7 +223,7 @@ class Trainer:
         config, progress = self.config, self._progress
         self.resume()
         last_save = time.monotonic()
-        with _stop_signals() as stop, _deterministic():
+        with stop_signals() as stop, deterministic():
             self._model.train()
             while progress.step < config.total_steps:
                 started = time.perf_counter()
@@ -256,15 +234,27 @@ class Trainer:
                 progress.train_seconds += time.perf_counter() - started
                 self._maybe_validate()
                 self.on_step(progress.step)
-                due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
-                due = due or (config.checkpoint_every_seconds and time.monotonic() - last_save >= config.checkpoint_every_seconds)
-                if due or stop.is_set():
+                timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
+                stopping, timed = self._agree(stop.is_set(), timed)
+                if stopping or timed or (config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0):
                     self.save()
                     last_save = time.monotonic()
-                if stop.is_set():
+                if stopping:
                     where = f"; checkpoint in {self.folder}" if self.folder else "; no checkpoint, for no folder was given"
                     raise TrainingInterrupted(f"interrupted after step {progress.step} of {config.total_steps}{where}")
+        self._check_weights()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return TrainResult(progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, self.ledger)
+
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """Each wish, if any process has it: all must save and stop at one step. Asked at log lines only, for asking waits."""
+        if self.accelerator.num_processes == 1:
+            return list(wishes)
+        if self._progress.step % self.config.log_every_steps:
+            return [False] * len(wishes)
+        counts = torch.tensor([float(wish) for wish in wishes], device=self.accelerator.device)
+        return [count > 0 for count in self.accelerator.reduce(counts, "sum").tolist()]
 
     def _maybe_validate(self) -> None:
         progress, every = self._progress, self.config.evaluate_every_steps
@@ -275,9 +265,12 @@ class Trainer:
         started = time.perf_counter()
         self._model.eval()
         with torch.inference_mode():
-            metrics = dict(self.validate())
+            metrics = {name: float(value) for name, value in self.validate().items()}
         self._model.train()
         progress.evaluate_seconds += time.perf_counter() - started
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Mt2stError(f"validation after step {progress.step}: {name} = {value}; leave a metric that has no value out")
         row = {"step": progress.step, "flops": self.ledger.total, "seconds": progress.train_seconds, **metrics}
         progress.curve.append(row)
         self._emit({"event": "validation", **row})
@@ -285,13 +278,20 @@ class Trainer:
     def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
         self._check_losses()
         step = self._progress.step
-        line: dict[str, Any] = {"event": "train", "step": step, "flops": self.ledger.total, "learning_rate": learning_rate_at(step - 1, self.config)}
+        line: dict[str, Any] = {
+            "event": "train",
+            "step": step,
+            "flops": self.ledger.total,
+            "learning_rate": learning_rate_at(step - 1, self.config),
+        }
         line |= {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
         self.log(line)
-        if self.accelerator.log_with:
+        if self.accelerator.trackers:
             numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
             self.accelerator.log(numbers, step=self._progress.step)
 
@@ -303,8 +303,19 @@ class Trainer:
         step, name, loss = next(item for item in unchecked if not bool(torch.isfinite(item[2])))
         good = newest_checkpoint(self.folder) if self.folder else None
         raise Mt2stError(
-            f"the loss of task {name!r} is {float(loss)} at step {step}; last good checkpoint: {good[0] if good else 'none'}; "
-            "lower the learning rate or the task's weight, or use precision=no"
+            f"the loss of task {name!r} is {float(loss)} at step {step} (from 0); last good checkpoint: "
+            f"{good[0] if good else 'none'}; lower the learning rate or the task's weight, or use precision=no"
+        )
+
+    def _check_weights(self) -> None:
+        """A finite loss can leave infinite gradients behind; such weights must never become the last good checkpoint."""
+        if bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters()]).all()):
+            return
+        good = newest_checkpoint(self.folder) if self.folder else None
+        bad = next(name for name, parameter in self._bare.named_parameters() if not bool(torch.isfinite(parameter).all()))
+        raise Mt2stError(
+            f"weight {bad} is not finite after step {self._progress.step}; last good checkpoint: {good[0] if good else 'none'}; "
+            "lower the learning rate, or use precision=no"
         )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -312,6 +323,7 @@ class Trainer:
     def save(self) -> Path | None:
         """Write a checkpoint of the steps done so far; None without a folder."""
         self._check_losses()
+        self._check_weights()
         if self.folder is None:
             return None
         progress = self._progress
@@ -319,7 +331,13 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        state = {"fingerprint": self._fingerprint, "ledger": self.ledger.state_dict(), "progress": asdict(progress), "scaler": scaler}
+        state = {
+            "fingerprint": self._fingerprint,
+            "ledger": self.ledger.state_dict(),
+            "progress": asdict(progress),
+            "scaler": scaler,
+        }
+        self.saved_step = progress.step
         return save_checkpoint(
             self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
@@ -330,77 +348,28 @@ class Trainer:
         Raises:
             Mt2stError: the checkpoint was written under another configuration.
         """
-        found = newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message})) if self.folder else None
+        found = (
+            newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message}))
+            if self.folder
+            else None
+        )
         if found is None:
             return self._progress.step
         path, state = found
         if state.get("fingerprint") != self._fingerprint:
-            raise Mt2stError(f"{path} was written under another configuration or on other data; use a new run folder, or delete this one")
+            raise Mt2stError(
+                f"{path} was written under another configuration or on other data; use a new run folder, or delete this one"
+            )
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledger"])
         self._progress.__dict__.update(state["progress"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.saved_step = self._progress.step
         self._emit({"event": "resume", "step": self._progress.step})
         return self._progress.step
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices with weight decay, vectors and scalars (norms, biases, temperatures) without."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up, then one cosine to 0, never restarted at a switch."""
-    warmup = max(1, round(config.warmup_fraction * config.total_steps))
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.total_steps - warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """A 63-bit seed that depends on its four arguments alone."""
-    digest = hashlib.blake2b(f"{seed}\0{step}\0{micro}\0{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event, so that the running step ends whole; a second one acts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield stop
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Ask torch for deterministic kernels; where none exists torch warns and goes on."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # filling every new tensor with NaN costs time and changes nothing
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+def _description(schedule: Any) -> str:
+    """What identifies a schedule: all of a dataclass; of anything else its type alone, for its repr may hold an address."""
+    return repr(schedule) if is_dataclass(schedule) else f"{type(schedule).__module__}.{type(schedule).__qualname__}"

@@ -76,7 +76,8 @@ class OpenClipTowers(nn.Module):
         super().__init__()
         self.model: Any = model
         self._tokenize = tokenize
-        visual, text = self.model.visual, self.model.text
+        visual: Any = self.model.visual
+        text: Any = self.model.text
         for tower in (visual, text):
             if hasattr(tower, "output_tokens"):
                 tower.output_tokens = True
@@ -201,7 +202,9 @@ def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
         if not Path(pretrained).is_file():
             raise Mt2stError(f"weights {pretrained!r} are not a file; give a safetensors file or a tag of {name}")
         if Path(pretrained).suffix != ".safetensors":
-            raise Mt2stError(f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so convert them")
+            raise Mt2stError(
+                f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so convert them"
+            )
     elif pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise unknown_name(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
     model = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)

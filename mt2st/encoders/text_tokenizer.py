@@ -35,7 +35,9 @@ class TextTokenizer:
         """
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocabulary_size < smallest:
-            raise Mt2stError(f"vocabulary_size = {vocabulary_size} must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
+            raise Mt2stError(
+                f"vocabulary_size = {vocabulary_size} must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special ones"
+            )
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
