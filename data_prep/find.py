@@ -90,28 +90,37 @@ def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
     return source
 
 
-def call_examples(adapter: Adapter, split: str, source: Path | None, options: dict[str, Any]) -> Iterator[Example]:
-    """`adapter.examples(split)` with those of `source` and `options` that it takes.
+def call_examples(adapter: Adapter, split: str, source: Path | None, options: dict[str, Any], image_size: int) -> Iterator[Example]:
+    """`adapter.examples(split)` with `source` and `image_size` if it takes them, and with the user's `options`.
 
     Raises:
         Mt2stError: an option that the adapter does not take.
     """
     parameters = inspect.signature(adapter.examples).parameters
-    known = [name for name in parameters if name not in ("split", "source")]
+    known = [name for name in parameters if name not in ("split", "source", "image_size")]
     for name in options:
         if name not in known:
             raise unknown_name(f"option of dataset {adapter.CARD.name!r}", name, known)
     arguments = dict(options)
-    if "source" in parameters:
-        arguments["source"] = source
+    own = {"source": source, "image_size": image_size}
+    arguments |= {name: value for name, value in own.items() if name in parameters}
     return iter(adapter.examples(split, **arguments))
 
 
 def adapter_fingerprint(adapter: Adapter) -> str:
-    """Hash of the adapter's file and, for an object, of its settings: a changed adapter prepares anew."""
+    """Hash of the adapter's file, of its settings if it is an object, and of what its `fingerprint()` says, if it has one."""
     path = getattr(adapter, "__file__", None) or inspect.getsourcefile(type(adapter))
     settings: dict[str, Any] = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
-    return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}])
+    own: Callable[[], str] = getattr(adapter, "fingerprint", str)
+    return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()])
+
+
+def left_out(adapter: Adapter, source: Path | None) -> dict[str, int]:
+    """What the adapter itself left out, by reason (`left_out()`), for the manifest; empty where it does not say."""
+    count: Callable[..., dict[str, int]] | None = getattr(adapter, "left_out", None)
+    if count is None:
+        return {}
+    return count(source=source) if "source" in inspect.signature(count).parameters else count()
 
 
 def source_fingerprint(source: Path | None) -> str:

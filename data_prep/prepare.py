@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.decode import DecodeJob, DecodePool, DecodeTask
-from data_prep.find import adapter_fingerprint, adapter_source, call_examples, checked_adapter, find_adapter, source_fingerprint
+from data_prep.find import (
+    adapter_fingerprint,
+    adapter_source,
+    call_examples,
+    checked_adapter,
+    find_adapter,
+    left_out,
+    source_fingerprint,
+)
 from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, content_hash
@@ -175,6 +183,7 @@ def _build(
         "on_error": settings.on_error,
         "options": {name: str(value) for name, value in settings.options.items()},
         "counts": counts,
+        "left_out": left_out(adapter, source),
         "prepare_seconds": round(time.monotonic() - started, 3),
         "reused_images": writer.reused_images,
     }
@@ -195,7 +204,9 @@ def _build_split(
     started = time.monotonic()
     done = skipped = skipped_images = 0
     reason = ""
-    for chunk in _decoded(call_examples(adapter, split, source, settings.options), split, card.name, writer, pool):
+    for chunk in _decoded(
+        call_examples(adapter, split, source, settings.options, settings.image_size), split, card.name, writer, pool
+    ):
         for example, key in chunk.examples:
             row = writer.known(key)
             if row is None:
@@ -206,7 +217,7 @@ def _build_split(
                     row = writer.add_image(key, image, example)
                 else:
                     if settings.on_error == "fail":
-                        again = call_examples(adapter, split, source, settings.options)
+                        again = call_examples(adapter, split, source, settings.options, settings.image_size)
                         raise Mt2stError(
                             _missing(again, split, card.name) if image.missing else _bad(example, image, split, card.name)
                         )

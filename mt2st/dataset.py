@@ -22,7 +22,8 @@ def carve_validation(split: PreparedSplit, fraction: float, seed: int) -> tuple[
     """Divide a split's images into training and validation rows, both ascending.
 
     Images with equal content, and images of one group (`extra["group"]`), stay together; so the validation part is the smallest
-    number of randomly ordered such units that holds at least `fraction` of the images.
+    number of randomly ordered such units that holds at least `fraction` of the images. Units with an image marked
+    `extra["pinned"]` stay in training: another split relies on their having been seen.
 
     Returns:
         (train_rows, validation_rows), int64.
@@ -34,7 +35,10 @@ def carve_validation(split: PreparedSplit, fraction: float, seed: int) -> tuple[
     if split.num_images == 0:
         raise Mt2stError(f"split {split.name!r} of {split.dataset.card.name!r} is empty; nothing to carve a validation part from")
     units = _units(split)
+    pinned = np.zeros(int(units.max()) + 1, dtype=bool)
+    pinned[units[[at for at, mark in enumerate(split.extra_values("pinned")) if mark]]] = True
     order = shuffled_order([f"{at}" for at in range(int(units.max()) + 1)], seed, "validation")
+    order = order[~pinned[order]]
     sizes = np.bincount(units)[order]
     before = np.cumsum(sizes) - sizes
     chosen = order[before < fraction * split.num_images]
@@ -69,7 +73,7 @@ def _units(split: PreparedSplit) -> np.ndarray:
         return at
 
     first: dict[tuple[str, object], int] = {}
-    for kind, values in (("content", split.image_hashes().tolist()), ("group", split.groups())):
+    for kind, values in (("content", split.image_hashes().tolist()), ("group", split.extra_values("group"))):
         for row, value in enumerate(values):
             if value:
                 one, other = root(row), root(first.setdefault((kind, value), row))

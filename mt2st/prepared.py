@@ -198,9 +198,10 @@ class PreparedSplit:
         """Further values of an image, as given with the first example that showed it."""
         return json.loads(self._image_values("extra", [row])[0])
 
-    def groups(self) -> list[str]:
-        """The value of `extra["group"]` of every image, "" where there is none; a group is never divided by `carve_validation`."""
-        return [str(json.loads(text).get("group", "")) if '"group"' in text else "" for text in self._image_values("extra", None)]
+    def extra_values(self, name: str) -> list[Any]:
+        """The value of `extra[name]` of every image, None where there is none."""
+        quoted = json.dumps(name)
+        return [json.loads(text).get(name) if quoted in text else None for text in self._image_values("extra", None)]
 
     # -- captions ----------------------------------------------------------------------------------------------------
 
@@ -211,6 +212,15 @@ class PreparedSplit:
     def caption_images(self) -> np.ndarray:
         """int64 [num_captions]: the image row that each caption belongs to."""
         return self._captions[1]
+
+    def caption_ranks(self) -> np.ndarray:
+        """int64 [num_captions]: 0 for an image's first caption, which is its main one, 1 for its second, and so on."""
+        images = self._captions[1]
+        order = np.argsort(images, kind="stable")
+        starts = np.searchsorted(images[order], images[order])
+        ranks = np.empty(len(images), dtype=np.int64)
+        ranks[order] = np.arange(len(images)) - starts
+        return ranks
 
     # -- questions ---------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ def test_everything_an_example_says_comes_back(make: Maker) -> None:
     np.testing.assert_array_equal(split.pixels(np.array([2, 0, 2])), np.stack([np.full((8, 8, 3), v, np.uint8) for v in (2, 0, 2)]))
     assert split.caption_texts() == ["c0", "c0 again", "c1"]
     assert split.caption_images().tolist() == [0, 0, 1]
+    assert split.caption_ranks().tolist() == [0, 1, 0]
     assert split.question_texts()[3] == "what is in 0, number 1?"
     assert split.question_images().tolist() == [0, 1, 2, 0, 1, 2]
     assert split.question_ids() == ["0-0", "1-0", "2-0", "0-1", "1-1", "2-1"]
@@ -90,7 +91,7 @@ def test_everything_an_example_says_comes_back(make: Maker) -> None:
     assert split.labels() == [None, "one", None]
     assert split.extra(1) == {"group": "g", "n": 1}
     assert split.question_extra(4) == {"n": 2}
-    assert split.groups() == ["", "g", ""]
+    assert split.extra_values("group") == [None, "g", None]
     assert split.has_pixels().all()
 
 
@@ -161,7 +162,7 @@ def test_carving_keeps_equal_images_and_groups_together(make: Maker) -> None:
     assert sorted([*train, *validation]) == list(range(100))
     assert 20 <= len(validation) < 24
     assert leaked_images(split.subset(train), split.subset(validation)) == []
-    groups = np.array(split.groups())
+    groups = np.array([group or "" for group in split.extra_values("group")])
     assert not set(groups[train]) & set(groups[validation]) - {""}
     again = carve_validation(split, 0.2, seed=3)
     np.testing.assert_array_equal(again[1], validation)
