@@ -17,8 +17,9 @@ it is not the default. One seed: over items only, and said so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ Items = Sequence[np.ndarray]  # the item arrays of one seed, each [N]
 
 RESAMPLES = 2_000
 _CHUNK_CELLS = 2_000_000  # item draws held at once: 16 MB of int64, whatever N and R are
+_CACHE_CELLS = 25_000_000  # draw counts kept between calls: at most 25 MB for each of eight numbers of items (groups differ)
 
 
 @dataclass(frozen=True)
@@ -222,24 +224,47 @@ def _item_resamples(seeds: list[list[np.ndarray]], statistic: Statistic, resampl
     """The statistic of every seed on R resamples of the items, the same items for all seeds: [R, S]."""
     check_range("resamples", resamples, 2, 10_000_000)
     count = len(seeds[0][0])
-    draws = np.random.default_rng([random_seed, 1])
-    out = np.empty((resamples, len(seeds)))
     first = np.stack([items[0] for items in seeds]).astype(np.float64)  # [S, N]
-    rows = max(1, _CHUNK_CELLS // count)
-    for start in range(0, resamples, rows):
-        picked = draws.integers(0, count, size=(min(rows, resamples - start), count))  # [r, N]
-        if statistic == "mean":
-            # A mean over drawn items is a product with how often each was drawn: one small matrix product for all resamples.
-            offsets = np.arange(len(picked))[:, None] * count
-            times = np.bincount((picked + offsets).ravel(), minlength=picked.size).reshape(picked.shape)  # [r, N]
-            out[start : start + len(picked)] = times @ first.T / count
-            continue
-        for row, chosen in enumerate(picked, start=start):
+    if statistic == "mean":
+        # A mean over drawn items is a product with how often each was drawn: one small matrix product for all resamples.
+        return np.concatenate([times.astype(np.float64) @ first.T for times in _times_drawn(count, resamples, random_seed)]) / count
+    out = np.empty((resamples, len(seeds)))
+    row = 0
+    for picked in _draws(count, resamples, random_seed):
+        for chosen in picked:
             if statistic == "median":
                 out[row] = np.median(first[:, chosen], axis=1)
             else:
                 out[row] = [_call(statistic, [array[chosen] for array in items]) for items in seeds]
+            row += 1
     return out
+
+
+def _draws(count: int, resamples: int, random_seed: int) -> Iterator[np.ndarray]:
+    """Which items each resample draws, in chunks [r, N]; the chunks' size does not change the draws."""
+    random = np.random.default_rng([random_seed, 1])
+    rows = max(1, _CHUNK_CELLS // count)
+    for start in range(0, resamples, rows):
+        yield random.integers(0, count, size=(min(rows, resamples - start), count))
+
+
+def _times_drawn(count: int, resamples: int, random_seed: int) -> Iterable[np.ndarray]:
+    """How often each resample draws each item, in chunks [r, N]; kept for the next call, which is mostly about the same items."""
+    if count * resamples <= _CACHE_CELLS:
+        return _kept_times(count, resamples, random_seed)
+    return _count_draws(count, resamples, random_seed)
+
+
+def _count_draws(count: int, resamples: int, random_seed: int) -> Iterator[np.ndarray]:
+    for picked in _draws(count, resamples, random_seed):
+        offsets = np.arange(len(picked))[:, None] * count
+        times = np.bincount((picked + offsets).ravel(), minlength=picked.size)
+        yield times.astype(np.min_scalar_type(times.max())).reshape(picked.shape)  # an item is rarely drawn more than ten times
+
+
+@lru_cache(maxsize=8)
+def _kept_times(count: int, resamples: int, random_seed: int) -> tuple[np.ndarray, ...]:
+    return tuple(_count_draws(count, resamples, random_seed))
 
 
 def _interval(
