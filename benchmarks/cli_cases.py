@@ -24,9 +24,10 @@ A case is one file, importable without torch:
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,16 @@ def case_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in RECIPES_FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
+def about_case(name: str) -> str:
+    """First line of the case's docstring, read without importing it; "" where there is none."""
+    path = RECIPES_FOLDER / f"{name.replace('-', '_')}.py"
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        return f"(line {error.lineno} cannot be read: {error.msg})"
+    return (docstring or "").split("\n")[0]
+
+
 def load_case(name: str) -> Case:
     """Import the case `name`.
 
@@ -92,10 +103,10 @@ def load_case(name: str) -> Case:
     """
     if name not in case_names():
         raise unknown_name("case", name, case_names())
-    module = import_module(f"{_PACKAGE}.{name.replace('-', '_')}")
+    module: Any = import_module(f"{_PACKAGE}.{name.replace('-', '_')}")
     if missing := [attribute for attribute in ("Knobs", "SPEC", "run") if not hasattr(module, attribute)]:
         raise Mt2stError(f"{module.__file__} lacks {', '.join(missing)}; see benchmarks/cli_cases.py for what a case defines")
-    if not (is_dataclass(module.Knobs) and isinstance(module.SPEC, ReportSpec)):
+    if not (hasattr(module.Knobs, "__dataclass_fields__") and isinstance(module.SPEC, ReportSpec)):
         raise Mt2stError(f"{module.__file__}: Knobs must be a dataclass and SPEC a ReportSpec")
-    about = (inspect.getdoc(module) or "").strip().split("\n")[0]
-    return Case(name, about, module.SPEC, dict(getattr(module, "RECIPES", None) or {"default": module.Knobs()}), module)
+    recipes = getattr(module, "RECIPES", None) or {"default": module.Knobs()}
+    return Case(name, about_case(name), module.SPEC, dict(recipes), module)

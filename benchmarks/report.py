@@ -30,7 +30,7 @@ TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What a report wrote. `picture` is the default one, the fair view; None when no run has finished."""
+    """What a report wrote. `picture`: the default one, the fair view; None when no run has finished. `holes`: runs without result."""
 
     folder: Path
     table: Path
@@ -38,6 +38,7 @@ class ReportPaths:
     summary: Path
     picture: Path | None
     pictures: tuple[Path, ...]
+    holes: int = 0
 
 
 def report(
@@ -77,6 +78,7 @@ def report(
         summary=folder / SUMMARY_FILE,
         picture=pictures[0][1] if pictures else None,
         pictures=tuple(path for _, path in pictures),
+        holes=len(records.holes),
     )
     write_text(paths.summary, json.dumps(plain(summary.as_json(), "summary"), indent=1, ensure_ascii=False) + "\n")
     write_text(paths.table, _markdown(summary, spec))

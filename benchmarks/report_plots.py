@@ -62,13 +62,12 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
             zorder=1,
         )
         styles = _styles_of(rows)
-        for row in rows:
+        for row, cost in zip(rows, _spread([in_unit(row.flops or 0.0, unit) for row in rows])):
             assert row.primary is not None
-            assert row.flops is not None
             colour, marker = styles[row.strategy]
             filled = row.view == summary.views[0]
             axes.errorbar(
-                in_unit(row.flops, unit),
+                cost,
                 row.primary.estimate * metric.scale,
                 yerr=_half(row, metric),
                 color=colour,
@@ -187,6 +186,16 @@ def _curves(axes: Any, rows: Sequence[Row], runs: Sequence[RunRecord], spec: Rep
         axes.legend(frameon=False, fontsize=9, loc="lower right" if metric.higher_is_better else "upper right")
     else:
         axes.text(0.5, 0.5, "no curve was recorded", ha="center", transform=axes.transAxes)
+
+
+def _spread(costs: Sequence[float]) -> list[float]:
+    """Costs that would hide each other, moved apart by up to a few hundredths of the picture's width."""
+    width = 0.012 * ((max(costs) - min(costs)) or max(costs))
+    moved: list[float] = []
+    for index, cost in enumerate(costs):
+        near = [other for other in range(len(costs)) if abs(costs[other] - cost) < width / 2]
+        moved.append(cost + width * (near.index(index) - (len(near) - 1) / 2))
+    return moved
 
 
 # -- small things ----------------------------------------------------------------------------------------------------------------
