@@ -111,8 +111,9 @@ def parse_dataclass(default: Any, argv: list[str], *, prog: str, description: st
             return tyro.cli(type(default), default=default, args=argv, prog=prog, description=description)
     except SystemExit:
         # tyro draws a box around its message; a command line's error is one line here.
-        lines = [line.strip("│╭╮╰╯─|+- ") for line in printed.getvalue().splitlines()]
-        text = " ".join(line for line in lines[1:] if line).replace(f"Error parsing {type(default).__name__}: ", "")
+        lines = [line.strip("│╭╮╰╯─| ") for line in printed.getvalue().splitlines()[1:]]
+        text = " ".join(line for line in lines if line.strip("+-")).replace(f"Error parsing {type(default).__name__}: ", "")
+        text = text.replace(" For full helptext", "; for all options")
         raise Mt2stError(text or f"the options {argv} were not understood; see {prog} --help") from None
 
 

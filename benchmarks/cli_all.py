@@ -111,7 +111,7 @@ def table_of_cases(found: list) -> TextTable:
             cells.append(NOTHING if summary.limit is None else f"{summary.limit:.0%}")
             body.append(tuple(cells))
     caption = (
-        "Means over seeds with 95 % intervals; differences paired by seed and item; ↓ lower is better. Training FLOPs and the share "
-        "saved of MTL's are those at equal steps; limit = the auxiliaries' share of MTL's FLOPs, which no such saving can exceed."
+        "Means over seeds with 95 % intervals; differences paired by seed and item; ↓ lower is better. Training FLOPs and the "
+        "share saved of MTL's are those at equal steps; limit = the auxiliaries' share of MTL's FLOPs."
     )
     return TextTable("All cases", head, tuple(body), caption)

@@ -30,7 +30,7 @@ TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What a report wrote. `picture`: the default one, the fair view; None when no run has finished. `holes`: runs without result."""
+    """What a report wrote. `picture`: the default one, the fair view; None without finished runs. `holes`: runs without result."""
 
     folder: Path
     table: Path
