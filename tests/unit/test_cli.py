@@ -150,7 +150,7 @@ def test_overview_and_list_name_cases_commands_and_exit_codes(cases: Path, capsy
     assert main([]) == 2
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for part in ("demo             A made-up case: nothing is trained.", "two-words        A second case", "report", "exit codes: 0"):
+    for part in ("demo             A made-up case: nothing is trained.", "two-words        A second case", "exit codes: 0"):
         assert part in out
     assert main(["list"]) == 0
     assert "recipes: default, wide" in capsys.readouterr().out
