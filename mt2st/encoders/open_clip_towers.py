@@ -8,14 +8,13 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
+from mt2st.encoders.pixels import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
-
-OPEN_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's RGB normalisation, arXiv 2103.00020
-OPEN_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,11 @@ class ConvolutionalStem(nn.Sequential):
 class OpenClipTowers(nn.Module):
     """An open_clip model as `Towers`.
 
+    Texts may be shorter than `context_length`: what the tower would see of the padding is put back, so that the embedding is
+    the one its weights were trained to give.
     CLIP's text towers are causal; see `mt2st.encoders.fusion.Fusion` for how they serve masked language modelling. The
     small configuration's text tower is bidirectional and masks its padding.
     """
-
-    pixel_mean: Tensor
-    pixel_scale: Tensor
 
     def __init__(self, model: nn.Module, tokenize: Any, *, context_length: int, pad_id: int, mask_id: int | None) -> None:
         super().__init__()
@@ -87,12 +85,16 @@ class OpenClipTowers(nn.Module):
         self.pad_id = pad_id
         if mask_id is None:
             mask_id = _append_token(text)
+        # Without a causal or a padding mask the tower sees its padding; and the last position, where some read off the embedding
+        # (SigLIP) or put a class token (CoCa), is that of the full length.
+        sees_padding = text.attn_mask is None and not text.use_pad_mask
+        self._full_length = sees_padding or text.pool_type == "last" or text.cls_emb is not None
+        text.transformer.register_forward_pre_hook(_cut_mask, with_kwargs=True)
         self.mask_id = mask_id
         self.vocabulary_size = int(text.token_embedding.num_embeddings)
-        mean = torch.tensor(getattr(visual, "image_mean", None) or OPEN_CLIP_MEAN)
-        std = torch.tensor(getattr(visual, "image_std", None) or OPEN_CLIP_STD)
-        self.register_buffer("pixel_mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.normalize = PixelNormalizer(
+            self.image_size, getattr(visual, "image_mean", None) or CLIP_MEAN, getattr(visual, "image_std", None) or CLIP_STD
+        )
         with torch.no_grad():
             training = self.training
             self.eval()
@@ -114,7 +116,7 @@ class OpenClipTowers(nn.Module):
         return bias
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
-        images = (pixels.to(self.pixel_mean.dtype) - self.pixel_mean) * self.pixel_scale
+        images = self.normalize(pixels)
         visual = self.model.visual
         if getattr(visual, "output_tokens", False):
             embedding, tokens = visual(images)
@@ -125,8 +127,11 @@ class OpenClipTowers(nn.Module):
         return TowerOutput(tokens, embedding)
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
+        given = tokens.shape[1]
+        if self._full_length:
+            tokens = nn.functional.pad(tokens, (0, self.context_length - given), value=self.pad_id)
         embedding, encoded = self.model.text(tokens)
-        return TowerOutput(encoded, embedding)
+        return TowerOutput(encoded[:, :given], embedding)
 
     def tokenize(self, texts: list[str]) -> Tensor:
         ids: Tensor = self._tokenize(texts)
@@ -186,14 +191,15 @@ def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool
 
 
 def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
-    """Any open_clip model by name.
+    """Any open_clip model by name, with the tokenizer that belongs to it.
 
     Args:
         name: such as "ViT-B-32"; `open_clip.list_models()` has them all.
         pretrained: a tag of `open_clip.list_pretrained()`, or the path of local safetensors weights; None = fresh weights.
 
     Raises:
-        Mt2stError: unknown name or tag, or a weights file that is not safetensors.
+        Mt2stError: unknown name or tag; a weights file that is missing, not safetensors, torn or of another model; weights
+            that cannot be downloaded; a model whose text tower is one of transformers.
     """
     known = open_clip.list_models()
     if name not in known:
@@ -207,11 +213,33 @@ def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
             )
     elif pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise unknown_name(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
-    model = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)
-    tokenizer = open_clip.get_tokenizer(name)
-    length = int(tokenizer.context_length)
-    pad = int(getattr(model.text, "pad_id", 0) or 0)
-    return OpenClipTowers(model, tokenizer, context_length=length, pad_id=pad, mask_id=None)
+    partner = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_model_name")
+    if partner:
+        raise Mt2stError(
+            f"open_clip's {name} has a text tower of transformers, {partner}; use hf:VISION+{partner} with a vision model"
+        )
+    try:
+        model = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        weights = f"weights {pretrained!r}" if pretrained else "fresh weights"
+        raise Mt2stError(
+            f"cannot load {weights} for {name} ({reason}); offline, give a local safetensors file of this very model"
+        ) from None
+    pad = getattr(
+        getattr(tokenizer, "tokenizer", None), "pad_token_id", None
+    )  # of transformers' tokenizers; CLIP's own pads with 0
+    return OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=int(pad or 0), mask_id=None)
+
+
+def _cut_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Cut a causal mask [T, T] to the texts at hand; open_clip gives the transformer that of the full context."""
+    mask = kwargs.get("attn_mask")
+    if mask is not None and mask.ndim == 2:
+        length = args[0].shape[1]
+        kwargs["attn_mask"] = mask[:length, :length]
+    return args, kwargs
 
 
 def _append_token(text: Any) -> int:
