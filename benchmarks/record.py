@@ -23,26 +23,26 @@ import numpy as np
 from safetensors.numpy import save
 
 from benchmarks.metrics_log import append_metrics, plain, read_metrics, truncate_metrics
+from benchmarks.record_check import (
+    CONFIG_FILE,
+    FINISHED_NEEDS,
+    IDENTITY,
+    ITEMS_FILE,
+    LOG_FILE,
+    RECORD_CURE,
+    RECORD_FILE,
+    SCHEMA_VERSION,
+    verify_record,
+)
 from benchmarks.run_lock import RunLock, lock_owner
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, file_hash, read_sealed_json, write_bytes, write_sealed_json
 
-SCHEMA_VERSION = 1
-CONFIG_FILE, RECORD_FILE, ITEMS_FILE, LOG_FILE = "config.json", "run.json", "items.safetensors", "metrics.jsonl"
 DAMAGED_SUFFIX = ".damaged"
 State = Literal["new", "unfinished", "finished", "damaged"]
 Status = Literal["finished", "failed", "interrupted"]
 
 _CONFIG_CURE = "run the same command again: it writes the file anew"
-_RECORD_CURE = "run the same command again: it sets the damaged file aside and repeats what is missing"
-_IDENTITY = ("run_id", "benchmark", "recipe", "strategy", "view", "seed", "config", "config_hash", "suite_hash")
-_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("strategy", "view", "status", "why", "config_hash", "suite_hash", "started_utc"), str),
-    **dict.fromkeys(("config", "items", "flops", "metrics", "floors", "hardware", "versions"), dict),
-    **dict.fromkeys(("views", "curve"), list),
-    **dict.fromkeys(("seed", "steps"), int),
-}
-_FINISHED_NEEDS = ("views", "started_utc", "steps", "flops", "metrics", "curve")
 
 
 def slug(text: str) -> str:
@@ -123,7 +123,7 @@ class RunFolder:
         if not path.is_dir():
             raise Mt2stError(f"{path} is no folder; give a run's folder, results/<benchmark>/<recipe>/<run_id>")
         identity = read_sealed_json(path / CONFIG_FILE, "give a run's folder, or repeat the run by its command")
-        if missing := [name for name in _IDENTITY if name not in identity]:
+        if missing := [name for name in IDENTITY if name not in identity]:
             raise Mt2stError(f"{path / CONFIG_FILE} lacks {', '.join(missing)}; repeat the run by its command")
         return cls(path, identity)
 
@@ -155,7 +155,7 @@ class RunFolder:
     def status(self) -> Status | None:
         """Status in run.json; None while there is none."""
         path = self.path / RECORD_FILE
-        return read_sealed_json(path, _RECORD_CURE)["status"] if path.exists() else None
+        return read_sealed_json(path, RECORD_CURE)["status"] if path.exists() else None
 
     def damage(self) -> list[str]:
         """What is torn, altered or foreign in this folder, one line for each file; empty when all is well."""
@@ -202,7 +202,7 @@ class RunFolder:
     def _check_record(self) -> None:
         path = self.path / RECORD_FILE
         if path.exists():
-            verify_record(self.path, read_sealed_json(path, _RECORD_CURE))
+            verify_record(self.path, read_sealed_json(path, RECORD_CURE))
 
     # -- lock ----------------------------------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class RunFolder:
         Raises:
             Mt2stError: a field that a finished record needs is missing, or an array is of a kind that safetensors lacks.
         """
-        if missing := [name for name in _FINISHED_NEEDS if name not in record]:
+        if missing := [name for name in FINISHED_NEEDS if name not in record]:
             raise Mt2stError(f"finish: the record of {self.name} lacks {', '.join(missing)}; a finished run has them all")
         self._write(record, "finished", "", items)
 
@@ -305,33 +305,3 @@ class RunFolder:
 
 class _ForeignConfigError(Mt2stError):
     """config.json is whole but describes another run."""
-
-
-def verify_record(folder: Path, value: Mapping[str, Any]) -> None:
-    """Check a record against its folder: schema, place, and the hash of its items file.
-
-    Raises:
-        Mt2stError: one line that names the file and the cure.
-    """
-    path = folder / RECORD_FILE
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise Mt2stError(f"{path} has schema {value.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; repeat the run")
-    needed = (*_IDENTITY, "status", "why", "items", "views", *(_FINISHED_NEEDS if value.get("status") == "finished" else ()))
-    if missing := [name for name in needed if name not in value]:
-        raise Mt2stError(f"{path} lacks {', '.join(missing)}; {_RECORD_CURE}")
-    if value["run_id"] != folder.name:
-        raise Mt2stError(f"{path} belongs to run {value['run_id']!r}, not to this folder; undo the move or delete the copy")
-    for name, kinds in _FIELD_TYPES.items():
-        if name in value and not isinstance(value[name], kinds):
-            raise Mt2stError(f"{path}: {name} = {value[name]!r:.80} is of the wrong kind; {_RECORD_CURE}")
-    if value["status"] == "finished" and not isinstance(value["flops"].get("total"), (int, float)):
-        raise Mt2stError(f"{path}: flops.total is no number; {_RECORD_CURE}")
-    if not value["items"]:
-        return
-    if value["items"].get("file") != ITEMS_FILE:
-        raise Mt2stError(f"{path} names {value['items'].get('file')!r} as its items file instead of {ITEMS_FILE}; {_RECORD_CURE}")
-    items = folder / ITEMS_FILE
-    if not items.exists():
-        raise Mt2stError(f"{items} is missing though {RECORD_FILE} lists it; {_RECORD_CURE}")
-    if file_hash(items) != value["items"]["sha256"]:
-        raise Mt2stError(f"{items} does not match the checksum in {RECORD_FILE}, so it is torn or altered; {_RECORD_CURE}")

@@ -12,7 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from benchmarks.record import CONFIG_FILE, RECORD_FILE, RunFolder, verify_record
+from benchmarks.record import RunFolder
+from benchmarks.record_check import CONFIG_FILE, RECORD_FILE, verify_record
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, read_sealed_json
 
@@ -192,16 +193,18 @@ def _read_run(path: Path) -> RunRecord | Hole:
 
 def _hole(path: Path, kind: str, why: str, known: Mapping[str, Any]) -> Hole:
     views = known.get("views") or ([known["view"]] if "view" in known else [])
-    return Hole(path, kind, why, str(known.get("strategy", "")), known.get("seed"), tuple(views))
+    return Hole(path, kind, why, str(known.get("strategy", "")), known.get("seed"), tuple(str(view) for view in views))
 
 
 def _identity_or_nothing(path: Path) -> Mapping[str, Any]:
     """Whatever of the two sealed files is whole, for the reason's sake: strategy, seed, suite."""
     for name in (RECORD_FILE, CONFIG_FILE):
         try:
-            return read_sealed_json(path / name, "")
+            known = read_sealed_json(path / name, "")
         except Mt2stError:
             continue
+        kinds = {"suite_hash": str, "started_utc": str, "strategy": str, "view": str, "seed": int, "views": list}
+        return {key: known[key] for key, kind in kinds.items() if isinstance(known.get(key), kind)}
     return {}
 
 

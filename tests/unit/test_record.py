@@ -12,15 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks import record as record_module
-from benchmarks.record import ITEMS_FILE, RECORD_FILE, RunFolder, config_hash, run_id
+from benchmarks.record import RunFolder, config_hash, run_id
+from benchmarks.record_check import FINISHED_NEEDS, IDENTITY, ITEMS_FILE, RECORD_FILE
 from benchmarks.records_io import load_records
 from benchmarks.run_lock import LockedError, RunLock
 from mt2st.errors import Mt2stError
 from mt2st.files import write_sealed_json
 
 ROOT = Path(__file__).parents[2]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 RECORD = {
     "views": ["equal-steps"],
     "started_utc": "2026-01-02T03:04:05+00:00",
@@ -214,6 +222,13 @@ def test_every_flipped_byte_and_every_truncation_is_detected(tmp_path: Path, nam
         {"run_id": "another"},
         {"curve": None},
         {"seed": "0"},
+        {"metrics": {"test": 3}},
+        {"metrics": {"test": {"accuracy": "0.5"}}},
+        {"floors": {"chance": [0.1]}},
+        {"curve": [3]},
+        {"curve": [{"flops": "many"}]},
+        {"views": [1]},
+        {"group_names": {"question_type": "abc"}},
     ],
 )
 def test_a_sealed_record_of_foreign_form_is_named_damaged(tmp_path: Path, change: dict[str, object]) -> None:
@@ -399,3 +414,33 @@ def test_the_suite_of_locks_is_quick(tmp_path: Path) -> None:
         with RunLock(tmp_path / "lock"):
             pass
     assert time.perf_counter() - start < 2.0
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["run.json", "config.json"]),
+    st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()),
+)
+def test_whatever_stands_in_a_record_it_is_a_hole_and_never_a_crash(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = folder_of(tmp_path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    for old in ("run.json", "config.json"):
+        (folder.path / old).unlink(missing_ok=True)
+    (folder.path / name).write_bytes(content)
+    records = load_records(tmp_path, "vqa", "default")
+    assert not records.finished
+    assert [hole.kind for hole in records.holes] == ["damaged"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*IDENTITY, *FINISHED_NEEDS, "items", "floors", "status", "why"]), JSON, max_size=4))
+def test_a_sealed_record_with_foreign_values_loads_or_is_named_damaged(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = folder_of(tmp_path, rate=3.0)
+    if not folder.path.exists():
+        finished(tmp_path)
+        (tmp_path / "whole.json").write_bytes((folder.path / RECORD_FILE).read_bytes())
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    del whole["sha256"]
+    write_sealed_json(folder.path / RECORD_FILE, {**whole, **change})
+    records = load_records(tmp_path, "vqa", "default")
+    assert len(records.finished) + len(records.holes) == 1
