@@ -9,12 +9,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from data_prep.plain import is_plain, open_plain
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
 from mt2st.records import Adapter, DatasetCard, Example
@@ -29,17 +30,22 @@ def adapter_names() -> list[str]:
     return sorted(stems | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
 
 
-def find_adapter(name: str | Path) -> Adapter:
+def find_adapter(name: str | Path, mapping: Mapping[str, str] | None = None) -> Adapter:
     """The adapter called `name`.
 
     Args:
         name: a file stem in `data_prep/adapters/` ("easy_vqa"), an entry point's name, a path to a Python file ("my/dir/pets.py"),
-            or a module path ("my_package.pets").
+            a module path ("my_package.pets"), or data that need no code (see `data_prep.plain`).
+        mapping: our fields → the set's columns, for data that need no code.
 
     Raises:
         Mt2stError: there is none of that name, it fails to load, or it lacks `CARD` or `examples`.
     """
     text = str(name)
+    if is_plain(text):
+        return checked_adapter(open_plain(text, mapping), text)
+    if mapping:
+        raise Mt2stError(f"--map is for tables, folders and Hub datasets; {text!r} has an adapter that knows its columns")
     if text.endswith(".py"):
         return checked_adapter(_load_file(Path(text)), text)
     if (_FOLDER / f"{text}.py").is_file() and not text.startswith("_"):
@@ -73,16 +79,16 @@ def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
         Mt2stError: the adapter needs a source and has none, takes none but got one, or the source does not exist.
     """
     takes = "source" in inspect.signature(adapter.examples).parameters
+    default: Callable[[], Path] | None = getattr(adapter, "default_source", None)
     name = adapter.CARD.name
     if source is not None and not takes:
         raise Mt2stError(
             f"dataset {name!r} reads no --source ({adapter.CARD.requires or 'it brings its own data'}); leave --source out"
         )
-    default: Callable[[], Path] | None = getattr(adapter, "default_source", None)
-    if takes and source is None:
-        if default is None:
-            raise Mt2stError(f"dataset {name!r} needs --source: {adapter.CARD.requires or 'the folder with its files'}")
+    if source is None and default is not None:
         source = default()
+    if takes and source is None:
+        raise Mt2stError(f"dataset {name!r} needs --source: {adapter.CARD.requires or 'the folder with its files'}")
     if source is not None and not source.exists():
         raise Mt2stError(
             f"--source {source} of dataset {name!r} does not exist; it needs {adapter.CARD.requires or 'the folder with its files'}"
@@ -109,7 +115,7 @@ def call_examples(adapter: Adapter, split: str, source: Path | None, options: di
 
 def adapter_fingerprint(adapter: Adapter) -> str:
     """Hash of the adapter's file, of its settings if it is an object, and of what its `fingerprint()` says, if it has one."""
-    path = getattr(adapter, "__file__", None) or inspect.getsourcefile(type(adapter))
+    path = getattr(adapter, "__file__", None) or getattr(sys.modules.get(type(adapter).__module__), "__file__", None)
     settings: dict[str, Any] = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
     own: Callable[[], str] = getattr(adapter, "fingerprint", str)
     return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()])

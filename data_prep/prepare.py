@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -72,6 +72,7 @@ def prepare(
     out: Path | str = DEFAULT_OUT,
     image_size: int = 64,
     source: Path | str | None = None,
+    mapping: Mapping[str, str] | None = None,
     splits: Sequence[str] | None = None,
     options: dict[str, Any] | None = None,
     store: str = "auto",
@@ -88,6 +89,7 @@ def prepare(
         out: where prepared folders lie; the result is `out/<name>-<image_size>px-<key>`.
         image_size: side of the stored square images, in pixels.
         source: the folder (or file) the adapter reads; None for adapters that bring their data.
+        mapping: our fields → the set's columns, for tables, image folders, tar shards and Hub datasets.
         splits: which of the card's splits; None prepares all.
         options: further keyword arguments of the adapter's `examples`.
         store: "pixels" keeps decoded squares, fastest to read, 3 · image_size² bytes an image; "encoded" keeps the original bytes,
@@ -104,7 +106,7 @@ def prepare(
     Raises:
         Mt2stError: bad arguments or data; the message names the value, the place and the cure.
     """
-    loaded = checked_adapter(adapter, repr(adapter)) if not isinstance(adapter, str | Path) else find_adapter(adapter)
+    loaded = checked_adapter(adapter, repr(adapter)) if not isinstance(adapter, str | Path) else find_adapter(adapter, mapping)
     card = loaded.CARD
     folder = adapter_source(loaded, Path(source) if source is not None else None)
     settings = _checked_settings(card, image_size, store, fit, on_error, max_pixels, splits, options or {})
@@ -204,30 +206,23 @@ def _build_split(
     started = time.monotonic()
     done = skipped = skipped_images = 0
     reason = ""
-    for chunk in _decoded(
-        call_examples(adapter, split, source, settings.options, settings.image_size), split, card.name, writer, pool
-    ):
+    stream = call_examples(adapter, split, source, settings.options, settings.image_size)
+    for chunk in _decoded(stream, split, card.name, writer, pool):
         for example, key in chunk.examples:
-            row = writer.known(key)
-            if row is None:
-                image = chunk.images.get(key)
-                if image is None:
-                    row = writer.add_text_item(key, example)
-                elif not image.error:
-                    row = writer.add_image(key, image, example)
-                else:
-                    if settings.on_error == "fail":
-                        again = call_examples(adapter, split, source, settings.options, settings.image_size)
-                        raise Mt2stError(
-                            _missing(again, split, card.name) if image.missing else _bad(example, image, split, card.name)
-                        )
-                    writer.add_failure(key, image)
-                    row, reason = -1, image.error
-                    skipped_images += 1
-            if row < 0:
-                skipped += 1
-            else:
-                writer.add_texts(split, row, example)
+            image = chunk.images.get(key)
+            if image is not None and image.error and writer.known(key) is None:
+                if settings.on_error == "fail":
+                    again = call_examples(adapter, split, source, settings.options, settings.image_size)
+                    raise Mt2stError(_missing(again, split, card.name) if image.missing else image.error)
+                reason = image.error
+                skipped_images += 1
+            try:
+                skipped += not writer.add(split, key, example, image)
+            except (UnicodeEncodeError, TypeError, ValueError) as error:
+                if isinstance(error, Mt2stError):
+                    raise
+                place = f"{card.name}/{split} image {example.image_id!r}"
+                raise Mt2stError(f"{place}: its texts or extra values cannot be stored ({error}); mend the annotation") from None
             done += 1
         if progress:
             progress(Progress(split, done, card.splits[split], time.monotonic() - started))
@@ -284,10 +279,6 @@ def _decoded(stream: Iterator[Example], split: str, name: str, writer: StoreWrit
             yield from finish()
     while ahead:
         yield from finish()
-
-
-def _bad(example: Example, image: StoredImage, split: str, name: str) -> str:
-    return image.error if name in image.error else f"{name}/{split} image {example.image_id!r}: {image.error}"
 
 
 def _missing(examples: Iterator[Example], split: str, name: str) -> str:

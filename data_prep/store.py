@@ -13,7 +13,7 @@ import json
 import shutil
 import sqlite3
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,6 +157,25 @@ class StoreWriter:
         if image is None:
             self._reading = None
         return image
+
+    def add(self, split: str, key: bytes, example: Example, image: StoredImage | None) -> bool:
+        """Store an example; `image` is what decoding gave if its image is new. Returns False if its image could not be decoded.
+
+        Raises:
+            Mt2stError: the question id was used before in this split. ValueError, TypeError: a value that cannot be stored.
+        """
+        row = self.known(key)
+        if row is None and image is None:
+            row = self.add_text_item(key, example)
+        elif row is None and image is not None and image.error:
+            self.add_failure(key, image)
+            row = -1
+        elif row is None and image is not None:
+            row = self.add_image(key, image, example)
+        if row is not None and row >= 0:
+            self.add_texts(split, row, example)
+            return True
+        return False
 
     def add_image(self, key: bytes, image: StoredImage, example: Example) -> int:
         """Store the next image. Returns its row."""
@@ -320,11 +339,6 @@ def item_key(split: str, name: str) -> bytes:
     return hashlib.sha256(f"{split}\0{name}".encode()).digest()
 
 
-def describe_few(names: Iterable[str], count: int) -> str:
-    """'12 (first: a, b, c)': a count with the first few names."""
-    return f"{count} (first: {', '.join(list(names)[:5])})"
-
-
 def _open_kept(path: Path) -> BinaryIO:
     path.touch()
     return path.open("r+b", buffering=0)
@@ -335,8 +349,3 @@ def _write(stream: BinaryIO, at: int, content: bytes) -> None:
     left = memoryview(content)
     while left:  # an unbuffered write may be short when the disk fills
         left = left[stream.write(left) :]
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a published folder, unverified beyond being JSON; for listings."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -1,0 +1,306 @@
+"""Datasets that need no code: tables with plain columns, image folders, caption files, tar shards, Hub datasets.
+
+`open_plain` tells them apart by what lies at the path:
+    hf:owner/name[@revision]   a dataset of the Hugging Face Hub (or a local one in its format), columns by `--map`
+    x.parquet .jsonl .csv      one split, "train"; columns by `--map`, or by carrying our field names
+    x.tsv                      open_clip's caption file: tab-separated with a header; columns "filepath" and "title"
+    x.toml                     any of these with names, splits, card and mapping written down (see data_prep/README.md)
+    a folder                   with metadata.jsonl/.csv (also in train/, test/ …): the Hugging Face ImageFolder layout;
+                               with <split>*.parquet: the layout of a Hub dataset; with *.tar: webdataset shards
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.rows import checked_mapping, example_from_row, guess_mapping, path_inside
+from data_prep.tables import TABLE_SUFFIXES, read_table
+from data_prep.tar_shards import read_shard
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.records import DatasetCard, Example
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_TOML_KEYS = ("name", "title", "task", "source", "revision", "licence", "main_metric", "notes", "paper", "data", "splits", "map")
+
+
+@dataclass(frozen=True)
+class PlainTables:
+    """Rows of local tables. `files`: split → tables, read one after another; image paths are relative to each table's folder."""
+
+    CARD: DatasetCard
+    path: Path
+    files: Mapping[str, tuple[Path, ...]]
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+    def default_source(self) -> Path:
+        """The file or folder that was named."""
+        return self.path
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The rows of `split`, in file order."""
+        number = 0
+        for path in self.files[split]:
+            for at, row in enumerate(read_table(path)):
+                mapping = self.mapping or guess_mapping(list(row))
+                if not mapping:
+                    raise _unmapped(str(path), list(row))
+                yield example_from_row(row, mapping, f"{path}, record {at}", number, path.parent)
+                number += 1
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The Hugging Face ImageFolder layout: images beside a metadata file whose column `file_name` names them."""
+
+    CARD: DatasetCard
+    path: Path
+    files: Mapping[str, Path]
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+    def default_source(self) -> Path:
+        """The folder that was named."""
+        return self.path
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The rows of the metadata file of `split`, in file order."""
+        path = self.files[split]
+        for number, row in enumerate(read_table(path)):
+            place = f"{path}, record {number}"
+            name = row.get("file_name")
+            if not isinstance(name, str) or not name:
+                raise Mt2stError(f"{place}: no 'file_name'; each row of an image folder's metadata must name its image")
+            path_inside(path.parent, name, place)
+            others = {key: value for key, value in row.items() if key != "file_name"}
+            mapping = self.mapping or guess_mapping(list(others))
+            yield example_from_row(row, {**mapping, "image": "file_name"}, place, number, path.parent)
+
+
+@dataclass(frozen=True)
+class TarShards:
+    """webdataset shards: members with one stem (x.jpg, x.txt, x.json) are one sample. `files`: split → shards, in order."""
+
+    CARD: DatasetCard
+    path: Path
+    files: Mapping[str, tuple[Path, ...]]
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+    def default_source(self) -> Path:
+        """The file or folder that was named."""
+        return self.path
+
+    def shards(self, split: str) -> tuple[Path, ...]:
+        """The shards of `split`; streaming deals them out to ranks and workers."""
+        return self.files[split]
+
+    def shard_examples(self, shard: Path) -> Iterator[Example]:
+        """The samples of one shard, in order."""
+        return read_shard(shard, self.mapping)
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The samples of all shards of `split`, in order."""
+        for shard in self.files[split]:
+            yield from self.shard_examples(shard)
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset of the Hugging Face Hub with plain columns. Runs no code of the dataset's repository."""
+
+    CARD: DatasetCard
+    name: str
+    revision: str | None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
+
+    def examples(self, split: str, *, streaming: bool = False) -> Iterator[Example]:
+        """The rows of `split`; `streaming` reads them over the network without keeping files."""
+        from datasets import ClassLabel, Image, load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+
+        name = self.hub_splits.get(split, split)
+        try:
+            rows = load_dataset(self.name, split=name, revision=self.revision, streaming=streaming)
+        except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise Mt2stError(
+                f"Hub dataset {self.name!r}, split {name!r} cannot be loaded ({reason}); check name, split and network"
+            ) from None
+        features = rows.features or {}
+        mapping = self.mapping or guess_mapping(list(features))
+        if not mapping:
+            raise _unmapped(f"Hub dataset {self.name!r}", list(features))
+        labels: tuple[str, ...] = ()
+        for ours, column in mapping.items():
+            if ours == "image" and isinstance(features.get(column), Image):
+                rows = rows.cast_column(column, Image(decode=False))  # prepare decodes, in parallel and with its limits
+            if ours == "label" and isinstance(features.get(column), ClassLabel):
+                labels = tuple(features[column].names)
+        for number, row in enumerate(rows):
+            yield example_from_row(row, mapping, f"{self.name}/{name}, record {number}", number, None, labels)
+
+
+def is_plain(name: str) -> bool:
+    """Whether `open_plain` is responsible for a dataset's name."""
+    path = Path(name)
+    return (
+        name.startswith("hf:")
+        or path.suffix in (*TABLE_SUFFIXES, ".toml", ".tar")
+        or (path.is_dir() and ("/" in name or "." in name))
+    )
+
+
+def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None) -> Any:
+    """An adapter for data that need no code (see the top of this file).
+
+    Args:
+        name: what the user named.
+        mapping: field → column; empty uses columns that carry our field names.
+        facts: fields of the card that the user wrote down.
+
+    Raises:
+        Mt2stError: nothing there is a dataset we know the layout of.
+    """
+    mapping = checked_mapping(mapping or {})
+    facts = dict(facts or {})
+    if name.startswith("hf:"):
+        return _hub(name, mapping, facts)
+    path = Path(name)
+    if not path.exists():
+        raise Mt2stError(f"{path} does not exist; give a file or folder of data, or hf:owner/name")
+    if path.suffix == ".toml":
+        return _from_toml(path, mapping)
+    if path.is_file():
+        if path.suffix == ".tar":
+            return TarShards(_card(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
+        if path.suffix == ".tsv" and not mapping:
+            mapping = {"image": "filepath", "captions": "title"}
+        return PlainTables(_card(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
+    return _folder(path, mapping, facts)
+
+
+def _folder(path: Path, mapping: Mapping[str, str], facts: dict[str, Any]) -> Any:
+    layouts: list[tuple[Callable[[Path], dict[str, Any]], type]] = [
+        (_metadata_files, ImageFolder),
+        (lambda folder: _split_files(folder, "tar"), TarShards),
+        (lambda folder: _split_files(folder, "parquet"), PlainTables),
+        (lambda folder: _split_files(folder, "jsonl"), PlainTables),
+    ]
+    for find, kind in layouts:
+        if files := find(path):
+            return kind(_card(path.name, mapping, dict.fromkeys(files), facts), path, files, mapping)
+    raise Mt2stError(
+        f"{path} is no dataset folder: it holds neither metadata.jsonl or metadata.csv (an image folder), nor .tar shards, nor "
+        "<split>*.parquet or .jsonl tables"
+    )
+
+
+def _metadata_files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for place, split in [(folder, "train"), *((child, child.name) for child in sorted(folder.iterdir()) if child.is_dir())]:
+        for name in _METADATA:
+            if (place / name).is_file():
+                found.setdefault(split, place / name)
+    return found
+
+
+def _split_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
+    """Split → files, by the words before the first digit or dash of their names: train-00000-of-00002.parquet, val_000.tar."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in sorted([*folder.glob(f"*.{suffix}"), *folder.glob(f"data/*.{suffix}"), *folder.glob(f"*/*.{suffix}")]):
+        name = path.parent.name if path.parent != folder and path.parent.name != "data" else path.stem
+        match = re.match(r"[A-Za-z]+", name)
+        split = match[0].lower() if match else "train"
+        if path not in found.get(split, ()):
+            found[split] = (*found.get(split, ()), path)
+    return found
+
+
+def _hub(name: str, mapping: Mapping[str, str], facts: dict[str, Any]) -> HubDataset:
+    place, _, revision = name.removeprefix("hf:").partition("@")
+    from datasets import get_dataset_split_names
+    from datasets.exceptions import DatasetNotFoundError
+
+    hub_splits: dict[str, str] = dict(facts.pop("splits", {}))
+    if not hub_splits:
+        try:
+            hub_splits = {split.lower(): split for split in get_dataset_split_names(place, revision=revision or None)}
+        except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
+            raise _unreachable(repr(place), error) from None
+    facts.setdefault("source", f"Hugging Face Hub, {place}")
+    facts.setdefault("revision", revision or "unpinned")
+    card = _card(place.rstrip("/").split("/")[-1], mapping, dict.fromkeys(hub_splits), facts)
+    return HubDataset(card, place, revision or None, mapping, hub_splits)
+
+
+def _unmapped(place: str, columns: list[str]) -> Mt2stError:
+    return Mt2stError(
+        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as image=img,caption=text"
+    )
+
+
+def _unreachable(place: str, error: Exception) -> Mt2stError:
+    return Mt2stError(
+        f"Hub dataset {place} cannot be loaded ({' '.join(str(error).split())[:300]}); check the name and the network"
+    )
+
+
+def _from_toml(path: Path, mapping: Mapping[str, str]) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Mt2stError(f"{path} is not valid TOML ({error})") from None
+    for key in content:
+        if key not in _TOML_KEYS:
+            raise unknown_name(f"key in {path}", key, _TOML_KEYS)
+    if not isinstance(content.get("map", {}), dict) or not isinstance(content.get("splits", {}), dict):
+        raise Mt2stError(f"{path}: 'map' and 'splits' must be tables, such as [map] with image = \"img\"")
+    mapping = mapping or checked_mapping(content.pop("map", {}))
+    data = content.pop("data", None)
+    if isinstance(data, str) and data.startswith("hf:"):
+        return open_plain(data, mapping, content)
+    splits = content.pop("splits", {})
+    if splits:
+        files = {}
+        for split, names in splits.items():
+            listed = [names] if isinstance(names, str) else names
+            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+                raise Mt2stError(f"{path}: split {split!r} is {names!r}; give a file name or a list of them")
+            files[split] = tuple(path_inside(path.parent, name, f"{path}, split {split!r}") for name in listed)
+        return PlainTables(_card(path.stem, mapping, dict.fromkeys(files), content), path.parent, files, mapping)
+    if not isinstance(data, str):
+        raise Mt2stError(f'{path} says neither where the data are (data = "hf:owner/name" or a path) nor [splits] with a file each')
+    return open_plain(str(path.parent / data), mapping, content)
+
+
+def _card(name: str, mapping: Mapping[str, str], splits: Mapping[str, int | None], facts: Mapping[str, Any]) -> DatasetCard:
+    """A card from what the user wrote down and what the mapping tells."""
+    plain = re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("_.-") or "data"
+    task = "vqa" if "question" in mapping else "classification" if "label" in mapping and "captions" not in mapping else "retrieval"
+    metric = {"vqa": "vqa_accuracy", "retrieval": "hit_rate@1"}
+    values: dict[str, Any] = {
+        "name": plain,
+        "title": name,
+        "task": task,
+        "source": "local files",
+        "revision": "unpinned",
+        "licence": "unknown",
+        **facts,
+    }
+    values.setdefault("main_metric", metric.get(str(values["task"]), "accuracy"))
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise Mt2stError(f"card field {key!r} is {value!r}; write a text")
+    return DatasetCard(splits={_split_name(split): count for split, count in splits.items()}, **values)
+
+
+def _split_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("_.-") or "train"
