@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +25,12 @@ _SEAL = "sha256"
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; when the block ends well it is synced and renamed to `path`, otherwise deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
+        # Not mkstemp: it makes files private, and results are meant to be read by others, as far as the umask allows.
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         yield partial
         sync_file(partial)
-        # mkstemp makes files private; results are meant to be read by others, as far as the umask allows.
-        partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -107,14 +105,14 @@ def read_sealed_json(path: Path, cure: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Mt2stError(f"{path} is missing; {cure}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number of more digits than Python reads
         raise Mt2stError(f"{path} is not valid JSON ({error}); {cure}") from None
     if not isinstance(value, dict) or _SEAL not in value:
         raise Mt2stError(f"{path} carries no checksum, so it is torn or not ours; {cure}")
     seal = value.pop(_SEAL)
     try:
         whole = content_hash(value) == seal
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = False
     if not whole:
         raise Mt2stError(f"{path} does not match its checksum, so it is torn or edited; {cure}")
@@ -126,9 +124,3 @@ def _digest_blocks(stream: Any) -> str:
     while block := stream.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -118,7 +118,7 @@ class DatasetCard:
                 raise Mt2stError(
                     f"DatasetCard.splits of {self.name!r}: split name {split!r} must be lower-case letters, digits, '_', '-' or '.'"
                 )
-            if count is not None and (not isinstance(count, int) or count < 0):
+            if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
                 raise Mt2stError(
                     f"DatasetCard.splits[{split!r}] of {self.name!r} = {count!r} must be a count ≥ 0, or None if unknown"
                 )
