@@ -32,8 +32,8 @@ Counts = dict[str, dict[str, int]]  # task → phase → FLOPs
 
 # Word by word, so that `upsample_bilinear2d` is no matrix operation and `_int_mm` is one.
 _MATRIX_WORD = re.compile(
-    r"mm|bmm|addmm|baddbmm|addbmm|mv|addmv|addr|ger|dot|vdot|matmul|linear|bilinear|einsum|tensordot|"
-    r"conv|conv[123]d|convolution|convolution_overrideable|deconv|attention|mha|transformer|lstm|gru|rnn|cdist|"
+    r"mm|bmm|addmm|baddbmm|addbmm|mv|addmv|addr|ger|dot|vdot|matmul|linear|bilinear|trilinear|einsum|tensordot|"
+    r"conv|conv[123]d|convolution|convolution_overrideable|deconv|attention|attn|sdpa|mha|transformer|lstm|gru|rnn|cdist|"
     r"gemm|fft|solve|cholesky|svd|qr|eigh?|lu|inv|inverse|det"
 )
 _NO_MATRIX = re.compile(r"upsample|grid_sampler|detach|embedding|_to_|interpolate")
@@ -94,8 +94,9 @@ def _own_formulas() -> dict[Any, Callable[..., int]]:
 
 
 def is_matrix_operation(name: str) -> bool:
-    """Whether an operator's name says that it multiplies matrices, convolves or attends."""
-    base = name.split("::")[-1].split(".")[0]
+    """Whether an operator's name, such as "aten::addmm.out" or "aten.addmm.out", says that it multiplies, convolves or attends."""
+    namespace, _, rest = name.partition("::" if "::" in name else ".")
+    base = (rest or namespace).split(".")[0]
     if _NO_MATRIX.search(base):
         return False
     if base.endswith("attention") or "attention" in base or "transformer_encoder" in base:
@@ -126,17 +127,22 @@ class FlopCounter(TorchDispatchMode):
         self._task = ""
         self._scopes: list[tuple[int, int, str]] = []  # [start, end) of autograd sequence numbers → task
         self._formulas: dict[Any, Callable[..., int]] = {}
+        self._depth = 0  # decomposing an operation enters the mode again
 
     def __enter__(self) -> FlopCounter:
-        self._formulas = {**flop_registry, **_own_formulas()}
-        self._fastpath = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
+        if self._depth == 0:
+            self._formulas = {**flop_registry, **_own_formulas()}
+            self._fastpath = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        self._depth += 1
         super().__enter__()
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         super().__exit__(*exc_info)
-        torch.backends.mha.set_fastpath_enabled(self._fastpath)
+        self._depth -= 1
+        if self._depth == 0:
+            torch.backends.mha.set_fastpath_enabled(self._fastpath)
 
     @contextmanager
     def task(self, name: str) -> Iterator[None]:
