@@ -80,7 +80,7 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
                 label=_safe(f"{row.strategy}, {row.view}"),
                 zorder=3,
             )
-        axes.set(xlabel=f"training {unit}", ylabel=_safe(f"{with_unit(metric)} (test)"))
+        axes.set(xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=_safe(f"{with_unit(metric)} (test)"))
         axes.set_title("Quality against cost", loc="left")
         axes.grid(color="#e5e5e5", zorder=0)
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
