@@ -416,7 +416,7 @@ def test_the_suite_of_locks_is_quick(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 2.0
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["run.json", "config.json"]),
     st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()),
@@ -432,7 +432,7 @@ def test_whatever_stands_in_a_record_it_is_a_hole_and_never_a_crash(tmp_path: Pa
     assert [hole.kind for hole in records.holes] == ["damaged"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([*IDENTITY, *FINISHED_NEEDS, "items", "floors", "status", "why"]), JSON, max_size=4))
 def test_a_sealed_record_with_foreign_values_loads_or_is_named_damaged(tmp_path: Path, change: dict[str, object]) -> None:
     folder = folder_of(tmp_path, rate=3.0)
