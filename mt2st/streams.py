@@ -175,15 +175,27 @@ class QuestionStream:
 
 
 class CaptionStream:
-    """Images with one of their captions each; `caption_group` tells identical captions apart from different ones."""
+    """Images with one of their captions each; `caption_group` tells identical captions apart from different ones.
+
+    `rows` limits the captions to some (int64 caption rows), such as the first of each image; None takes all.
+    """
 
     def __init__(
-        self, split: PreparedSplit, tokenize: Tokenize, *, images_per_batch: int, seed: int = 0, name: str = "captions"
+        self,
+        split: PreparedSplit,
+        tokenize: Tokenize,
+        *,
+        images_per_batch: int,
+        seed: int = 0,
+        name: str = "captions",
+        rows: np.ndarray | None = None,
     ) -> None:
         if images_per_batch < 1:
             raise Mt2stError(f"images_per_batch = {images_per_batch} of stream {name!r} must be ≥ 1")
         texts = split.caption_texts()
         caption_images = split.caption_images()
+        if rows is not None:
+            texts, caption_images = [texts[row] for row in rows], caption_images[rows]
         self._captions = np.argsort(caption_images, kind="stable")
         self._images, self._starts, self._counts = np.unique(np.sort(caption_images), return_index=True, return_counts=True)
         groups: dict[str, int] = {}

@@ -1,0 +1,83 @@
+"""What the vision-language cases share: data with the leakage guard, encoder and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks.encoder_knobs import EncoderKnobs
+from data_prep.prepare import prepare
+from mt2st.dataset import PreparedDataset, PreparedSplit, leaked_images, without_leaked
+from mt2st.encoders.factory import make_towers
+from mt2st.encoders.open_clip_towers import SmallConfig
+from mt2st.encoders.text_tokenizer import TextTokenizer
+from mt2st.encoders.vision_language import VisionLanguageEncoder
+
+
+def prepared(dataset: str, *, folder: Path, image_size: int, options: dict[str, Any] | None = None, console: Console) -> PreparedDataset:
+    """Prepare `dataset` if that was not done before, and open it: a folder of prepared data is opened as it is."""
+    if (Path(dataset) / "manifest.json").is_file():
+        return PreparedDataset.open(dataset)
+    with console.status(f"preparing {dataset} at {image_size} px"):
+        return PreparedDataset.open(prepare(dataset, out=folder, image_size=image_size, options=options))
+
+
+def guarded(train: PreparedSplit, evaluation: PreparedSplit) -> tuple[PreparedSplit, int]:
+    """`train` without the images whose content is in `evaluation`, and how many those were."""
+    leaked = len(leaked_images(evaluation, train))
+    return (without_leaked(train, evaluation) if leaked else train), leaked
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """Tokenizer of a case: texts → [N, T] int64, cut to the longest text there is."""
+
+    tokenize: Callable[[list[str]], Tensor]
+    tokenizer: TextTokenizer | None  # None where the towers bring their own
+
+    def save(self, folder: Path) -> None:
+        """Write the trained tokenizer into the run's folder."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder / "tokenizer.json")
+
+
+def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
+    """A tokenizer trained on `texts` for small towers; None for towers that bring their own."""
+    return TextTokenizer.train(texts, knobs.vocabulary_size) if knobs.towers == "small" else None
+
+
+def build_encoder(knobs: EncoderKnobs, image_size: int, tokenizer: TextTokenizer | None, seed: int) -> VisionLanguageEncoder:
+    """Towers and fusion with initial weights that depend on `seed` alone."""
+    torch.manual_seed(seed)
+    config = SmallConfig(
+        image_size=image_size,
+        width=knobs.width,
+        layers=knobs.layers,
+        text_layers=knobs.text_layers,
+        heads=knobs.heads,
+        embedding_width=knobs.embedding_width,
+        context_length=knobs.context_length,
+        mlp_ratio=knobs.mlp_ratio,
+        stem_width=knobs.stem_width,
+    )
+    towers = make_towers(knobs.towers, small=config, tokenizer=tokenizer)
+    return VisionLanguageEncoder(
+        towers, fusion_width=knobs.fusion_width, fusion_layers=knobs.fusion_layers, fusion_heads=knobs.heads
+    )
+
+
+def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
+    """`tokenize` without the columns in which every text is padding: attention over padding costs FLOPs and tells nothing."""
+
+    def trimmed(texts: list[str]) -> Tensor:
+        tokens = tokenize(texts)
+        used = (tokens != pad_id).any(0).nonzero()
+        return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
+
+    return trimmed
