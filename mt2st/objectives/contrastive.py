@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss, gather_features
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+
+from mt2st.errors import unknown_name
+
+LOG_SCALE_LIMIT = math.log(100)
 
 
 class ContrastiveObjective(nn.Module):
@@ -25,13 +30,15 @@ class ContrastiveObjective(nn.Module):
 
     def __init__(self, loss: Literal["softmax", "sigmoid"] = "softmax", *, name: str = "contrastive") -> None:
         super().__init__()
+        if loss not in ("softmax", "sigmoid"):
+            raise unknown_name("contrastive loss", loss, ("softmax", "sigmoid"))
         self.name = name
         self.loss = loss
 
     def forward(self, features: Any) -> Tensor:
         towers = features.encoder.towers
         group = features["caption_group"]  # [B]
-        scale = towers.logit_scale.clamp(max=4.6052).exp()  # ≤ 100, as CLIP does
+        scale = bounded_scale(towers.logit_scale)
         bias = getattr(towers, "logit_bias", None)
         image, text = features.image_embedding, features.caption_embedding  # [B, E]
         rank, world = _rank_and_world()
@@ -47,6 +54,14 @@ class ContrastiveObjective(nn.Module):
         logits = SigLipLoss().get_logits(image, all_text, scale, bias)
         signs = 2.0 * (group[:, None] == _gather(group, world)[None, :]).to(logits.dtype) - 1.0  # +1 positive, −1 negative
         return -functional.logsigmoid(signs * logits).sum() / image.shape[0]
+
+
+def bounded_scale(logit_scale: Tensor) -> Tensor:
+    """exp of the learned log-temperature, at most 100 as in CLIP.
+
+    The gradient passes unclamped: with a plain clamp, a temperature that once crossed the limit would never come back.
+    """
+    return (logit_scale - functional.relu(logit_scale - LOG_SCALE_LIMIT).detach()).exp()
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -57,6 +57,8 @@ def hard_negatives(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
         column of the negative [B] int64 (any column where there is none), and whether there is one [B] bool.
     """
     has_negative = ~same.all(dim=1)
-    weights = torch.softmax(logits.float().masked_fill(same, float("-inf")), dim=1)
+    # A diverged model shall end in a NaN loss, which the loop explains, and not in the sampler's error.
+    logits = torch.nan_to_num(logits.float())
+    weights = torch.softmax(logits.masked_fill(same, float("-inf")), dim=1)
     weights = torch.where(has_negative[:, None], weights + 1e-9 * ~same, torch.ones_like(weights))
     return torch.multinomial(weights, 1).squeeze(1), has_negative
