@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+LOG_SCALE_LIMIT = math.log(100)
 
 
 class MatchingObjective(nn.Module):
@@ -28,9 +31,11 @@ class MatchingObjective(nn.Module):
 
     def forward(self, features: Any) -> Tensor:
         group = features["caption_group"]
+        # Features are memoised, so they are asked for with gradient: other objectives share them.
+        image_embedding, caption_embedding = features.image_embedding.detach(), features.caption_embedding.detach()
         with torch.no_grad():
-            scale = features.encoder.towers.logit_scale.clamp(max=4.6052).exp()
-            logits = scale * features.image_embedding @ features.caption_embedding.T  # [B images, B captions]
+            scale = features.encoder.towers.logit_scale.clamp(max=LOG_SCALE_LIMIT).exp()
+            logits = scale * image_embedding @ caption_embedding.T  # [B images, B captions]
             same = group[:, None] == group[None, :]
             hard_caption, has_negative = hard_negatives(logits, same)
             hard_image, _ = hard_negatives(logits.T, same)

@@ -99,10 +99,7 @@ class TestContrastive:
         root = Path(__file__).parents[2]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
         command = [sys.executable, str(root / "tests" / "two_processes.py"), str(tmp_path)]
-        ranks = [
-            subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            for rank in (0, 1)
-        ]
+        ranks = [subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for rank in (0, 1)]
         try:
             for rank in ranks:
                 _, errors = rank.communicate(timeout=100)
@@ -191,7 +188,7 @@ class TestMaskedLanguage:
             logits = task.head(fused[0, places])
             total += functional.cross_entropy(logits, wanted, reduction="sum").item()
             count += len(places)
-        assert float(found) == pytest.approx(total / count, rel=1e-4)
+        assert found.item() == pytest.approx(total / count, rel=1e-4)
 
     def test_captions_without_a_maskable_token_teach_nothing(self) -> None:
         encoder = tiny_encoder()
@@ -221,9 +218,7 @@ def test_fusion_gives_a_causal_tower_its_right_context(layers: int) -> None:
     encoder = VisionLanguageEncoder(towers, fusion_width=16, fusion_layers=layers).eval()
     tokens = torch.tensor([[5, 6, towers.mask_id, 7, 8, 9, 0, 0]])
     embedded: list[Tensor] = []
-    towers.model.text.token_embedding.register_forward_hook(
-        lambda module, args, output: embedded.append(output.requires_grad_(True))
-    )
+    towers.model.text.token_embedding.register_forward_hook(lambda module, args, output: embedded.append(output.requires_grad_(True)))
     text = towers.encode_text(tokens).tokens
     image = towers.encode_image(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).tokens
     fused, _ = encoder.fusion(image, text, tokens != towers.pad_id)
@@ -280,6 +275,18 @@ class TestMatching:
         counted = torch.cat([torch.ones(4, dtype=torch.bool), has, has])
         torch.testing.assert_close(loss, losses[counted].mean())
 
+    def test_it_leaves_a_gradient_to_those_who_share_its_features(self) -> None:
+        """Hard negatives need no gradient, but the memoised features they come from do."""
+        encoder = tiny_encoder()
+        features = encoder.features(streams(encoder)["captions"].batch(0))
+        objective("matching", encoder)(features).backward(retain_graph=True)
+        visual: Any = encoder.towers.model.visual
+        assert visual.conv1[0].weight.grad.abs().sum() > 0
+        before = visual.proj.grad
+        objective("contrastive", encoder)(features).backward()
+        assert before is None
+        assert visual.proj.grad.abs().sum() > 0
+
     def test_a_diverged_model_gives_a_nan_loss_not_a_sampling_error(self) -> None:
         encoder = tiny_encoder()
         with torch.no_grad():
@@ -300,9 +307,7 @@ class TestAnswering:
     def test_one_hot_targets_are_the_usual_cross_entropy(self) -> None:
         torch.manual_seed(0)
         logits, labels = torch.randn(5, 4), torch.tensor([0, 3, 1, 1, 2])
-        torch.testing.assert_close(
-            soft_cross_entropy(logits, functional.one_hot(labels, 4).float()), functional.cross_entropy(logits, labels)
-        )
+        torch.testing.assert_close(soft_cross_entropy(logits, functional.one_hot(labels, 4).float()), functional.cross_entropy(logits, labels))
 
     def test_rows_of_zeros_teach_nothing(self) -> None:
         logits = torch.randn(3, 4, requires_grad=True)
@@ -376,7 +381,5 @@ def test_the_stream_of_inactive_tasks_is_not_even_read() -> None:
 def test_a_batch_that_lacks_what_a_task_needs() -> None:
     encoder = tiny_encoder()
     batch = streams(encoder)["primary"].batch(0)
-    with pytest.raises(
-        Mt2stError, match=r"the batch has no 'caption_group', only answer_targets, pixels, .*give the task a stream"
-    ):
+    with pytest.raises(Mt2stError, match=r"the batch has no 'caption_group', only answer_targets, pixels, .*give the task a stream"):
         objective("contrastive", encoder)(encoder.features(batch))
