@@ -25,6 +25,7 @@ COMMANDS = {
     "all": ("benchmarks.cli_all", "run every case, then one table of them all"),
     "index": ("benchmarks.index_search", "search efficiency of an embedding set, exact and approximate"),
     "peers": ("benchmarks.peers_", "side by side with other people's code: peers NAME"),
+    "tune": ("benchmarks.tune", "choose each strategy's settings on validation: tune CASE"),
     "overhead": ("benchmarks.overhead", "our training loop against a bare hand-written one"),
     "throughput": ("benchmarks.throughput", "samples a second, and the share of the machine's measured peak"),
     "data": ("benchmarks.data", "preparing and reading data against the machine's limits"),

@@ -248,6 +248,24 @@ def resume_run(run_dir: Path) -> int:
     raise Mt2stError(f"{run_dir} is no run that this code plans on these data (changed data, code or machine?); repeat the suite's command")
 
 
+def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
+    """How to train a planned run."""
+    return TrainConfig(
+        total_steps=run.steps,
+        seed=run.seed,
+        learning_rate=knobs.strategy(run.strategy).learning_rate,
+        weight_decay=knobs.weight_decay,
+        warmup_fraction=knobs.warmup_fraction,
+        clip_norm=knobs.clip_norm,
+        precision=knobs.precision,
+        accumulation=knobs.accumulation,
+        compile=knobs.compile,
+        evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
+        checkpoint_every_steps=knobs.checkpoint_every_steps,
+        checkpoint_every_seconds=knobs.checkpoint_every_seconds,
+    )
+
+
 def mixture_of(experiment: Experiment, schedule: Schedule) -> MT2ST:
     """The primary and its auxiliaries, all under one schedule."""
     return MT2ST(
@@ -306,20 +324,7 @@ def _train_and_test(
     experiment = case.build(run.seed)
     strategy = knobs.strategy(run.strategy)
     mixture = mixture_of(experiment, strategy.schedule())
-    config = TrainConfig(
-        total_steps=run.steps,
-        seed=run.seed,
-        learning_rate=strategy.learning_rate,
-        weight_decay=knobs.weight_decay,
-        warmup_fraction=knobs.warmup_fraction,
-        clip_norm=knobs.clip_norm,
-        precision=knobs.precision,
-        accumulation=knobs.accumulation,
-        compile=knobs.compile,
-        evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
-        checkpoint_every_steps=knobs.checkpoint_every_steps,
-        checkpoint_every_seconds=knobs.checkpoint_every_seconds,
-    )
+    config = train_config(knobs, run)
 
     def log(line: Mapping[str, Any]) -> None:
         if line["event"] == "resume":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.encoder_knobs import EncoderKnobs
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, SuiteKnobs, Switching
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Knobs(SuiteKnobs):
     """share of the training split's images carved out for validation"""
     answer_vocabulary: int = 3129
     """most frequent training answers that can be given"""
-    images_per_batch: int = 64
+    images_per_batch: int = 32
     """labelled images a step"""
-    questions_per_image: int = 2
+    questions_per_image: int = 4
     """questions asked on each of them"""
     caption_images_per_batch: int = 64
     """captioned images a step, shared by all auxiliaries"""
@@ -79,8 +79,38 @@ class Knobs(SuiteKnobs):
 
 
 RECIPES = {
-    "default": Knobs(),
-    "vqa-full": Knobs(label_fraction=1.0),
+    "default": Knobs(steps=700),
+    "vqa-full": Knobs(steps=700, label_fraction=1.0),
+}
+
+# Six trials for each strategy, scored on validation by `python -m benchmarks tune vqa`; the best became the defaults.
+TRIALS: dict[str, tuple[Strategy, ...]] = {
+    "STL": tuple(SingleTask(rate) for rate in (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3)),
+    "MTL": tuple(MultiTask(rate, weight) for rate in (1e-3, 2e-3, 3e-3) for weight in (1.0, 2.0)),
+    "Diminish": (
+        Diminishing(2e-3, 1.0, rate=3.0, shape=1.0),
+        Diminishing(2e-3, 1.0, rate=6.0, shape=1.0),
+        Diminishing(2e-3, 1.0, rate=6.0, shape=2.0),
+        Diminishing(2e-3, 1.0, rate=12.0, shape=2.0),
+        Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
+        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
+    ),
+    "Switch": (
+        Switching(2e-3, 1.0, at=0.3),
+        Switching(2e-3, 1.0, at=0.45),
+        Switching(2e-3, 1.0, at=0.6),
+        Switching(2e-3, 1.0, at=0.75),
+        Switching(2e-3, 2.0, at=0.6),
+        Switching(3e-3, 1.0, at=0.6),
+    ),
+    "Sampled Diminish": (
+        SampledDiminishing(2e-3, 1.0, rate=1.5, shape=1.0),
+        SampledDiminishing(2e-3, 1.0, rate=3.0, shape=1.0),
+        SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
+        SampledDiminishing(2e-3, 1.0, rate=6.0, shape=3.0),
+        SampledDiminishing(2e-3, 2.0, rate=3.0, shape=2.0),
+        SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
+    ),
 }
 
 

@@ -1,0 +1,14 @@
+"""Settings of all tests: offline, one thread a worker, no hypothesis files left behind."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("suite", database=None, deadline=None, derandomize=True)
+settings.load_profile("suite")
