@@ -280,7 +280,9 @@ class StoreWriter:
         digests = {table: self._tables[table].digest.hexdigest() for table in TABLES}
         manifest = {
             "format_version": FORMAT_VERSION,
-            "card": {**asdict(card), "splits": dict(card.splits)},
+            # As pairs, for JSON objects are written with sorted keys.
+            "card": {**asdict(card), "splits": [list(item) for item in card.splits.items()]},
+            "split_order": list(self._ranges),
             "splits": self._ranges,
             "files": {
                 name: {"bytes": (self.folder / name).stat().st_size, "sha256": file_hash(self.folder / name)} for name in files

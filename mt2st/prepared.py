@@ -32,7 +32,7 @@ from mt2st.files import file_hash, read_sealed_json
 from mt2st.pixels import decode_image
 from mt2st.records import Answer, DatasetCard
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 IMAGES_BIN = "images.bin"
 TABLES = ("images", "captions", "questions")
@@ -45,10 +45,10 @@ class PreparedDataset:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.card = DatasetCard(**manifest["card"])
+        self.card = DatasetCard(**{**manifest["card"], "splits": dict(manifest["card"]["splits"])})
         self.content_hash: str = manifest["content_hash"]
         self.image_size: int = manifest["image_size"]
-        self.splits: tuple[str, ...] = tuple(manifest["splits"])
+        self.splits: tuple[str, ...] = tuple(manifest["split_order"])
 
     @classmethod
     def open(cls, folder: Path | str, verify: str = "quick") -> PreparedDataset:
