@@ -59,7 +59,10 @@ class MT2ST(nn.Module):
                 raise Mt2stError(f"two tasks are named {task.name!r}; give one objective another name=")
             self.tasks[task.name] = task
             if isinstance(task.objective, nn.Module):
-                self.objectives[task.name.replace(".", "_")] = task.objective
+                key = task.name.replace(".", "_")
+                while hasattr(self.objectives, key) or key in self.objectives:  # "type" and "half" are methods of every module
+                    key += "_"
+                self.objectives[key] = task.objective
 
     def weights(self, step: int, total_steps: int, *, seed: int) -> dict[str, float]:
         """Weights of the tasks that are active at `step`, primary first; a task that is absent does not run."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
@@ -126,6 +127,7 @@ class Trainer:
         self.mixture = mixture
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        _forget_precision(config.precision)
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             kwargs_handlers=[unused],
@@ -143,8 +145,10 @@ class Trainer:
         self.ledger = FlopLedger()
         self._progress = _Progress()
         tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
+        # How often a run saves and logs does not decide its numbers; another cadence may continue it.
+        cadence = ("log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints")
         whole = {
-            "config": asdict(config),
+            "config": {name: value for name, value in asdict(config).items() if name not in cadence},
             "tasks": tasks,
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
@@ -164,8 +168,7 @@ class Trainer:
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
         """What determines a step's FLOPs: the active set and the shapes of its batches."""
         shapes = ";".join(
-            f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
-            for stream in self.mixture.streams(weights)
+            f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream])) for stream in self.mixture.streams(weights)
         )
         return f"{'+'.join(weights)}|{shapes}"
 
@@ -189,9 +192,7 @@ class Trainer:
             eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
             with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
                 losses = self._model(batches, weights, counter.task if counter else None)
-                total = sum(
-                    (weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=accelerator.device)
-                )
+                total = sum((weights[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=accelerator.device))
                 accelerator.backward(total / config.accumulation)
             if counter:
                 self.ledger.learn(kind, counter.counts)
@@ -338,9 +339,7 @@ class Trainer:
             "scaler": scaler,
         }
         self.saved_step = progress.step
-        return save_checkpoint(
-            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
-        )
+        return save_checkpoint(self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints)
 
     def resume(self) -> int:
         """Load the newest whole checkpoint, if any; returns the step to continue at.
@@ -348,18 +347,12 @@ class Trainer:
         Raises:
             Mt2stError: the checkpoint was written under another configuration.
         """
-        found = (
-            newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message}))
-            if self.folder
-            else None
-        )
+        found = newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message})) if self.folder else None
         if found is None:
             return self._progress.step
         path, state = found
         if state.get("fingerprint") != self._fingerprint:
-            raise Mt2stError(
-                f"{path} was written under another configuration or on other data; use a new run folder, or delete this one"
-            )
+            raise Mt2stError(f"{path} was written under another configuration or on other data; use a new run folder, or delete this one")
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledger"])
         self._progress.__dict__.update(state["progress"])
@@ -368,6 +361,12 @@ class Trainer:
         self.saved_step = self._progress.step
         self._emit({"event": "resume", "step": self._progress.step})
         return self._progress.step
+
+
+def _forget_precision(precision: str) -> None:
+    """accelerate keeps the first precision for the life of a process; runs of another one may follow each other here."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def _description(schedule: Any) -> str:
