@@ -45,9 +45,7 @@ METRICS: dict[str, MetricDefinition] = {
     for metric in (
         MetricDefinition("vqa_accuracy", "share", True, 0.0, f"{_VQA}; texts are compared as the protocol named beside it says"),
         MetricDefinition("accuracy", "share", True, 0.0, "share of items whose predicted class is the labelled one"),
-        MetricDefinition(
-            "macro_f1", "share", True, 0.0, "mean over classes, unweighted, of the harmonic mean of precision and recall"
-        ),
+        MetricDefinition("macro_f1", "share", True, 0.0, "mean over classes, unweighted, of the harmonic mean of precision and recall"),
         MetricDefinition(
             "ece",
             "share",
@@ -74,9 +72,7 @@ METRICS: dict[str, MetricDefinition] = {
         MetricDefinition("mrr", "share", True, 0.0, f"mean over queries of 1 / rank of the best-ranked relevant item; {_TIES}"),
         MetricDefinition("mean_rank", "rank", False, math.inf, f"mean rank of the best-ranked relevant item, from 1; {_TIES}"),
         MetricDefinition("median_rank", "rank", False, math.inf, f"median rank of the best-ranked relevant item, from 1; {_TIES}"),
-        MetricDefinition(
-            "ann_recall@k", "share", True, 0.0, "mean over queries of |ids found ∩ ids of the exact top k| / k (set recall)"
-        ),
+        MetricDefinition("ann_recall@k", "share", True, 0.0, "mean over queries of |ids found ∩ ids of the exact top k| / k (set recall)"),
         MetricDefinition(
             "ann_recall_tolerant@k",
             "share",

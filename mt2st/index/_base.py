@@ -1,0 +1,160 @@
+"""What an index is: the protocol that callers see, and the class that backends fill in.
+
+Shape legend: N items, Q queries, E width, k results a query.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, final, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.vectors import as_matrix, unit_rows
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@runtime_checkable
+class SearchIndex(Protocol):
+    """Cosine search over one gallery. A class of yours inherits nothing."""
+
+    @property
+    def backend(self) -> str:
+        """The name that `create_index` knows it by."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What it was made with, defaults filled in: `create_index(index.backend, **index.parameters)` makes its like."""
+
+    @property
+    def index_bytes(self) -> int:
+        """Size of the index: its vectors or codes, its graph or lists."""
+
+    def __len__(self) -> int:
+        """N, the number of items."""
+
+    def add(self, embeddings: Any) -> None:
+        """Append items [N, E]; ids count on from the last. The caller's array is not written to, nor kept."""
+
+    def search(self, queries: Any, k: int) -> tuple[Floats, Ints]:
+        """Scores [Q, k] (cosine, best first) and ids [Q, k]; id −1 and score −∞ where there is no k-th item."""
+
+
+class VectorIndex(ABC):
+    """The part all backends share: checks, normalisation, padding. Backends see unit float32 rows and 1 ≤ k ≤ N only.
+
+    A backend is a file with a class `Index` of this kind; the keyword arguments of its constructor are its parameters. It is final:
+    to change its behaviour, wrap it.
+    """
+
+    backend: str
+
+    def __init__(self) -> None:
+        self.width: int | None = None
+        self._count = 0
+
+    @classmethod
+    @final
+    def create(cls, **parameters: Any) -> VectorIndex:
+        """The index, or an error that names the parameters it knows."""
+        known = inspect.signature(cls).parameters
+        for name in parameters:
+            if name not in known:
+                raise unknown_name(f"parameter of index {cls.backend!r}", name, known)
+        missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in parameters]
+        if missing:
+            raise Mt2stError(f"index {cls.backend!r} needs {missing[0]}; for example {cls.backend}{cls.example()}")
+        return cls(**parameters)
+
+    @classmethod
+    def example(cls) -> str:
+        """The rest of a valid spec, for error messages."""
+        return ""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Constructor arguments that make its like."""
+
+    @property
+    @abstractmethod
+    def index_bytes(self) -> int:
+        """Size in bytes; 0 while empty."""
+
+    @abstractmethod
+    def _add(self, rows: Floats) -> None:
+        """Append unit rows [n, E], n ≥ 1; the array may be kept. Trains first, where there is something to train."""
+
+    @abstractmethod
+    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        """Best k of unit queries [q, E], q ≥ 1, 1 ≤ k ≤ N; fewer found: id −1."""
+
+    @abstractmethod
+    def write(self, path: Path) -> None:
+        """Write the content to the file `path`, in a form that needs no pickle."""
+
+    @abstractmethod
+    def read(self, path: Path) -> None:
+        """Take the content of `path`, which `write` made; count and width are set already."""
+
+    @final
+    def __len__(self) -> int:
+        return self._count
+
+    @final
+    def add(self, embeddings: Any) -> None:
+        """Append items [n, E]; see `SearchIndex.add`.
+
+        Raises:
+            Mt2stError: not a matrix, NaN, infinite or zero vectors, another width than before, too few items to train on.
+        """
+        rows = unit_rows("embeddings", embeddings, self.width)
+        if not len(rows):
+            return
+        self._add(rows)
+        self.width = rows.shape[1]
+        self._count += len(rows)
+
+    @final
+    def search(self, queries: Any, k: int) -> tuple[Floats, Ints]:
+        """Scores and ids [Q, k]; see `SearchIndex.search`. No queries give arrays of shape [0, k].
+
+        Raises:
+            Mt2stError: the index is empty, k < 1, or queries are refused as embeddings would be.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise Mt2stError(f"search: k = {k!r} must be a whole number from 1")
+        if self.width is None:
+            raise Mt2stError(f"search: the {self.backend} index holds no items (and is untrained); call add(embeddings) first")
+        matrix = as_matrix("queries", queries, self.width)
+        scores = np.full((len(matrix), int(k)), -np.inf, np.float32)
+        ids = np.full((len(matrix), int(k)), -1, np.int64)
+        if len(matrix):
+            found = min(int(k), self._count)
+            found_scores, found_ids = self._search(unit_rows("queries", matrix, reuse=True), found)
+            if found == k and found_scores.dtype == np.float32 and found_ids.dtype == np.int64:
+                scores, ids = found_scores, found_ids
+            else:
+                scores[:, :found], ids[:, :found] = found_scores, found_ids
+            scores[ids < 0] = -np.inf
+        return scores, ids
+
+    @final
+    def restore(self, path: Path, count: int, width: int) -> None:
+        """Fill this empty index from `path`, which `write` made of `count` items `width` wide."""
+        self._count, self.width = count, width
+        self.read(path)
+
+
+def check_knobs(backend: str, knobs: Mapping[str, int | None], low: int = 1, high: int = 1 << 20) -> None:
+    """Raise unless every given knob is a whole number in [low, high]; None = not set."""
+    for name, value in knobs.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
+            raise Mt2stError(f"index {backend!r}: {name} = {value!r} must be a whole number from {low} to {high}")

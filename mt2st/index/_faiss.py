@@ -1,0 +1,86 @@
+"""What the FAISS backends share: factory strings, search-time knobs, errors in our words. FAISS itself is imported when used.
+
+Cosine is the inner product of unit vectors, so every factory string is built with `METRIC_INNER_PRODUCT`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from mt2st.errors import Mt2stError
+from mt2st.index._base import Floats
+
+EXAMPLES = "Flat, IVF64,Flat, IVF64,PQ16, HNSW32, SQ8"
+_CENTROIDS = re.compile(r"^IVF(\d+)")
+
+
+def import_faiss(backend: str) -> Any:
+    """The module `faiss`, or an error that names the extra to install."""
+    if find_spec("faiss") is None:
+        extra = "gpu" if backend == "faiss_gpu" else "cpu"
+        raise Mt2stError(f"index {backend!r} needs FAISS; install it with pip install 'mt2st[{extra}]' (one of cpu and gpu, never both)")
+    import faiss
+
+    return faiss
+
+
+@contextmanager
+def in_our_words(what: str) -> Iterator[None]:
+    """FAISS's exceptions as `Mt2stError`, shortened to their message."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise Mt2stError(f"FAISS refused {what}: {message[-300:]}") from None
+
+
+def check_trainable(factory: str, count: int) -> None:
+    """Raise unless `count` vectors are enough to train an inverted file with that many centroids."""
+    found = _CENTROIDS.match(factory)
+    if found and not int(found.group(1)):
+        raise Mt2stError(f"index factory {factory!r} asks for 0 centroids; √N is usual")
+    if found and int(found.group(1)) > count:
+        raise Mt2stError(
+            f"index factory {factory!r} asks for {found.group(1)} centroids, but the first add() brings {count} items to train on; "
+            "use fewer centroids (√N is usual) or add more items at once"
+        )
+
+
+def build(faiss: Any, factory: str, rows: Floats, seed: int) -> Any:
+    """An untrained FAISS index of this factory string; quiet about small training sets, seeded where it clusters."""
+    check_trainable(factory, len(rows))
+    with in_our_words(f"the factory string {factory!r} for vectors {rows.shape[1]} wide (such as {EXAMPLES})"):
+        index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    inverted = inverted_file(faiss, index)
+    if inverted is not None:
+        inverted.cp.seed = seed
+        inverted.cp.min_points_per_centroid = 1
+    return index
+
+
+def inverted_file(faiss: Any, index: Any) -> Any:
+    """The IVF part of an index, None where it has none."""
+    return faiss.try_extract_index_ivf(index)
+
+
+def set_knobs(faiss: Any, index: Any, knobs: dict[str, int | None], space: Any) -> None:
+    """Set search-time knobs that are not None by their FAISS names (nprobe, efSearch).
+
+    Raises:
+        Mt2stError: the index has no such knob.
+    """
+    for name, value in knobs.items():
+        if value is not None:
+            with in_our_words(f"the knob {name} = {value} for this kind of index"):
+                space.set_index_parameter(index, name, value)
+
+
+def contiguous(rows: Floats) -> Floats:
+    """FAISS takes float32 C-contiguous rows only."""
+    return np.ascontiguousarray(rows, dtype=np.float32)

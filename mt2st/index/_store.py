@@ -1,0 +1,78 @@
+"""Indexes on disk: the backend's own file, and beside it a sealed manifest that says what the file is and of which data.
+
+An index of other data looks perfectly healthy and gives perfectly wrong answers; so loading takes the hash of the data that the
+caller means, and refuses any other. No file is read before its SHA-256 agrees with the manifest, and none through pickle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt2st.errors import Mt2stError
+from mt2st.files import atomic_path, file_hash, read_sealed_json, write_sealed_json
+from mt2st.index._base import VectorIndex
+
+FORMAT_VERSION = 1
+_CURE = "build the index again and save it with mt2st.index.save_index"
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of the index file `path` lies."""
+    return path.with_name(path.name + ".json")
+
+
+def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
+    """Write the index to `path` and its manifest beside it, both atomically.
+
+    Args:
+        index: an index with items.
+        path: the file.
+        data_hash: content hash of the data set, such as `mt2st.vectors.matrix_hash(embeddings)`.
+
+    Raises:
+        Mt2stError: the index is empty, or the hash is.
+    """
+    if not len(index) or index.width is None:
+        raise Mt2stError(f"the {index.backend} index holds no items, so there is nothing to save to {path}; call add(embeddings) first")
+    if not data_hash:
+        raise Mt2stError(f"data_hash is empty; give the content hash of the data set, so that {path} is never used with another")
+    with atomic_path(path) as partial:
+        index.write(partial)
+    write_sealed_json(
+        manifest_path(path),
+        {
+            "format_version": FORMAT_VERSION,
+            "backend": index.backend,
+            "parameters": index.parameters,
+            "count": len(index),
+            "width": index.width,
+            "data_hash": data_hash,
+            "file_sha256": file_hash(path),
+        },
+    )
+
+
+def load_index(path: Path, data_hash: str) -> VectorIndex:
+    """The index that `save_index` wrote.
+
+    Args:
+        path: the index file.
+        data_hash: content hash of the data set that the caller means.
+
+    Raises:
+        Mt2stError: file or manifest missing, torn or not ours, or an index of another data set.
+    """
+    from mt2st.index import create_index
+
+    manifest = read_sealed_json(manifest_path(path), _CURE)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise Mt2stError(f"{manifest_path(path)} has format {manifest.get('format_version')!r}, not {FORMAT_VERSION}; {_CURE}")
+    if manifest["data_hash"] != data_hash:
+        raise Mt2stError(f"{path} is an index of another data set (content {manifest['data_hash'][:12]}…, wanted {data_hash[:12]}…); {_CURE}")
+    if not path.is_file():
+        raise Mt2stError(f"{path} is missing, only its manifest is there; {_CURE}")
+    if file_hash(path) != manifest["file_sha256"]:
+        raise Mt2stError(f"{path} does not match its manifest, so it is torn or was replaced; {_CURE}")
+    index = create_index(manifest["backend"], **manifest["parameters"])
+    index.restore(path, manifest["count"], manifest["width"])
+    return index

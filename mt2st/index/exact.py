@@ -1,0 +1,143 @@
+"""Exact search: a blocked product and a running top k, in memory that does not grow with queries × items.
+
+On the CPU nothing is sorted that cannot win: a block of scores is compared with each query's k-th best so far, and the few that
+pass are kept aside until there are enough to merge. The first threshold is the k-th largest of many group maxima: k groups hold
+an item at least that good, so it never excludes a winner. The product itself is NumPy's, which took 0.58 s where torch's took
+0.67 s on the machine this was written on (25,000 × 5,000 × 512, two threads of an EPYC).
+
+On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is kept out).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt2st.errors import Mt2stError
+from mt2st.index._base import Floats, Ints, VectorIndex
+from mt2st.index._topk import RunningTop
+from mt2st.threads import usable_threads
+
+DEVICES = ("auto", "cpu", "cuda")
+_BLOCK_QUERIES = 2048
+_BLOCK_SCORES = 10 << 20  # 40 MB of float32 on the CPU
+_GPU_BLOCK_SCORES = 1 << 28  # 1 GB
+
+
+class Index(VectorIndex):
+    """Cosine search with no approximation. Which of several equal scores fill the last places is not defined.
+
+    Args:
+        device: "cpu", "cuda" (an error where there is none), or "auto", which takes CUDA if there is one; `parameters` says which.
+        threads: workers that compare scores while the product has its own; 0 = as many as the process may use.
+    """
+
+    backend = "exact"
+
+    def __init__(self, device: str = "cpu", threads: int = 0) -> None:
+        super().__init__()
+        if device not in DEVICES:
+            raise Mt2stError(f"index 'exact': device = {device!r}; give one of {', '.join(DEVICES)}")
+        if threads < 0:
+            raise Mt2stError(f"index 'exact': threads = {threads} must be 0 (as many as allowed) or more")
+        self.device = _resolved(device)
+        self.threads = threads
+        self._parts: list[Floats] = []
+        self._on_gpu: Any = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The device it runs on (never "auto") and the number of threads."""
+        return {"device": self.device, "threads": self.threads}
+
+    @property
+    def index_bytes(self) -> int:
+        """The float32 vectors."""
+        return sum(part.nbytes for part in self._parts)
+
+    def _add(self, rows: Floats) -> None:
+        self._parts.append(rows)
+        self._on_gpu = None
+
+    def _rows(self) -> Floats:
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
+
+    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        return self._search_cpu(rows, k) if self.device == "cpu" else self._search_cuda(rows, k)
+
+    def _search_cpu(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        gallery = self._rows()
+        scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+        height = min(_BLOCK_QUERIES, len(rows))
+        width = min(len(gallery), max(_BLOCK_SCORES // height, 2 * k))
+        buffer = np.empty((height, width), np.float32)
+        with ThreadPoolExecutor(self.threads or usable_threads()) as pool:
+            for start in range(0, len(rows), height):
+                queries = rows[start : start + height]
+                top = RunningTop(len(queries), k, pool, self.threads or usable_threads())
+                for first in range(0, len(gallery), width):
+                    items = gallery[first : first + width]
+                    block = buffer[: len(queries), : len(items)]
+                    np.matmul(queries, items.T, out=block)
+                    top.offer(block, first)
+                scores[start : start + len(queries)], ids[start : start + len(queries)] = top.result()
+        return scores, ids
+
+    def _search_cuda(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        import torch
+
+        if self._on_gpu is None:
+            self._on_gpu = torch.from_numpy(self._rows()).to(self.device)
+        gallery = self._on_gpu
+        height = min(len(rows), 8192)
+        width = min(len(gallery), max(_GPU_BLOCK_SCORES // height, 2 * k))
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            found: list[tuple[Any, Any]] = []
+            for queries in torch.from_numpy(np.ascontiguousarray(rows)).split(height):
+                queries = queries.to(self.device)
+                best: Any = None
+                ids: Any = None
+                for first in range(0, len(gallery), width):
+                    block = queries @ gallery[first : first + width].T
+                    score, place = block.topk(min(k, block.shape[1]), dim=1)
+                    place += first
+                    if best is not None:
+                        score, place = torch.cat([best, score], 1), torch.cat([ids, place], 1)
+                        score, order = score.topk(min(k, score.shape[1]), dim=1)
+                        place = place.gather(1, order)
+                    best, ids = score, place
+                found.append((best.cpu(), ids.cpu()))
+        finally:
+            torch.set_float32_matmul_precision(precision)
+        return torch.cat([score for score, _ in found]).numpy(), torch.cat([place for _, place in found]).numpy()
+
+    def write(self, path: Path) -> None:
+        """The vectors as a safetensors file."""
+        from safetensors.numpy import save
+
+        path.write_bytes(save({"embeddings": self._rows()}))
+
+    def read(self, path: Path) -> None:
+        """The vectors of a safetensors file."""
+        from safetensors.numpy import load
+
+        self._parts = [load(path.read_bytes())["embeddings"]]
+
+
+def _resolved(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise Mt2stError("index 'exact': device = 'cuda', but torch finds no CUDA device; use device=cpu, or device=auto to take what is there")

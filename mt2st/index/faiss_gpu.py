@@ -1,0 +1,131 @@
+"""FAISS on a GPU: Flat, IVF-Flat, IVF-PQ by factory string, and CAGRA where the build has it.
+
+FAISS can leave an index on the CPU without a word (faiss#953); here the type of what comes back is checked, and an index that is
+not on the GPU is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mt2st.errors import Mt2stError
+from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
+from mt2st.index._faiss import build, import_faiss, in_our_words, set_knobs
+
+CAGRA = "CAGRA"
+_LARGEST_K = 2048  # FAISS's own limit on a GPU, for k and nprobe
+
+
+class Index(VectorIndex):
+    """A FAISS GPU index over unit vectors, inner product.
+
+    Args:
+        factory: "Flat", "IVF64,Flat", "IVF64,PQ16" …, or "CAGRA".
+        nprobe: inverted lists looked at (IVF).
+        device: number of the GPU.
+        scratch_bytes: scratch memory that FAISS reserves at once; 0 = none, allocated when needed.
+        seed: of the clustering.
+    """
+
+    backend = "faiss_gpu"
+
+    def __init__(self, factory: str = "Flat", nprobe: int | None = None, device: int = 0, scratch_bytes: int = 256 << 20, seed: int = 1234) -> None:
+        super().__init__()
+        check_knobs(self.backend, {"nprobe": nprobe}, high=_LARGEST_K)
+        check_knobs(self.backend, {"device": device, "seed": seed}, low=0)
+        check_knobs(self.backend, {"scratch_bytes": scratch_bytes}, low=0, high=1 << 40)
+        faiss = import_faiss(self.backend)
+        if not hasattr(faiss, "StandardGpuResources"):
+            raise Mt2stError("index 'faiss_gpu': this FAISS knows no GPU; install the extra gpu instead of cpu, or use faiss_cpu")
+        if not 0 <= device < faiss.get_num_gpus():
+            raise Mt2stError(f"index 'faiss_gpu': device = {device}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu")
+        self.factory, self.nprobe, self.device, self.scratch_bytes, self.seed = factory, nprobe, device, scratch_bytes, seed
+        self._faiss = faiss
+        self._resources = faiss.StandardGpuResources()
+        self._resources.setTempMemory(scratch_bytes)
+        self._index: Any = None
+
+    @classmethod
+    def example(cls) -> str:
+        return ":IVF64,Flat?nprobe=8"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As given."""
+        return {name: getattr(self, name) for name in ("factory", "nprobe", "device", "scratch_bytes", "seed")}
+
+    @property
+    def index_bytes(self) -> int:
+        """Length of the serialised form of its copy on the CPU; scratch memory not included."""
+        return 0 if self._index is None else len(self._faiss.serialize_index(self._on_cpu()))
+
+    def set_search_knobs(self, nprobe: int | None = None) -> None:
+        """Change what search looks at, without building again; None leaves it as it is."""
+        check_knobs(self.backend, {"nprobe": nprobe}, high=_LARGEST_K)
+        if self._index is not None:
+            set_knobs(self._faiss, self._index, {"nprobe": nprobe}, self._faiss.GpuParameterSpace())
+        self.nprobe = self.nprobe if nprobe is None else nprobe
+
+    def _add(self, rows: Floats) -> None:
+        if self._index is not None:
+            with in_our_words(f"to add to {self.factory!r} on the GPU"):
+                self._index.add(rows)
+            return
+        if self.factory == CAGRA:
+            self._index = self._cagra(rows)
+            return
+        empty = build(self._faiss, self.factory, rows, self.seed)
+        index = self._to_gpu(empty)
+        with in_our_words(f"to train {self.factory!r} on {len(rows)} items"):
+            index.train(rows)
+            index.add(rows)
+        self._index = index
+
+    def _cagra(self, rows: Floats) -> Any:
+        if not hasattr(self._faiss, "GpuIndexCagra"):
+            raise Mt2stError("index 'faiss_gpu': this FAISS build has no CAGRA (it needs cuVS); use IVF64,Flat or another factory string")
+        with in_our_words("to build CAGRA"):
+            config = self._faiss.GpuIndexCagraConfig()
+            config.device = self.device
+            index = self._faiss.GpuIndexCagra(self._resources, rows.shape[1], self._faiss.METRIC_INNER_PRODUCT, config)
+            index.train(rows)  # builds the graph over the items themselves
+        return index
+
+    def _to_gpu(self, index: Any) -> Any:
+        """The index on the GPU, proved by its type."""
+        with in_our_words(f"to put {self.factory!r} on the GPU"):
+            moved = self._faiss.downcast_index(self._faiss.index_cpu_to_gpu(self._resources, self.device, index))
+        if not isinstance(moved, self._faiss.GpuIndex):
+            raise Mt2stError(
+                f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, IVFn,Flat or IVFn,PQm, "
+                "or the backend faiss_cpu"
+            )
+        set_knobs(self._faiss, moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
+        return moved
+
+    def _on_cpu(self) -> Any:
+        with in_our_words(f"to copy {self.factory!r} to the CPU"):
+            if self.factory == CAGRA:
+                graph = self._faiss.IndexHNSWCagra()
+                self._index.copyTo(graph)
+                return graph
+            return self._faiss.index_gpu_to_cpu(self._index)
+
+    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        if k > _LARGEST_K:
+            raise Mt2stError(f"index 'faiss_gpu': k = {k} is above FAISS's limit of {_LARGEST_K} on a GPU; use faiss_cpu or exact")
+        scores, ids = self._index.search(rows, k)
+        return scores, ids
+
+    def write(self, path: Path) -> None:
+        """FAISS's own file, of the copy on the CPU."""
+        cpu = self._on_cpu()
+        with in_our_words(f"to write {path}"):
+            self._faiss.write_index(cpu, str(path))
+
+    def read(self, path: Path) -> None:
+        """FAISS's own file, put on the GPU."""
+        with in_our_words(f"to read {path}; build the index again"):
+            index = self._faiss.read_index(str(path))
+        self._index = self._to_gpu(index)

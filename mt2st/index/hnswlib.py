@@ -1,0 +1,97 @@
+"""HNSW by hnswlib (optional extra `index`)."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt2st.errors import Mt2stError
+from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
+
+
+class Index(VectorIndex):
+    """A graph over unit vectors, inner product.
+
+    Args:
+        links: links an item (M): more = better, larger, slower to build.
+        ef_construction: candidates kept while building.
+        ef_search: candidates kept while searching; raised to k where k is larger.
+        threads: 0 = hnswlib's own choice, all processors.
+        seed: of the graph's levels; the graph is reproducible with one thread only.
+    """
+
+    backend = "hnswlib"
+
+    def __init__(self, links: int = 16, ef_construction: int = 200, ef_search: int = 64, threads: int = 0, seed: int = 1234) -> None:
+        super().__init__()
+        check_knobs(self.backend, {"links": links}, low=2, high=512)
+        check_knobs(self.backend, {"ef_construction": ef_construction, "ef_search": ef_search})
+        check_knobs(self.backend, {"threads": threads, "seed": seed}, low=0)
+        if find_spec("hnswlib") is None:
+            raise Mt2stError("index 'hnswlib' needs the package hnswlib; install it with pip install 'mt2st[index]'")
+        self.links, self.ef_construction, self.ef_search = links, ef_construction, ef_search
+        self.threads, self.seed = threads, seed
+        self._graph: Any = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As given."""
+        return {name: getattr(self, name) for name in ("links", "ef_construction", "ef_search", "threads", "seed")}
+
+    @property
+    def index_bytes(self) -> int:
+        """Length of hnswlib's own file."""
+        return 0 if self._graph is None else int(self._graph.index_file_size())
+
+    def set_search_knobs(self, ef_search: int | None = None) -> None:
+        """Change what search looks at, without building again; None leaves it as it is."""
+        check_knobs(self.backend, {"ef_search": ef_search})
+        self.ef_search = self.ef_search if ef_search is None else ef_search
+
+    def _new(self, width: int) -> Any:
+        import hnswlib
+
+        return hnswlib.Index(space="ip", dim=width)
+
+    def _add(self, rows: Floats) -> None:
+        if self._graph is None:
+            graph = self._new(rows.shape[1])
+            graph.init_index(len(rows), M=self.links, ef_construction=self.ef_construction, random_seed=self.seed)
+            self._graph = graph
+        else:
+            self._graph.resize_index(len(self) + len(rows))
+        self._graph.add_items(rows, np.arange(len(self), len(self) + len(rows)), num_threads=self.threads or -1)
+
+    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        self._graph.set_ef(max(self.ef_search, k))
+        try:
+            labels, distances = self._graph.knn_query(rows, k=k, num_threads=self.threads or -1)
+        except RuntimeError:  # raised when the graph yields fewer than k for some query; no other way to see it
+            return self._search_singly(rows, k)
+        return (1 - distances).astype(np.float32), labels.astype(np.int64)
+
+    def _search_singly(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        """Each query with the largest k that it can fill; the rest is id −1."""
+        scores, ids = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
+        for place, row in enumerate(rows):
+            for count in range(k, 0, -1):
+                try:
+                    labels, distances = self._graph.knn_query(row[None], k=count, num_threads=1)
+                except RuntimeError:
+                    continue
+                scores[place, :count], ids[place, :count] = 1 - distances[0], labels[0]
+                break
+        return scores, ids
+
+    def write(self, path: Path) -> None:
+        """hnswlib's own file."""
+        self._graph.save_index(str(path))
+
+    def read(self, path: Path) -> None:
+        """hnswlib's own file."""
+        assert self.width is not None
+        self._graph = self._new(self.width)
+        self._graph.load_index(str(path), max_elements=len(self))

@@ -1,0 +1,97 @@
+"""HNSW by usearch (optional extra `index`), in several storage types."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
+
+STORAGE = ("f32", "f16", "bf16", "i8")
+
+
+class Index(VectorIndex):
+    """A graph over unit vectors, inner product.
+
+    Args:
+        storage: how vectors are kept: "f32", "f16", "bf16" or "i8" (4, 2, 2 and 1 bytes a number).
+        links: links an item: more = better, larger, slower to build.
+        ef_construction: candidates kept while building.
+        ef_search: candidates kept while searching; raised to k where k is larger.
+        threads: 0 = usearch's own choice, all processors.
+    """
+
+    backend = "usearch"
+
+    def __init__(self, storage: str = "f32", links: int = 16, ef_construction: int = 128, ef_search: int = 64, threads: int = 0) -> None:
+        super().__init__()
+        if storage not in STORAGE:
+            raise unknown_name("usearch storage", storage, STORAGE)
+        check_knobs(self.backend, {"links": links}, low=2, high=512)
+        check_knobs(self.backend, {"ef_construction": ef_construction, "ef_search": ef_search})
+        check_knobs(self.backend, {"threads": threads}, low=0)
+        if find_spec("usearch") is None:
+            raise Mt2stError("index 'usearch' needs the package usearch; install it with pip install 'mt2st[index]'")
+        self.storage, self.links, self.ef_construction, self.ef_search = storage, links, ef_construction, ef_search
+        self.threads = threads
+        self._graph: Any = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As given."""
+        return {name: getattr(self, name) for name in ("storage", "links", "ef_construction", "ef_search", "threads")}
+
+    @property
+    def index_bytes(self) -> int:
+        """Length of usearch's own file."""
+        return 0 if self._graph is None else int(self._graph.serialized_length)
+
+    def set_search_knobs(self, ef_search: int | None = None) -> None:
+        """Change what search looks at, without building again; None leaves it as it is."""
+        check_knobs(self.backend, {"ef_search": ef_search})
+        self.ef_search = self.ef_search if ef_search is None else ef_search
+
+    def _new(self, width: int) -> Any:
+        from usearch.index import Index as Graph
+
+        return Graph(
+            ndim=width,
+            metric="cos" if self.storage == "i8" else "ip",  # only the cosine takes out the scale of 8-bit integers
+            dtype=self.storage,
+            connectivity=self.links,
+            expansion_add=self.ef_construction,
+            expansion_search=self.ef_search,
+        )
+
+    def _add(self, rows: Floats) -> None:
+        if self._graph is None:
+            self._graph = self._new(rows.shape[1])
+        self._graph.add(np.arange(len(self), len(self) + len(rows)), rows, threads=self.threads)
+
+    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+        self._graph.expansion_search = max(self.ef_search, k)
+        found = self._graph.search(rows, k, threads=self.threads)
+        scores, ids = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
+        if len(rows) == 1:
+            count = len(found.keys)
+            scores[0, :count], ids[0, :count] = 1 - np.ravel(found.distances), np.ravel(found.keys)
+            return scores, ids
+        valid = np.arange(found.keys.shape[1]) < np.asarray(found.counts)[:, None]
+        width = valid.shape[1]
+        scores[:, :width] = np.where(valid, 1 - found.distances, -np.inf)
+        ids[:, :width] = np.where(valid, found.keys.astype(np.int64), -1)
+        return scores, ids
+
+    def write(self, path: Path) -> None:
+        """usearch's own file."""
+        self._graph.save(str(path))
+
+    def read(self, path: Path) -> None:
+        """usearch's own file."""
+        assert self.width is not None
+        self._graph = self._new(self.width)
+        self._graph.load(str(path))

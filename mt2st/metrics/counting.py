@@ -1,0 +1,274 @@
+"""How many competitors reach each positive score: the inner loop of `ranks.py` on the CPU, in NumPy.
+
+Each tile of the product is compared while it lies in the second-level cache, twice per threshold: with the threshold lowered
+and raised by the float32 product's error bound. Equal counts mean that nothing was close; a difference is settled in float64.
+Where few scores pass, those are looked at one by one. Tiles are whole rows of a block: a 64 × 2,040 corner of it took four times
+as long to compare. Bools are added up eight at a time, as the bytes of 64-bit words, or by rows of bytes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt2st.threads import usable_threads
+from mt2st.vectors import unit_rows
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+BLOCK_TEXTS = 1024  # rows of one matrix product
+BLOCK_IMAGES = 6144  # columns of one matrix product: 25 MB of scores
+TILE_TEXTS = 32  # at most 255, so that a column's count fits a byte; 32 × 6,144 scores are 0.8 MB
+_PAIRS_AT_ONCE = 4096  # scratch of float64 recomputation: 2 × 4,096 × E × 8 bytes
+_SPARSE_SHARE = 1 / 32  # up to this share of scores above a threshold, they are looked at one by one
+_DENSE_SHARE = 1 / 128  # from this share of close scores on, a float64 product is cheaper than single pairs
+
+
+def tie_width(width: int) -> float:
+    """Cosines of vectors `width` wide that differ by this or less are ties: twice a float64 cosine's own error (u = 2⁻⁵³)."""
+    return 2 * (width + 16) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the counts are about: embeddings as given, their lengths, the image of each text. `images` [N, E], `texts` [C, E]."""
+
+    images: NDArray[Any]
+    image_norms: Doubles
+    texts: NDArray[Any]
+    text_norms: Doubles
+    owner: Ints
+
+    @property
+    def product_error(self) -> float:
+        """Bound on |float32 product − true cosine|.
+
+        Any order of E additions and products errs by at most E·u·Σ|x_k·y_k| ≤ E·u for unit vectors, u = 2⁻²⁴ (Higham,
+        "Accuracy and Stability of Numerical Algorithms", section 3.1); rounding both vectors and the threshold to float32
+        adds 3u, and 16u leave room for the higher-order terms.
+        """
+        return (self.images.shape[1] + 16) * 2.0**-24
+
+    @property
+    def tie(self) -> float:
+        """Differences up to this are ties."""
+        return tie_width(self.images.shape[1])
+
+    def scores(self, texts: Ints, images: Ints) -> Doubles:
+        """float64 cosines of pairs (texts[i], images[i])."""
+        result = np.empty(len(texts))
+        for start in range(0, len(texts), _PAIRS_AT_ONCE):
+            left, right = texts[start : start + _PAIRS_AT_ONCE], images[start : start + _PAIRS_AT_ONCE]
+            dots = np.einsum("ij,ij->i", self.texts[left].astype(np.float64), self.images[right].astype(np.float64))
+            result[start : start + len(left)] = dots / (self.text_norms[left] * self.image_norms[right])
+        return result
+
+    def score_matrix(self, texts: Ints, images: Ints) -> Doubles:
+        """float64 cosines of all pairs [texts, images]."""
+        left = self.texts[texts].astype(np.float64) / self.text_norms[texts, None]
+        right = self.images[images].astype(np.float64) / self.image_norms[images, None]
+        return left @ right.T
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    """A positive score, to be reached: `surely` is out of doubt above it, below `maybe` out of doubt not."""
+
+    exact: Doubles
+    maybe: NDArray[np.float32]
+    surely: NDArray[np.float32]
+
+    def take(self, places: Any) -> _Thresholds:
+        return _Thresholds(self.exact[places], self.maybe[places], self.surely[places])
+
+
+class _Worker:
+    """Buffers and counts of one thread."""
+
+    def __init__(self, num_texts: int) -> None:
+        self.buffers: Bools = np.zeros((2, TILE_TEXTS, BLOCK_IMAGES), np.bool_)
+        self.ahead_images: Ints = np.zeros(num_texts, np.int64)
+        self.ahead_texts: Ints = np.zeros(num_texts, np.int64)
+
+    def compare(self, buffer: int, tile: NDArray[np.float32], threshold: NDArray[np.float32]) -> Bools:
+        """`tile >= threshold` [b, w] in buffer 0 or 1, with columns of False up to a multiple of 8."""
+        height, width = tile.shape
+        flags = self.buffers[buffer, :height, : -(-width // 8) * 8]
+        np.greater_equal(tile, threshold, out=flags[:, :width])
+        flags[:, width:] = False
+        return flags
+
+
+def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints, Ints]:
+    """Positive scores [C], images [C] and foreign texts [C] that reach them.
+
+    `ahead_images[j]`: images other than j's own with score ≥ j's own score with its image; `ahead_texts[j]`: texts of other
+    images whose score with j's image is ≥ j's.
+    """
+    count = CompetitorCount(gallery)
+    threads = threads or usable_threads()
+    workers = [_Worker(len(gallery.texts)) for _ in range(threads)]
+    scores = np.empty((min(BLOCK_TEXTS, len(gallery.texts)), min(BLOCK_IMAGES, len(gallery.images))), np.float32)
+    with ThreadPoolExecutor(threads) as pool:
+        for first_text in range(0, len(gallery.texts), BLOCK_TEXTS):
+            text_rows = unit_rows("text_embeddings", gallery.texts[first_text : first_text + BLOCK_TEXTS])
+            tiles = range(first_text, first_text + len(text_rows), TILE_TEXTS)
+            for first_image in range(0, len(gallery.images), BLOCK_IMAGES):
+                image_rows = count.image_rows[first_image : first_image + BLOCK_IMAGES]
+                block = scores[: len(text_rows), : len(image_rows)]
+                np.matmul(text_rows, image_rows.T, out=block)
+                jobs = [
+                    pool.submit(count.tiles, worker, block, first_text, first_image, tiles[place::threads]) for place, worker in enumerate(workers)
+                ]
+                for job in jobs:
+                    job.result()
+    images, texts = (sum(getattr(worker, name) for worker in workers) for name in ("ahead_images", "ahead_texts"))
+    return count.positive.exact, np.asarray(images), np.asarray(texts)
+
+
+class Columns:
+    """The images ordered by their number of texts, most first.
+
+    Then the first text of every image, the second of those that have one, and so on, belong to prefixes of the columns: layer p
+    holds, for column c, the p-th text of that image. The layers together are the C texts, however unequal the images.
+
+    Attributes:
+        image_of_column: [N].
+        own_column: [C], the column of each text's image.
+        layer_texts: for each p, the texts [number of images with more than p texts].
+    """
+
+    def __init__(self, owner: Ints, num_images: int) -> None:
+        texts_per_image = np.bincount(owner, minlength=num_images)
+        self.image_of_column: Ints = np.argsort(-texts_per_image, kind="stable")
+        column_of_image = np.empty_like(self.image_of_column)
+        column_of_image[self.image_of_column] = np.arange(num_images)
+        self.own_column: Ints = column_of_image[owner]
+        by_column = np.argsort(self.own_column, kind="stable")
+        first = np.concatenate([[0], np.cumsum(texts_per_image[self.image_of_column])])
+        widths = [int((texts_per_image > layer).sum()) for layer in range(int(texts_per_image.max()))]
+        self.layer_texts: list[Ints] = [by_column[first[:width] + layer] for layer, width in enumerate(widths)]
+
+
+class CompetitorCount:
+    """Thresholds of all positives, and the comparison of one block of scores with them."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        exact = gallery.scores(np.arange(len(gallery.texts)), gallery.owner)
+        error = gallery.product_error
+        self.positive = _Thresholds(exact, (exact - error).astype(np.float32), (exact + error).astype(np.float32))
+        self.columns = Columns(gallery.owner, len(gallery.images))
+        self.layers = [self.positive.take(texts) for texts in self.columns.layer_texts]
+        self.lowest = self.layers[0].maybe.copy()  # lowest threshold of each column
+        for layer in self.layers[1:]:
+            np.minimum(self.lowest[: len(layer.maybe)], layer.maybe, out=self.lowest[: len(layer.maybe)])
+        self.lowest = np.pad(self.lowest, (0, len(gallery.images) - len(self.lowest)), constant_values=np.inf)
+        self.image_rows = unit_rows("image_embeddings", gallery.images)[self.columns.image_of_column]
+
+    def tiles(self, worker: _Worker, block: NDArray[np.float32], first_text: int, first_image: int, starts: range) -> None:
+        """Count the tiles whose first texts are `starts`, in this block of scores whose corner is (first_text, first_image)."""
+        for start in starts:
+            rows = slice(start, min(start + TILE_TEXTS, first_text + len(block)))
+            tile = block[rows.start - first_text : rows.stop - first_text]
+            self._tile(worker, tile, rows, slice(first_image, first_image + block.shape[1]))
+
+    def _tile(self, worker: _Worker, tile: NDArray[np.float32], rows: slice, columns: slice) -> None:
+        own = self.columns.own_column[rows]
+        mine = np.flatnonzero((own >= columns.start) & (own < columns.stop))
+        tile[mine, own[mine] - columns.start] = -np.inf  # relevant items never count against each other
+        settler = _Settler(self.gallery, np.arange(rows.start, rows.stop), self.columns.image_of_column[columns], tile)
+
+        mark = self.positive.take(rows)
+        maybe = worker.compare(0, tile, mark.maybe[:, None])
+        upper = _row_counts(maybe)
+        if upper.sum() <= _SPARSE_SHARE * tile.size:
+            row, column = _places(maybe)
+            counts = settler.few(row, column, row, mark)
+        else:
+            surely = worker.compare(1, tile, mark.surely[:, None])
+            counts = _row_counts(surely)
+            if not np.array_equal(counts, upper):
+                counts += settler.undecided(maybe ^ surely, mark, axis=1)
+        worker.ahead_images[rows] += counts
+
+        maybe = worker.compare(0, tile, self.lowest[columns])
+        sparse = _column_counts(maybe).sum() <= _SPARSE_SHARE * tile.size
+        row, column = _places(maybe) if sparse else (np.empty(0, np.int64),) * 2
+        for texts, layer in zip(self.columns.layer_texts, self.layers):
+            part = slice(columns.start, min(columns.stop, len(texts)))
+            width = part.stop - part.start
+            if width <= 0:
+                break
+            mark = layer.take(part)
+            if sparse:
+                inside = column < width
+                counts = settler.few(row[inside], column[inside], column[inside], mark)
+            else:
+                maybe, surely = worker.compare(0, tile[:, :width], mark.maybe), worker.compare(1, tile[:, :width], mark.surely)
+                counts = _column_counts(surely)[:width]
+                if not np.array_equal(counts, _column_counts(maybe)[:width]):
+                    counts += settler.undecided(maybe ^ surely, mark, axis=0)
+            worker.ahead_texts[texts[part]] += counts
+
+
+def _row_counts(flags: Bools) -> Ints:
+    """True values a row [b] of [b, w], w a multiple of 8. A byte of a word holds the count of at most 255 flags."""
+    words = flags.view(np.uint64)
+    sums = np.add.reduceat(words, np.arange(0, words.shape[1], 255), axis=1)
+    return sums.view(np.uint8).sum(axis=1, dtype=np.int64)
+
+
+def _column_counts(flags: NDArray[np.bool_]) -> Ints:
+    """True values a column [w] of [b, w], b at most 255."""
+    return np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
+
+
+class _Settler:
+    """Decides in float64 what float32 left open in one tile; a float64 tile, once made, serves all its thresholds."""
+
+    def __init__(self, gallery: Gallery, texts: Ints, images: Ints, tile: NDArray[np.float32]) -> None:
+        self.gallery, self.texts, self.images, self.tile = gallery, texts, images, tile
+        self.scores: Doubles | None = None
+
+    def few(self, row: Ints, column: Ints, line: Ints, mark: _Thresholds) -> Ints:
+        """How many of the places (row, column), the only candidates, reach the threshold of their `line` (row or column)."""
+        scores = self.tile[row, column]
+        surely = scores >= mark.surely[line]
+        undecided = np.flatnonzero((scores >= mark.maybe[line]) & ~surely)
+        counts = np.bincount(line[surely], minlength=len(mark.exact))
+        return counts + self._exactly(row[undecided], column[undecided], line[undecided], mark) if len(undecided) else counts
+
+    def undecided(self, flags: Bools, mark: _Thresholds, axis: int) -> Ints:
+        """How many of the flagged places [b, w] reach their threshold, counted along `axis`: 1 gives counts [b], 0 counts [w].
+
+        w may fall short of the tile's width, or exceed it by columns of False.
+        """
+        if self.scores is None and np.count_nonzero(flags) > _DENSE_SHARE * flags.size:
+            self.scores = self.gallery.score_matrix(self.texts, self.images)
+        if self.scores is None:
+            row, column = _places(flags)
+            return self._exactly(row, column, (column, row)[axis], mark)
+        low = mark.exact - self.gallery.tie
+        width = len(self.images) if axis else len(low)
+        reaching = self.scores[:, :width] >= (low[:, None] if axis else low)
+        return (reaching & flags[:, :width]).sum(axis=axis)
+
+    def _exactly(self, row: Ints, column: Ints, line: Ints, mark: _Thresholds) -> Ints:
+        reaching = self.gallery.scores(self.texts[row], self.images[column]) >= mark.exact[line] - self.gallery.tie
+        return np.bincount(line[reaching], minlength=len(mark.exact))
+
+
+def _places(flags: Bools) -> tuple[Ints, Ints]:
+    """Rows and columns of the few True values; looks at eight at a time, which is several times faster than `nonzero`."""
+    words = flags.view(np.uint64)
+    word = np.flatnonzero(words.reshape(-1) != 0)
+    which, byte = np.nonzero(flags.reshape(-1, 8)[word])
+    row, column = np.divmod(word[which], words.shape[1])
+    return row, column * 8 + byte

@@ -1,0 +1,154 @@
+"""Embeddings as they come in: checked, normalised as a copy, read from files without pickle. Needs no torch.
+
+Every entrance of the package (evaluation, indexes, the search benchmark) takes embeddings through this file, so that a NaN, a
+zero vector or a wrong width is the same one-line error everywhere, and the caller's array is never written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt2st.errors import Mt2stError
+
+_ROWS_PER_BLOCK = 2048  # of float64 scratch: 8 MB at width 512
+_UNIT_TOLERANCE = 1e-5
+_SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+_LARGEST_HEADER = 100_000_000
+
+
+def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[Any]:
+    """A NumPy view (no copy where possible) of `embeddings` [N, E] in float16, float32 or float64.
+
+    Args:
+        name: how errors call it.
+        embeddings: a NumPy array, or a torch tensor on any device (bfloat16 comes back as float32).
+        width: the E it must have; None = any.
+
+    Raises:
+        Mt2stError: not two-dimensional, not floating point, width 0 or another one than asked for.
+    """
+    if hasattr(embeddings, "detach"):
+        tensor = embeddings.detach().cpu()
+        embeddings = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
+    if not isinstance(embeddings, np.ndarray):
+        raise Mt2stError(f"{name} is a {type(embeddings).__name__}, not an array; give a NumPy array or torch tensor [N, E]")
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
+        raise Mt2stError(f"{name} has shape {embeddings.shape}; give a matrix [N, E], one embedding a row (one vector: shape [1, E])")
+    if embeddings.dtype not in (np.float16, np.float32, np.float64):
+        raise Mt2stError(f"{name} has type {embeddings.dtype}; give float16, float32 or float64, such as {name}.astype('float32')")
+    if width is not None and embeddings.shape[1] != width:
+        raise Mt2stError(
+            f"{name} is {embeddings.shape[1]} wide, but {width} is needed; queries and gallery must come from one model, unprojected or "
+            "both projected"
+        )
+    return embeddings
+
+
+def row_norms(name: str, matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """Euclidean lengths [N] of the rows, in float64.
+
+    Raises:
+        Mt2stError: a row holds NaN or an infinity, or is the zero vector, which has no direction.
+    """
+    norms = np.empty(len(matrix), np.float64)
+    for start in range(0, len(matrix), _ROWS_PER_BLOCK):
+        block = matrix[start : start + _ROWS_PER_BLOCK].astype(np.float64)
+        norms[start : start + len(block)] = np.sqrt(np.einsum("ij,ij->i", block, block))
+    if (bad := np.flatnonzero(~np.isfinite(norms))).size:
+        raise Mt2stError(
+            f"{name} has NaN or infinite values (or some above 1e150) in {bad.size} of {len(norms)} rows, first in row {bad[0]}; remove those rows"
+        )
+    if (bad := np.flatnonzero(norms == 0)).size:
+        raise Mt2stError(f"{name} has {bad.size} zero vectors among {len(norms)} rows, first row {bad[0]}; a zero vector has no direction: remove it")
+    return norms
+
+
+def unit_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool = False) -> NDArray[np.float32]:
+    """A float32, C-contiguous *copy* [N, E] with rows of length 1.
+
+    Args:
+        name: how errors call the embeddings.
+        embeddings: as `as_matrix` takes them.
+        width: the E it must have; None = any.
+        reuse: give back the array itself, to be read only, if it is of this form already (lengths within 1e-5 of 1).
+
+    Raises:
+        Mt2stError: what `as_matrix` and `row_norms` refuse is refused.
+    """
+    matrix = as_matrix(name, embeddings, width)
+    if reuse and matrix.dtype == np.float32 and matrix.flags.c_contiguous:
+        squares = np.einsum("ij,ij->i", matrix, matrix)  # NaN compares false, so bad rows take the long way to their error
+        if bool((np.abs(squares - 1) <= 2 * _UNIT_TOLERANCE).all()):
+            return matrix
+    norms = row_norms(name, matrix)
+    unit = np.empty(matrix.shape, np.float32)
+    for start in range(0, len(matrix), _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        # Divided in float64 and rounded once, so that scaled duplicates give the same bits nearly always.
+        np.divide(matrix[rows], norms[rows, None], out=unit[rows], casting="same_kind", dtype=np.float64)
+    return unit
+
+
+def matrix_hash(matrix: NDArray[Any]) -> str:
+    """SHA-256 (hex) of type, shape and content: what ties an index file to its data set."""
+    digest = hashlib.sha256(f"{matrix.dtype.str}{matrix.shape}".encode())
+    for start in range(0, len(matrix), _ROWS_PER_BLOCK):
+        digest.update(np.ascontiguousarray(matrix[start : start + _ROWS_PER_BLOCK]).tobytes())
+    return digest.hexdigest()
+
+
+def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an `.npy` file (under the name "") or of a `.safetensors` file (under their own names), memory-mapped.
+
+    Never loads a pickle: an `.npy` of objects is refused. bfloat16 tensors come back as float32.
+
+    Raises:
+        Mt2stError: missing file, other suffix, torn file, or not an array; the message names the cure.
+    """
+    if not path.is_file():
+        raise Mt2stError(f"{path} is not a file; give an .npy or .safetensors file, or a run folder with embeddings.safetensors")
+    if path.suffix == ".npy":
+        try:
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        except (ValueError, EOFError, OSError, SyntaxError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise Mt2stError(f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays") from None
+    if path.suffix == ".safetensors":
+        return dict(_read_safetensors(path))
+    raise Mt2stError(f"{path} ends in {path.suffix!r}; .npy and .safetensors are read (pickles such as .pt or .pkl never are)")
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Memory-mapped tensors: 8 bytes of header length, a JSON header with type, shape and offsets, then the data."""
+    cure = "save it again with safetensors.numpy.save_file or safetensors.torch.save_file"
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as stream:
+            header_bytes = int.from_bytes(stream.read(8), "little")
+            if not 2 <= header_bytes <= min(size - 8, _LARGEST_HEADER):
+                raise Mt2stError(f"{path} is torn or no safetensors file (header of {header_bytes} bytes in {size}); {cure}")
+            header = json.loads(stream.read(header_bytes))
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            dtype = np.dtype(np.uint16 if kind == "BF16" else _SAFETENSORS_DTYPES.get(kind, np.void))
+            if dtype == np.void:
+                raise Mt2stError(f"{path}: tensor {name!r} has type {kind}, which is no embedding; save float16, float32 or float64")
+            count = int(np.prod(shape, dtype=np.int64))
+            start = 8 + header_bytes + first
+            if last - first != count * dtype.itemsize or first < 0 or start + count * dtype.itemsize > size:
+                raise Mt2stError(f"{path} is torn: tensor {name!r} does not fit into {size} bytes; {cure}")
+            values: NDArray[Any] = np.memmap(path, dtype, "r", start, (count,)) if count else np.empty(0, dtype)
+            if kind == "BF16":  # the upper half of a float32
+                values = cast(NDArray[Any], (values.astype(np.uint32) << 16).view(np.float32))
+            yield name, values.reshape(shape)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise Mt2stError(f"{path} has no readable safetensors header ({type(error).__name__}); {cure}") from None
