@@ -1,0 +1,177 @@
+"""The VQA suite end to end on a drawn set: records, budgets, skipping, resuming to the same bits, holes, the report."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import runner
+from benchmarks.cases.vqa import VqaCase, answer_type, language_prior
+from benchmarks.encoder_knobs import EncoderKnobs
+from benchmarks.recipes import vqa
+from benchmarks.record import RunFolder
+from benchmarks.records_io import load_records
+from mt2st.errors import Mt2stError
+
+DRAWN = Path(__file__).parents[1] / "drawn_dataset.py"
+TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
+    values = {
+        "dataset": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
+        "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8, "encoder": TINY,
+        "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
+    }  # fmt: skip
+    return vqa.Knobs(**{**values, **changes})
+
+
+def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    code = runner.run_suite(VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="tiny", results=results, console=console)
+    return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) -> None:
+    knobs = tiny_knobs(data_folder)
+    code, printed = run(knobs, tmp_path)
+    assert code == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert {record.strategy for record in records} == set(knobs.strategies)
+    by_view: dict[str, dict[str, Any]] = {view: {} for view in knobs.views}
+    for record in records:
+        for view in record.views:
+            by_view[view][record.strategy] = record
+    flops = {name: record.training_flops for name, record in by_view["equal-steps"].items()}
+    assert flops["STL"] < flops["Switch"] < flops["MTL"]
+    assert {record.steps for record in by_view["equal-steps"].values()} == {12}
+    budget = knobs.budget_share * flops["MTL"]
+    for name, record in by_view["equal-budget"].items():
+        assert record.training_flops <= budget, name
+        assert record.training_flops > budget - flops["MTL"] / 12 - 1, name
+    record = by_view["equal-steps"]["MTL"]
+    assert record.training_flops == sum(sum(phases.values()) for phases in record.values["flops"]["by_task"].values())
+    assert len(record.items["score"]) == 40
+    assert record.metric("vqa_accuracy") == pytest.approx(float(record.items["score"].mean()))
+    assert set(record.values["floors"]) == {"language prior", "chance"}
+    for name in ("commit", "versions", "hardware", "data", "phases_seconds", "peak_memory_bytes"):
+        assert name in record.values, name
+    folder = tmp_path / "vqa" / "tiny"
+    for name in ("TABLE.md", "report.html", "equal-budget.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert "language prior" in printed
+
+    code, printed = run(knobs, tmp_path)
+    assert code == 0
+    assert printed.count("finished before, skipped") == len(records)
+
+
+def test_interrupted_and_resumed_run_is_identical(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=1)
+    assert run(knobs, tmp_path / "whole")[0] == 0
+    step = runner.Trainer.train_step
+    switch_step = round(knobs.switch.at * knobs.steps)
+    for stop_at in (2, switch_step, 11):  # before, on and after the switch
+
+        def stopping(self: Any, at: int, stop_at: int = stop_at) -> Any:
+            if at == stop_at:
+                raise KeyboardInterrupt
+            return step(self, at)
+
+        results = tmp_path / f"stopped-{stop_at}"
+        monkeypatch.setattr(runner.Trainer, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(knobs, results)
+        monkeypatch.setattr(runner.Trainer, "train_step", step)
+        (interrupted,) = (results / "vqa" / "tiny").glob("switch-*")
+        assert RunFolder.existing(interrupted).status() == "interrupted"
+        assert run(knobs, results)[0] == 0
+        assert outcome(results) == outcome(tmp_path / "whole"), stop_at
+
+
+def outcome(results: Path) -> dict[str, Any]:
+    """What must not differ by a bit between an interrupted and an uninterrupted run."""
+    (record,) = load_records(results, "vqa", "tiny").finished
+    (folder,) = (results / "vqa" / "tiny").glob("switch-*")
+    weights = sorted((folder / "checkpoints").glob("step-*"))[-1] / "model.safetensors"
+    curve = [{key: value for key, value in row.items() if key != "seconds"} for row in record.curve]
+    items = {name: array.tobytes() for name, array in record.items.items()}
+    return {"weights": weights.read_bytes(), "flops": record.values["flops"], "curve": curve, "items": items, "metrics": record.values["metrics"]}
+
+
+def test_resume_command_finishes_one_run(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=4)
+    step = runner.Trainer.train_step
+
+    def stopping(self: Any, at: int) -> Any:
+        if at == 6:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    monkeypatch.setattr(runner.Trainer, "train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(knobs, tmp_path)
+    monkeypatch.setattr(runner.Trainer, "train_step", step)
+    (folder,) = (tmp_path / "vqa" / "tiny").glob("switch-*")
+    monkeypatch.chdir(tmp_path)  # resuming prepares into ./data if need be
+    assert runner.resume_run(folder) == 0
+    assert RunFolder.existing(folder).state() == "finished"
+
+
+def test_failed_seed_leaves_a_hole_and_the_others_go_on(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    knobs = tiny_knobs(data_folder, strategies=("STL", "MTL"), views=("equal-steps",), seeds=2)
+    step = runner.Trainer.train_step
+
+    def failing(self: Any, at: int) -> Any:
+        if self.config.seed == 1 and len(self.mixture.weights(0, 12, seed=1)) == 1:
+            raise RuntimeError("the disk of this test is on fire")
+        return step(self, at)
+
+    monkeypatch.setattr(runner.Trainer, "train_step", failing)
+    code, printed = run(knobs, tmp_path)
+    assert code == 1
+    records = load_records(tmp_path, "vqa", "tiny")
+    assert len(records.finished) == 3
+    assert [hole.strategy for hole in records.holes] == ["STL"]
+    assert "the disk of this test is on fire" in printed
+    (log,) = (tmp_path / "vqa" / "tiny").glob("stl-*-s1-*/log.txt")
+    assert "RuntimeError" in log.read_text()
+
+
+def test_leaked_images_are_dropped_and_counted(data_folder: Path) -> None:
+    case = VqaCase(tiny_knobs(data_folder, test_split="train", train_split="test"), Console(quiet=True))
+    assert case.data["training_images_dropped_for_being_in_test"] == 0
+    with pytest.raises(Mt2stError, match="empty"):
+        VqaCase(tiny_knobs(data_folder, test_split="train"), Console(quiet=True))
+
+
+def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:
+    with pytest.raises(Mt2stError, match="did you mean 'contrastive'"):
+        VqaCase(tiny_knobs(data_folder, auxiliaries=("contrastiv",)), Console(quiet=True))
+    with pytest.raises(Mt2stError, match="easy_vqa"):
+        VqaCase(tiny_knobs(data_folder, dataset="easy_vqaa"), Console(quiet=True))
+
+
+def test_floors() -> None:
+    prior = language_prior(["a?", "a?", "b?"], [("yes",), ("yes",), ("no",)], ["a?", "b?", "never seen?"], ["no", "yes"])
+    assert prior.tolist() == [1, 0, 1]
+    assert [answer_type(answers) for answers in (("Yes", "yes", "no"), ("12",), ("cat",), ())] == ["yes/no", "number", "other", "unlabelled"]
+
+
+def test_smoke_is_the_same_recipe_in_small() -> None:
+    small = vqa.smoke(vqa.RECIPES["default"])
+    assert replace(small, steps=1, seeds=1, validations=1) == replace(vqa.RECIPES["default"], steps=1, seeds=1, validations=1)
+    assert json.dumps(small.shared())
+    assert np.isfinite(small.budget_share)
