@@ -114,11 +114,32 @@ def run_suite(
     if knobs.threads:
         torch.set_num_threads(knobs.threads)
     costs = StepCosts(case.build(0))
-    plan = plan_runs(knobs, costs)
+    plan = [
+        Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
+        for run in plan_runs(knobs, costs)
+    ]
+    failed = execute(case, plan, costs, console)
+    report(benchmark, recipe, results, spec=spec, console=console, suite_hash=plan[0].folder.identity["suite_hash"])
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with the knobs it runs under and its folder."""
+
+    knobs: SuiteKnobs
+    run: Run
+    folder: RunFolder
+
+
+def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Console) -> int:
+    """Run what is not finished, with progress and an estimate of the time left; returns how many failed."""
+    total = sum(planned.run.flops for planned in plan)
     console.print(
-        f"{len(plan)} runs, {sum(run.flops for run in plan) / 1e12:.2f} training TFLOPs; a primary step costs "
-        f"{costs.primary_only / 1e9:.3f} GFLOPs, with all auxiliaries {costs.everything / 1e9:.3f} "
-        f"(auxiliaries' share {costs.auxiliary_share:.1%}, the limit of any saving at equal steps)"
+        f"{len(plan)} runs, {total / 1e12:.2f} training TFLOPs; a primary step costs {costs.primary_only / 1e9:.3f} GFLOPs, "
+        f"with all auxiliaries {costs.everything / 1e9:.3f} (auxiliaries' share {costs.auxiliary_share:.1%}, the limit of any "
+        "saving at equal steps)",
+        highlight=False,
     )
     surroundings = environment()
     failed = 0
@@ -126,26 +147,24 @@ def run_suite(
                TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
     started = time.monotonic()
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
-        bar = progress.add_task("starting", total=sum(run.flops for run in plan))
+        bar = progress.add_task("starting", total=total)
         done = spent = 0
-        for number, run in enumerate(plan, start=1):
+        for number, planned in enumerate(plan, start=1):
+            run = planned.run
             label = f"[{number}/{len(plan)}] {run.strategy} seed {run.seed}, {run.steps} steps"
             progress.update(bar, description=label)
-            folder = run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results)
 
             def advance(step: int, run: Run = run, base: int = done) -> None:
                 progress.update(bar, completed=base + run.flops * step / run.steps)
 
-            line, seconds = _run_one(case, knobs, run, folder, costs, surroundings, advance)
+            line, seconds = _run_one(case, planned, costs, surroundings, advance)
             failed += line.startswith("failed")
             spent += run.flops if seconds else 0
             done += run.flops
             progress.update(bar, completed=done)
-            left = (time.monotonic() - started) / spent * (progress.tasks[0].total - done) if spent else 0.0  # type: ignore[operator]
+            left = (time.monotonic() - started) / spent * (total - done) if spent else 0.0
             progress.console.print(f"{label} ({', '.join(run.views)}): {line}; about {_minutes(left)} left", highlight=False, markup=False)
-    suite_hash = run_folder(case, knobs, plan[0], benchmark=benchmark, recipe=recipe, results=results).identity["suite_hash"]
-    report(benchmark, recipe, results, spec=spec, console=console, suite_hash=suite_hash)
-    return 1 if failed else 0
+    return failed
 
 
 class StepCosts:
@@ -214,10 +233,20 @@ def plan_runs(knobs: SuiteKnobs, costs: StepCosts) -> list[Run]:
     return runs
 
 
-def run_folder(case: Case, knobs: SuiteKnobs, run: Run, *, benchmark: str, recipe: str, results: Path) -> RunFolder:
-    """The folder of a planned run: equal configuration and data, equal folder."""
-    suite = {"knobs": knobs.shared(), "data": dict(case.data)}
-    config = {**suite, "strategy": asdict(knobs.strategy(run.strategy)), "steps": run.steps}  # type: ignore[call-overload]
+def run_folder(
+    case: Case, knobs: SuiteKnobs, run: Run, *, benchmark: str, recipe: str, results: Path, varied: tuple[str, ...] = ()
+) -> RunFolder:
+    """The folder of a planned run: equal configuration and data, equal folder.
+
+    `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
+    """
+    config = {
+        "knobs": knobs.shared(),
+        "data": dict(case.data),
+        "strategy": asdict(knobs.strategy(run.strategy)),  # type: ignore[call-overload]
+        "steps": run.steps,
+    }
+    suite = {"knobs": {name: value for name, value in knobs.shared().items() if name not in varied}, "data": dict(case.data)}
     return RunFolder.of(
         results, benchmark, recipe, strategy=run.strategy, view=run.views[0], seed=run.seed, config=config, suite=suite
     )
@@ -242,7 +271,7 @@ def resume_run(run_dir: Path) -> int:
     for run in plan_runs(knobs, costs):
         folder = run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results)
         if folder.path == run_dir.resolve():
-            line, _ = _run_one(case, knobs, run, folder, costs, environment(), lambda step: None)
+            line, _ = _run_one(case, Planned(knobs, run, folder), costs, environment(), lambda step: None)
             console.print(f"{run_dir.name}: {line}", highlight=False, markup=False)
             return int(line.startswith("failed"))
     raise Mt2stError(f"{run_dir} is no run that this code plans on these data (changed data, code or machine?); repeat the suite's command")
@@ -274,15 +303,10 @@ def mixture_of(experiment: Experiment, schedule: Schedule) -> MT2ST:
 
 
 def _run_one(
-    case: Case,
-    knobs: SuiteKnobs,
-    run: Run,
-    folder: RunFolder,
-    costs: StepCosts,
-    surroundings: Mapping[str, Any],
-    on_step: Callable[[int], None],
+    case: Case, planned: Planned, costs: StepCosts, surroundings: Mapping[str, Any], on_step: Callable[[int], None]
 ) -> tuple[str, float]:
     """Run or skip; returns a line for the terminal and the seconds it took (0 when skipped)."""
+    folder, run = planned.folder, planned.run
     if folder.state() == "finished":
         return "finished before, skipped", 0.0
     with folder.lock(wait_seconds=24 * 3600.0):
@@ -300,7 +324,7 @@ def _run_one(
         }
         started = time.monotonic()
         try:
-            summary = _train_and_test(case, knobs, run, folder, record, on_step)
+            summary = _train_and_test(case, planned, record, on_step)
         except TrainingInterrupted as stop:
             folder.interrupt(record, str(stop))
             raise
@@ -316,9 +340,8 @@ def _run_one(
         return summary, time.monotonic() - started
 
 
-def _train_and_test(
-    case: Case, knobs: SuiteKnobs, run: Run, folder: RunFolder, record: dict[str, Any], on_step: Callable[[int], None]
-) -> str:
+def _train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
+    knobs, run, folder = planned.knobs, planned.run, planned.folder
     reset_peak_resident()
     reset_peak_gpu()
     experiment = case.build(run.seed)

@@ -176,7 +176,7 @@ class SuiteKnobs:
         """The knobs that all runs of a suite have in common and that decide its numbers, as plain values."""
         private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "trackers", "checkpoint_every_seconds",
                    "checkpoint_every_steps"}  # fmt: skip
-        return {key: value for key, value in asdict(self).items() if key not in private}
+        return {key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")}
 
 
 def from_plain(kind: type[Knobs], values: Mapping[str, Any]) -> Knobs:

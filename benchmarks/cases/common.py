@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.encoder_knobs import EncoderKnobs
 from data_prep.prepare import prepare
+from data_prep.rows import parse_mapping
 from mt2st.dataset import PreparedDataset, PreparedSplit, leaked_images, without_leaked
 from mt2st.encoders.factory import make_towers
 from mt2st.encoders.open_clip_towers import SmallConfig
@@ -20,12 +21,35 @@ from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 
 
-def prepared(dataset: str, *, folder: Path, image_size: int, options: dict[str, Any] | None = None, console: Console) -> PreparedDataset:
-    """Prepare `dataset` if that was not done before, and open it: a folder of prepared data is opened as it is."""
+def prepared(
+    dataset: str,
+    *,
+    folder: Path,
+    image_size: int,
+    options: dict[str, Any] | None = None,
+    source: str = "",
+    mapping: str = "",
+    console: Console,
+) -> PreparedDataset:
+    """Prepare `dataset` if that was not done before, and open it: a folder of prepared data is opened as it is.
+
+    Args:
+        source: folder that the adapter reads; "" = its own default.
+        mapping: our fields → columns of data that need no code, as "image=img,label=label"; "" = none.
+    """
     if (Path(dataset) / "manifest.json").is_file():
         return PreparedDataset.open(dataset)
     with console.status(f"preparing {dataset} at {image_size} px"):
-        return PreparedDataset.open(prepare(dataset, out=folder, image_size=image_size, options=options))
+        return PreparedDataset.open(
+            prepare(
+                dataset,
+                out=folder,
+                image_size=image_size,
+                options=options,
+                source=source or None,
+                mapping=parse_mapping(mapping) if mapping else None,
+            )
+        )
 
 
 def guarded(train: PreparedSplit, evaluation: PreparedSplit) -> tuple[PreparedSplit, int]:

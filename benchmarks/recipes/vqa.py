@@ -69,6 +69,12 @@ class Knobs(SuiteKnobs):
     """share of caption tokens that masked language modelling hides"""
     encoder: EncoderKnobs = field(default_factory=EncoderKnobs)
     """the encoder"""
+    sweep_budgets: tuple[float, ...] = ()
+    """budgets of a sweep, as shares of MTL's FLOPs; empty = no sweep"""
+    sweep_switch_points: tuple[float, ...] = (0.3, 0.5, 0.7)
+    """switch points of a sweep"""
+    sweep_rates: tuple[float, ...] = (3.0, 6.0, 12.0)
+    """Diminish rates of a sweep"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +87,7 @@ class Knobs(SuiteKnobs):
 RECIPES = {
     "default": Knobs(steps=700),
     "vqa-full": Knobs(steps=700, label_fraction=1.0),
+    "vqa-sweep": Knobs(steps=700, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
 }
 
 # Six trials for each strategy, scored on validation by `python -m benchmarks tune vqa`; the best became the defaults.
@@ -116,7 +123,8 @@ TRIALS: dict[str, tuple[Strategy, ...]] = {
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in 90 seconds: one seed, few steps."""
-    return replace(knobs, steps=60, seeds=1, validations=3)
+    budgets = knobs.sweep_budgets[-2:]
+    return replace(knobs, steps=60, seeds=1, validations=3, sweep_budgets=budgets, sweep_switch_points=(0.5,), sweep_rates=(6.0,))
 
 
 def make_case(knobs: Knobs, console: Console) -> Case:
@@ -131,6 +139,9 @@ def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
     from rich.console import Console
 
     from benchmarks.runner import run_suite
+    from benchmarks.sweep import run_sweep
 
     console = Console()
+    if knobs.sweep_budgets:
+        return run_sweep(make_case(knobs, console), knobs, SPEC, benchmark="vqa", recipe=recipe, results=results, console=console)
     return run_suite(make_case(knobs, console), knobs, SPEC, benchmark="vqa", recipe=recipe, results=results, console=console)

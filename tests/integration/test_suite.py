@@ -18,6 +18,7 @@ from benchmarks.encoder_knobs import EncoderKnobs
 from benchmarks.recipes import vqa
 from benchmarks.record import RunFolder
 from benchmarks.records_io import load_records
+from benchmarks.sweep import run_sweep
 from mt2st.errors import Mt2stError
 
 DRAWN = Path(__file__).parents[1] / "drawn_dataset.py"
@@ -172,6 +173,20 @@ def test_floors() -> None:
 
 def test_smoke_is_the_same_recipe_in_small() -> None:
     small = vqa.smoke(vqa.RECIPES["default"])
-    assert replace(small, steps=1, seeds=1, validations=1) == replace(vqa.RECIPES["default"], steps=1, seeds=1, validations=1)
+    whole = vqa.RECIPES["default"]
+    assert replace(small, steps=1, seeds=1, validations=1).shared() == replace(whole, steps=1, seeds=1, validations=1).shared()
     assert json.dumps(small.shared())
     assert np.isfinite(small.budget_share)
+
+
+def test_sweep_draws_its_front(data_folder: Path, tmp_path: Path) -> None:
+    knobs = tiny_knobs(data_folder, steps=8, sweep_budgets=(0.5, 1.0), sweep_switch_points=(0.5,), sweep_rates=(6.0,))
+    console = Console(file=io.StringIO(), width=200)
+    code = run_sweep(
+        VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="sweep", results=tmp_path, console=console
+    )
+    assert code == 0
+    lines = (tmp_path / "vqa" / "sweep" / "SWEEP.md").read_text().splitlines()[4:]
+    assert len(lines) == 2 * 5
+    assert any(line.endswith("| front |") for line in lines)
+    assert (tmp_path / "vqa" / "sweep" / "sweep.png").stat().st_size > 0
