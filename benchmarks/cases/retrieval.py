@@ -39,7 +39,7 @@ class RetrievalCase:
             if name not in AUXILIARIES:
                 raise unknown_name("auxiliary", name, AUXILIARIES)
         self.knobs = knobs
-        options = {"image_size": knobs.image_size, "languages": knobs.languages} if knobs.dataset == "openmoji" else None
+        options = {"languages": knobs.languages} if knobs.dataset == "openmoji" else None
         dataset = prepared(knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, options=options, console=console)
         self.tests = {"": first_captions(dataset.split(knobs.test_split))}
         if knobs.second_test_split:
