@@ -43,6 +43,14 @@ def iterate_records(path: Path, key: str | None = None) -> Iterator[tuple[str, A
         raise Mt2stError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); download it again") from None
 
 
+def iterate_objects(path: Path, key: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`iterate_records`, where each must be an object with fields; another one is an error that names it."""
+    for name, value in iterate_records(path, key):
+        if not isinstance(value, dict):
+            raise Mt2stError(f"{path}, record {name} is {str(value)[:60]!r}, not an object with fields")
+        yield name, value
+
+
 class _Reader:
     def __init__(self, stream: TextIO, path: Path) -> None:
         self._stream = stream

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import check_count, get_field, image_in
+from data_prep.json_stream import iterate_objects
+from data_prep.published import check_count, get_field, image_in, optional_field
 from mt2st.errors import Mt2stError
 from mt2st.records import DatasetCard, Example
 
@@ -28,7 +28,7 @@ def karpathy_examples(
         Mt2stError: a broken record, no image folder, or another number of images than declared.
     """
     total = sum(
-        get_field(record, "split", str, f"{path}, image {number}") in wanted for number, record in iterate_records(path, "images")
+        get_field(record, "split", str, f"{path}, image {number}") in wanted for number, record in iterate_objects(path, "images")
     )
     expected = card.splits[split]
     if expected is not None:
@@ -36,16 +36,17 @@ def karpathy_examples(
     root = next((folder for folder in folders if folder.is_dir()), None)
     if root is None:
         raise Mt2stError(f"{path.parent} holds no {' or '.join(folder.name for folder in folders)}/; put the images there")
-    for number, record in iterate_records(path, "images"):
+    for number, record in iterate_objects(path, "images"):
         place = f"{path}, image {number}"
         if record["split"] not in wanted:
             continue
         name = get_field(record, "filename", str, place)
-        folder = record.get("filepath") or ""
+        folder = optional_field(record, "filepath", str, place)
+        coco_id = optional_field(record, "cocoid", int, place)
         captions = tuple(get_field(sentence, "raw", str, place) for sentence in get_field(record, "sentences", list, place))
         yield Example(
             image=image_in(root, f"{folder}/{name}" if folder else name, place),
-            image_id=str(record.get("cocoid", name)),
+            image_id=name if coco_id is None else str(coco_id),
             captions=captions,
             extra={"published_split": record["split"]},
         )

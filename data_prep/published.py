@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.json_stream import iterate_records
+from data_prep.json_stream import iterate_objects
 from data_prep.rows import path_inside
 from mt2st.errors import Mt2stError
 from mt2st.records import Answer, Example
@@ -41,6 +41,11 @@ def get_field(record: Any, name: str, kind: type[T] | tuple[type, ...], place: s
         kinds = kind if isinstance(kind, tuple) else (kind,)
         raise Mt2stError(f"{place}, field {name!r} is {str(value)[:60]!r}; expected {' or '.join(one.__name__ for one in kinds)}")
     return value  # type: ignore[return-value]
+
+
+def optional_field(record: Mapping[str, Any], name: str, kind: type[T] | tuple[type, ...], place: str) -> T | None:
+    """`record[name]`, checked; None where it is absent or null."""
+    return None if record.get(name) is None else get_field(record, name, kind, place)
 
 
 def get_strings(record: Any, name: str, place: str) -> tuple[str, ...]:
@@ -107,8 +112,8 @@ def vqa_examples(questions: Path, annotations: Path | None, image_folder: Path, 
         Mt2stError: a broken record, or a question without annotation.
     """
     waiting: dict[int, tuple[str, dict[str, Any]]] = {}
-    annotated = iterate_records(annotations, "annotations") if annotations else iter(())
-    for number, record in iterate_records(questions, "questions"):
+    annotated = iterate_objects(annotations, "annotations") if annotations else iter(())
+    for number, record in iterate_objects(questions, "questions"):
         place = f"{questions}, record {number}"
         question_id = get_field(record, "question_id", int, place)
         image_id = get_field(record, "image_id", int, place)
@@ -121,7 +126,7 @@ def vqa_examples(questions: Path, annotations: Path | None, image_folder: Path, 
             at = f"{annotations}, record {at}"
             waiting[get_field(annotation, "question_id", int, at)] = (at, annotation)
         at, annotation = waiting.pop(question_id, ("", {}))
-        answer_type = annotation.get("answer_type")
+        answer_type = optional_field(annotation, "answer_type", str, at)
         name = f"{image_prefix}{image_id:012d}.jpg"
         yield Example(
             image=image_in(image_folder, name, place),
@@ -129,6 +134,6 @@ def vqa_examples(questions: Path, annotations: Path | None, image_folder: Path, 
             question=get_field(record, "question", str, place),
             question_id=str(question_id),
             answers=annotators(get_field(annotation, "answers", list, at), at) if annotations else (),
-            question_type=str(annotation.get("question_type", "")),
-            extra={"answer_type": answer_type} if isinstance(answer_type, str) else {},
+            question_type=optional_field(annotation, "question_type", str, at) or "",
+            extra={"answer_type": answer_type} if answer_type else {},
         )

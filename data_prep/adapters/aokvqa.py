@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import find_file, get_field, get_strings, image_in
+from data_prep.json_stream import iterate_objects
+from data_prep.published import find_file, get_field, get_strings, image_in, optional_field
 from mt2st.errors import Mt2stError
 from mt2st.records import Answer, DatasetCard, Example
 
@@ -36,7 +36,7 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     """The questions of `split` in file order."""
     path = find_file(source, f"aokvqa_v1p0_{split}.json", f"annotations/aokvqa_v1p0_{split}.json")
     images = find_file(source, f"{split}2017", f"images/{split}2017", f"coco/{split}2017")
-    for number, record in iterate_records(path):
+    for number, record in iterate_objects(path):
         place = f"{path}, record {number}"
         image_id = get_field(record, "image_id", int, place)
         choices = get_strings(record, "choices", place)
@@ -47,7 +47,10 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
             at = get_field(record, "correct_choice_idx", int, place)
             if not 0 <= at < len(choices):
                 raise Mt2stError(f"{place}, field 'correct_choice_idx' is {at}, but there are {len(choices)} choices")
-            extra = {"correct_choice": choices[at], "difficult_direct_answer": bool(record.get("difficult_direct_answer", False))}
+            extra = {
+                "correct_choice": choices[at],
+                "difficult_direct_answer": bool(optional_field(record, "difficult_direct_answer", bool, place)),
+            }
         yield Example(
             image=image_in(images, f"{image_id:012d}.jpg", place),
             image_id=str(image_id),

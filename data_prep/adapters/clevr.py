@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import find_file, get_field, image_in
+from data_prep.json_stream import iterate_objects
+from data_prep.published import find_file, get_field, image_in, optional_field
 from mt2st.errors import Mt2stError
 from mt2st.records import Answer, DatasetCard, Example
 
@@ -45,11 +45,11 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     """The questions of `split` in file order."""
     path = find_file(source, f"questions/CLEVR_{split}_questions.json", f"CLEVR_{split}_questions.json")
     images = find_file(source, f"images/{split}")
-    for number, record in iterate_records(path, "questions"):
+    for number, record in iterate_objects(path, "questions"):
         place = f"{path}, record {number}"
         name = get_field(record, "image_filename", str, place)
         labelled = "answer" in record or split != "test"
-        family = record.get("question_family_index")
+        family = optional_field(record, "question_family_index", int, place)
         yield Example(
             image=image_in(images, name, place),
             image_id=name,
@@ -57,7 +57,7 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
             question_id=str(get_field(record, "question_index", int, place)),
             answers=(Answer(get_field(record, "answer", str, place)),) if labelled else (),
             question_type=program_family(record["program"], place) if record.get("program") else "",
-            extra={"question_family_index": family} if isinstance(family, int) else {},
+            extra={"question_family_index": family} if family is not None else {},
         )
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import find_file, get_field, image_in
+from data_prep.json_stream import iterate_objects
+from data_prep.published import find_file, get_field, image_in, optional_field
 from mt2st.errors import unknown_name
 from mt2st.records import Answer, DatasetCard, Example
 
@@ -47,11 +48,12 @@ def examples(split: str, *, source: Path, questions: str = "balanced") -> Iterat
     images = find_file(source, "images")
     scenes = _scenes(source, split)
     for path in paths:
-        for question_id, record in iterate_records(path):
+        for question_id, record in iterate_objects(path):
             place = f"{path}, question {question_id}"
             image_id = get_field(record, "imageId", str, place)
-            types = record.get("types") or {}
-            extra = {f"{kind}_type": str(types[kind]) for kind in ("structural", "semantic", "detailed") if types.get(kind)}
+            types: dict[str, Any] = optional_field(record, "types", dict, place) or {}
+            named = {f"{kind}_type": optional_field(types, kind, str, place) for kind in ("structural", "semantic", "detailed")}
+            extra = {name: value for name, value in named.items() if value}
             yield Example(
                 image=image_in(images, f"{image_id}.jpg", place),
                 image_id=image_id,
@@ -68,9 +70,9 @@ def _scenes(source: Path, split: str) -> dict[str, dict[str, str]]:
     names = [source / f"{split}_sceneGraphs.json", source / "sceneGraphs" / f"{split}_sceneGraphs.json"]
     path = next((name for name in names if name.exists()), None)
     found: dict[str, dict[str, str]] = {}
-    for image_id, graph in iterate_records(path) if path else ():
+    for image_id, graph in iterate_objects(path) if path else ():
         place = f"{path}, image {image_id}"
-        facts = {key: get_field(graph, key, str, place) for key in ("location", "weather") if key in graph}
-        if facts:
-            found[image_id] = facts
+        facts = {key: optional_field(graph, key, str, place) for key in ("location", "weather")}
+        if any(facts.values()):
+            found[image_id] = {key: value for key, value in facts.items() if value}
     return found

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import find_file, get_field, image_in
+from data_prep.json_stream import iterate_objects
+from data_prep.published import find_file, get_field, image_in, optional_field
 from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
@@ -37,15 +37,15 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     images = find_file(source, split, f"images/{split}", f"{split}_imgs", "images")
     captions: dict[int, list[str]] = defaultdict(list)
     if split == "val":
-        for number, record in iterate_records(path, "annotations"):
+        for number, record in iterate_objects(path, "annotations"):
             place = f"{path}, annotation {number}"
             captions[get_field(record, "image_id", int, place)].append(get_field(record, "caption", str, place))
-    for number, record in iterate_records(path, "images"):
+    for number, record in iterate_objects(path, "images"):
         place = f"{path}, image {number}"
-        domain = record.get("domain")
+        domain = optional_field(record, "domain", str, place)
         yield Example(
             image=image_in(images, get_field(record, "file_name", str, place), place),
-            image_id=record.get("open_images_id") or get_field(record, "file_name", str, place),
+            image_id=optional_field(record, "open_images_id", str, place) or get_field(record, "file_name", str, place),
             captions=tuple(captions[get_field(record, "id", int, place)]),
-            extra={"domain": domain} if isinstance(domain, str) else {},
+            extra={"domain": domain} if domain else {},
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
+from data_prep.json_stream import iterate_objects
 from data_prep.published import find_file, get_field, image_in
 from mt2st.errors import unknown_name
 from mt2st.records import Answer, DatasetCard, Example
@@ -41,7 +41,7 @@ def examples(split: str, *, source: Path, language: str = "en") -> Iterator[Exam
     names = ("validation.json", "validate.json") if split == "validation" else (f"{split}.json",)
     path = find_file(source, *names)
     images = find_file(source, "imgs")
-    for number, record in iterate_records(path):
+    for number, record in iterate_objects(path):
         place = f"{path}, record {number}"
         if language not in ("all", get_field(record, "q_lang", str, place)):
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
+from data_prep.json_stream import iterate_objects
 from data_prep.published import find_file, get_field, get_strings, image_in
 from mt2st.records import Answer, DatasetCard, Example
 
@@ -35,7 +35,7 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     """The questions of `split` in file order."""
     path = find_file(source, f"TextVQA_0.5.1_{split}.json")
     images = find_file(source, "test_images" if split == "test" else "train_images")
-    for number, record in iterate_records(path, "data"):
+    for number, record in iterate_objects(path, "data"):
         place = f"{path}, record {number}"
         image_id = get_field(record, "image_id", str, place)
         labelled = "answers" in record or split != "test"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
+from data_prep.json_stream import iterate_objects
 from data_prep.published import annotators, find_file, get_field, image_in
 from mt2st.records import DatasetCard, Example
 
@@ -35,7 +35,7 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     """The questions of `split` in file order; each image has one, so its file name is the question's id."""
     path = find_file(source, f"Annotations/{split}.json", f"annotations/{split}.json", f"{split}.json")
     images = find_file(source, split, f"images/{split}")
-    for number, record in iterate_records(path):
+    for number, record in iterate_objects(path):
         place = f"{path}, record {number}"
         name = get_field(record, "image", str, place)
         labelled = split != "test"

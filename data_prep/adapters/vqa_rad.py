@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_stream import iterate_records
+from data_prep.json_stream import iterate_objects
 from data_prep.published import find_file, get_field, image_in, yes
 from mt2st.records import Answer, DatasetCard, Example
 
@@ -39,8 +39,8 @@ def examples(split: str, *, source: Path, clean_train: str | bool = False) -> It
     images = find_file(source, "VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images")
     linked: set[str] = set()
     if yes(clean_train) and split == "train":
-        linked = {str(record.get("qid_linked_id")) for _, record in iterate_records(path) if _is_test(record, f"{path}")}
-    for number, record in iterate_records(path):
+        linked = {str(record.get("qid_linked_id")) for _, record in iterate_objects(path) if _is_test(record, f"{path}")}
+    for number, record in iterate_objects(path):
         place = f"{path}, record {number}"
         if _is_test(record, place) != (split == "test") or str(record.get("qid_linked_id")) in linked:
             continue
