@@ -11,13 +11,29 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AnswerVocabulary": "streams",
+    "CaptionStream": "streams",
     "Constant": "schedules",
+    "DatasetCard": "records",
     "Diminish": "schedules",
+    "Example": "records",
+    "FlopCounter": "flops",
+    "FlopLedger": "flops",
+    "MT2ST": "mixture",
     "Mt2stError": "errors",
     "Off": "schedules",
+    "PreparedDataset": "dataset",
+    "QuestionStream": "streams",
     "Sampled": "schedules",
     "Schedule": "schedules",
     "Switch": "schedules",
+    "Task": "mixture",
+    "TrainConfig": "trainer",
+    "Trainer": "trainer",
+    "VisionLanguageEncoder": "encoders.vision_language",
+    "count_flops": "flops",
+    "evaluate_retrieval": "evaluate",
+    "vqa_accuracy": "metrics",
 }
 
 __all__ = sorted(_HOME)
