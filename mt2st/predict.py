@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mt2st.batch import Batch
 from mt2st.dataset import PreparedSplit
 from mt2st.streams import pixels_tensor
 
@@ -51,6 +52,42 @@ def predict_answers(encoder: Any, objective: Any, split: PreparedSplit, tokens: 
             prediction[questions] = best.indices.cpu().numpy()
             confidence[questions] = best.values.cpu().numpy()
     return Answers(prediction, confidence)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Predicted classes of N items, in their order."""
+
+    probabilities: np.ndarray  # [N, classes] float32
+    embeddings: np.ndarray  # [N, D] float32, what the head saw
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """[N] int64."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """[N] float32, probability of the prediction."""
+        return self.probabilities.max(1)
+
+
+@torch.inference_mode()
+def predict_classes(encoder: Any, objective: Any, batches: Iterable[Batch]) -> Classes:
+    """Classify every item of `batches` (at least one batch).
+
+    Args:
+        encoder: an `nn.Module` with `features(batch)`; its training mode is left as it was found.
+        objective: a `ClassificationObjective`.
+    """
+    device = next(encoder.parameters()).device
+    probabilities, embeddings = [], []
+    with _evaluation_mode(encoder, objective):
+        for batch in batches:
+            features = encoder.features({name: tensor.to(device) for name, tensor in batch.items()})
+            probabilities.append(objective.logits(features).float().softmax(-1).cpu().numpy())
+            embeddings.append(getattr(features, objective.embedding).float().cpu().numpy())
+    return Classes(np.concatenate(probabilities), np.concatenate(embeddings))
 
 
 @torch.inference_mode()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -55,24 +56,43 @@ class AnswerVocabulary:
         """Position of `answer`, None if it is outside."""
         return self._index.get(answer)
 
-    def targets(self, answers: Sequence[Sequence[str]]) -> tuple[Tensor, int]:
-        """Soft targets, and how many questions have no answer in the vocabulary.
-
-        Args:
-            answers: the annotators' answers of N questions.
-
-        Returns:
-            [N, A] float32, the share of the question's annotators behind each answer among those inside the vocabulary
-            (rows sum to 1, or are zero where no answer is inside); and the number of zero rows.
-        """
-        targets = torch.zeros(len(answers), len(self))
+    def targets(self, answers: Sequence[Sequence[str]]) -> SoftTargets:
+        """Soft targets of N questions from their annotators' answers: the share of the question's annotators behind each answer,
+        among those whose answer is inside the vocabulary. Rows sum to 1, or are zero where no answer is inside."""
+        lengths = np.zeros(len(answers), dtype=np.int64)
+        columns: list[int] = []
+        shares: list[float] = []
         for row, texts in enumerate(answers):
-            for text in texts:
-                column = self._index.get(text)
-                if column is not None:
-                    targets[row, column] += 1
-        sums = targets.sum(1, keepdim=True)
-        return targets / sums.clamp_min(1), int((sums == 0).sum())
+            counts = Counter(self._index[text] for text in texts if text in self._index)
+            lengths[row] = len(counts)
+            columns += counts.keys()
+            shares += [count / counts.total() for count in counts.values()]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return SoftTargets(starts, np.array(columns, dtype=np.int64), np.array(shares, dtype=np.float32), len(self))
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """N rows of soft targets, held sparse: at VQA v2's 440,000 questions × 3,000 answers a dense matrix would take 5 GB."""
+
+    starts: np.ndarray  # [N + 1] int64: entries starts[row] … starts[row + 1] − 1 belong to `row`
+    columns: np.ndarray  # [entries] int64
+    shares: np.ndarray  # [entries] float32
+    width: int  # A
+
+    @property
+    def answered(self) -> np.ndarray:
+        """[N] bool: False for rows of zeros."""
+        return np.diff(self.starts) > 0
+
+    def dense(self, rows: np.ndarray) -> Tensor:
+        """The targets of `rows`, [n, A] float32."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        entries = np.arange(len(owner)) + np.repeat(self.starts[rows] - (np.cumsum(lengths) - lengths), lengths)
+        targets = np.zeros((len(rows), self.width), dtype=np.float32)
+        targets[owner, self.columns[entries]] = self.shares[entries]
+        return torch.from_numpy(targets)
 
 
 class EpochOrder:
@@ -117,6 +137,11 @@ class QuestionStream:
 
     Asking several questions of one image encodes the image once for all of them. Questions of an image are drawn without
     replacement as long as there are enough. Images without a question are never drawn.
+
+    Attributes:
+        unlabelled_questions: questions nobody answered; not drawn.
+        outside_vocabulary: answered questions none of whose answers is in the vocabulary; not drawn.
+        questions_without_image: questions on text-only items; not drawn.
     """
 
     def __init__(
@@ -131,14 +156,14 @@ class QuestionStream:
         name: str = "questions",
     ) -> None:
         if images_per_batch < 1 or questions_per_image < 1:
-            raise Mt2stError(
-                f"images_per_batch = {images_per_batch} and questions_per_image = {questions_per_image} of {name!r} must be ≥ 1"
-            )
+            raise Mt2stError(f"images_per_batch = {images_per_batch} and questions_per_image = {questions_per_image} of {name!r} must be ≥ 1")
         answers = split.answer_texts()
-        self.targets, outside = vocabulary.targets(answers)
-        labelled = self.targets.sum(1).numpy() > 0
+        self.targets = vocabulary.targets(answers)
         self.unlabelled_questions = sum(not texts for texts in answers)
-        self.outside_vocabulary = outside - self.unlabelled_questions
+        self.outside_vocabulary = int((~self.targets.answered).sum()) - self.unlabelled_questions
+        shown = split.has_pixels()[split.question_images()]
+        self.questions_without_image = int((~shown).sum())
+        labelled = self.targets.answered & shown
         question_images = split.question_images()[labelled]
         self._questions = np.flatnonzero(labelled)[np.argsort(question_images, kind="stable")]
         images, self._starts, self._counts = np.unique(np.sort(question_images), return_index=True, return_counts=True)
@@ -156,11 +181,11 @@ class QuestionStream:
         random = generator(self.seed, f"{self.name}/questions", index * world + rank)
         first = (random.random(count) * self._counts[chosen]).astype(np.int64)
         slots = (first[:, None] + self._strides(random, chosen) * np.arange(per_image)) % self._counts[chosen][:, None]
-        questions = torch.from_numpy(self._questions[(self._starts[chosen][:, None] + slots).ravel()])
+        rows = self._questions[(self._starts[chosen][:, None] + slots).ravel()]
         return {
             "pixels": pixels_tensor(self.split, self._images[chosen]),
-            "question_tokens": self.tokens[questions],
-            "answer_targets": self.targets[questions],
+            "question_tokens": self.tokens[torch.from_numpy(rows)],
+            "answer_targets": self.targets.dense(rows),
             "question_image": torch.arange(count).repeat_interleave(per_image),
         }
 
@@ -177,7 +202,8 @@ class QuestionStream:
 class CaptionStream:
     """Images with one of their captions each; `caption_group` tells identical captions apart from different ones.
 
-    `rows` limits the captions to some (int64 caption rows), such as the first of each image; None takes all.
+    `rows` limits the captions to some (int64 caption rows), such as the first of each image; None takes all. Captions of
+    text-only items are not drawn; `captions_without_image` counts them.
     """
 
     def __init__(
@@ -194,8 +220,11 @@ class CaptionStream:
             raise Mt2stError(f"images_per_batch = {images_per_batch} of stream {name!r} must be ≥ 1")
         texts = split.caption_texts()
         caption_images = split.caption_images()
-        if rows is not None:
-            texts, caption_images = [texts[row] for row in rows], caption_images[rows]
+        rows = np.arange(len(texts)) if rows is None else rows
+        shown = split.has_pixels()[caption_images[rows]]
+        self.captions_without_image = int((~shown).sum())
+        rows = rows[shown]
+        texts, caption_images = [texts[row] for row in rows], caption_images[rows]
         self._captions = np.argsort(caption_images, kind="stable")
         self._images, self._starts, self._counts = np.unique(np.sort(caption_images), return_index=True, return_counts=True)
         groups: dict[str, int] = {}
@@ -215,3 +244,49 @@ class CaptionStream:
             "caption_tokens": self.tokens[captions],
             "caption_group": self.groups[captions],
         }
+
+
+class ItemStream:
+    """Rows of tensors, such as tokens and class numbers, in shuffled epochs; with their pixels where a split is given.
+
+    Args:
+        tensors: name in the batch → values [N, …], on the CPU.
+        items_per_batch: B.
+        split: its N images are the items; their pixels come as "pixels".
+        seed, name: decide the order.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        items_per_batch: int,
+        split: PreparedSplit | None = None,
+        seed: int = 0,
+        name: str = "items",
+    ) -> None:
+        if items_per_batch < 1:
+            raise Mt2stError(f"items_per_batch = {items_per_batch} of stream {name!r} must be ≥ 1")
+        sizes = {key: len(values) for key, values in tensors.items()} | ({"pixels": split.num_images} if split is not None else {})
+        if len(set(sizes.values())) != 1:
+            raise Mt2stError(f"stream {name!r} needs tensors of one length, at least one; it has {sizes or 'none'}")
+        self.tensors, self.split, self.items_per_batch = dict(tensors), split, items_per_batch
+        self._order = EpochOrder(next(iter(sizes.values())), seed, name)
+
+    def __len__(self) -> int:
+        return self._order.size
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
+        count = self.items_per_batch
+        return self.rows(self._order((index * world + rank) * count, count))
+
+    def rows(self, rows: np.ndarray) -> Batch:
+        """The batch of these items, int64 [n]."""
+        chosen = torch.from_numpy(rows)
+        batch = {name: values[chosen] for name, values in self.tensors.items()}
+        return batch if self.split is None else {**batch, "pixels": pixels_tensor(self.split, rows)}
+
+    def in_order(self, batch_size: int = 512) -> Iterator[Batch]:
+        """Every item once, in order; the last batch may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.rows(np.arange(start, min(start + batch_size, len(self))))

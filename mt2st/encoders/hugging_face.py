@@ -153,9 +153,9 @@ def hugging_face_towers(
     """
     import transformers  # heavy, and needed only here
 
-    config = _load(transformers.AutoConfig, name, revision)
+    config = load_pretrained(transformers.AutoConfig, name, revision)
     if text is None:
-        model = _load_model(name, revision)
+        model = load_model(name, revision)
         if config.model_type not in DUAL_MODELS:
             raise Mt2stError(
                 f"{name!r} is a {config.model_type} model, not a vision and a text model in one; "
@@ -163,10 +163,10 @@ def hugging_face_towers(
             )
         vision, language, text, text_revision = model.vision_model, model.text_model, name, revision
     else:
-        vision, language, model = _load_model(name, revision), _load_model(text, text_revision), None
-        _require(vision, "pixel_values", name, "vision")
-        _require(language, "input_ids", text, "text")
-    tokenizer = _load(transformers.AutoTokenizer, text, text_revision)
+        vision, language, model = load_model(name, revision), load_model(text, text_revision), None
+        require_input(vision, "pixel_values", name, "vision")
+        require_input(language, "input_ids", text, "text")
+    tokenizer = load_pretrained(transformers.AutoTokenizer, text, text_revision)
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where the files are missing
         raise Mt2stError(f"{text!r} holds no tokenizer; save the model's own into the same folder with tokenizer.save_pretrained")
     if tokenizer.pad_token_id is None:
@@ -191,7 +191,8 @@ def hugging_face_towers(
     return towers
 
 
-def _load_model(name: str, revision: str | None) -> Any:
+def load_model(name: str, revision: str | None = None) -> Any:
+    """A model in float32 from safetensors: a Hub name or a folder. Raises `Mt2stError` where it cannot be loaded."""
     import transformers
 
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
@@ -199,10 +200,10 @@ def _load_model(name: str, revision: str | None) -> Any:
         found = f"only {', '.join(pickles)}, which can execute code when loaded" if pickles else "no weights"
         raise Mt2stError(f"{name!r} holds {found}; save the model with save_pretrained(…, safe_serialization=True)")
     # Half-precision checkpoints become float32: mixed precision is the trainer's business.
-    return _load(transformers.AutoModel, name, revision, use_safetensors=True).float()
+    return load_pretrained(transformers.AutoModel, name, revision, use_safetensors=True).float()
 
 
-def _load(kind: Any, name: str, revision: str | None, **options: Any) -> Any:
+def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) -> Any:
     """`kind.from_pretrained(name)`, every failure of it as one line."""
     if not Path(name).is_dir() and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1):
         raise Mt2stError(
@@ -219,7 +220,8 @@ def _load(kind: Any, name: str, revision: str | None, **options: Any) -> Any:
         ) from None
 
 
-def _require(model: Any, takes: str, name: str, role: str) -> None:
+def require_input(model: Any, takes: str, name: str, role: str) -> None:
+    """Raise `Mt2stError` unless `model` is an encoder of `takes` ("pixel_values", "input_ids")."""
     if model.main_input_name != takes or getattr(model.config, "is_encoder_decoder", False):
         raise Mt2stError(
             f"{name!r} is a {model.config.model_type} model, which is no {role} encoder; give one that maps {takes} to tokens"

@@ -16,6 +16,7 @@ import transformers
 from tiny import mixture, objective, tiny_encoder, tiny_towers, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
+from unimodal import ENCODER_FILES, objective_files
 
 import mt2st.encoders
 import mt2st.objectives
@@ -146,7 +147,7 @@ class TestTowers:
     def test_every_file_of_encoders_is_known(self) -> None:
         families = {"open_clip_towers", "hugging_face"}
         around = {"factory", "fusion", "pixels", "text_tokenizer", "vision_language"}
-        assert {module.name for module in iter_modules(mt2st.encoders.__path__)} == families | around
+        assert {module.name for module in iter_modules(mt2st.encoders.__path__)} == families | around | ENCODER_FILES
 
     def test_protocol_and_shapes(self, towers: Any) -> None:
         assert isinstance(towers, Towers)
@@ -197,7 +198,7 @@ class TestObjectives:
     def test_every_file_of_objectives_is_swept(self) -> None:
         encoder = tiny_encoder()
         swept = {type(objective(name, encoder)).__module__.rpartition(".")[2] for name in OBJECTIVES}
-        assert {module.name for module in iter_modules(mt2st.objectives.__path__)} == swept
+        assert {module.name for module in iter_modules(mt2st.objectives.__path__)} == swept | objective_files()
         for name in swept:
             import_module(f"mt2st.objectives.{name}")
 

@@ -1,0 +1,137 @@
+"""Image classification with few labels and many pictures.
+
+    python -m benchmarks image                          scikit-learn's digits, 10 % of the labels, three seeds
+    python -m benchmarks image --recipe fashion-mnist   Fashion-MNIST (Debian dataset-fashion-mnist), 1 % of the labels
+    python -m benchmarks image --smoke                  the same in small, for a first look
+
+The method card is image.md beside this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
+from benchmarks.strategies import SuiteKnobs
+from mt2st.errors import Mt2stError, check_range
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmarks.runner import Case
+
+SPEC = ReportSpec(
+    title="Image classification: few labels, many pictures",
+    primary=accuracy(),
+    columns=(
+        accuracy("linear_probe/accuracy", "linear probe", "linear_probe_score"),
+        accuracy("knn/accuracy", "k-NN", "knn_score"),
+        Metric("macro_f1", "macro-F1", decimals=3),
+        Metric("ece", "ECE", higher_is_better=False, decimals=3),
+    ),
+    groups=(Group("label", "class"),),
+    floors=(("majority class", "majority class"), ("k-NN on pixels", "k-NN on pixels")),
+    notes=(
+        "The primary task classifies the labelled training pictures; the auxiliaries learn from all training pictures without "
+        "labels. Linear probe and k-NN take the frozen encoder's embeddings and the same labelled pictures; the floor k-NN "
+        "takes their pixels.",
+        "Masked patches, rotation and two views each need an encoding of their own (hidden, turned, two random views), so the "
+        "auxiliaries draw a smaller batch than the primary task; nothing of theirs can be shared.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class VitKnobs:
+    """Which vision transformer; the sizes are those of the small one, trained from scratch."""
+
+    model: str = "small"
+    """small, or hf:NAME_OR_FOLDER of a ViT checkpoint"""
+    patch_size: int = 2
+    """height and width of a patch, in pixels"""
+    width: int = 48
+    """width of tokens"""
+    layers: int = 3
+    """transformer layers"""
+    heads: int = 4
+    """attention heads"""
+    mlp_ratio: float = 2.0
+    """hidden width of MLPs as a multiple of the width"""
+
+
+@dataclass(frozen=True)
+class Knobs(SuiteKnobs):
+    """Image case: a labelled fraction of the pictures for the primary task, all of them for the auxiliaries."""
+
+    steps: int = 400
+    """optimiser steps of every strategy in the equal-steps view"""
+    dataset: str = "digits"
+    """dataset: an adapter's name or path, a prepared folder, or data with plain columns such as hf:NAME"""
+    source: str = ""
+    """folder the adapter reads; empty = its own default"""
+    columns: str = ""
+    """columns of data that need no code, such as image=img,label=label"""
+    train_split: str = "train"
+    """split to train on"""
+    test_split: str = "test"
+    """split to test on"""
+    image_size: int = 8
+    """height and width to which all pictures are brought, in pixels"""
+    label_fraction: float = 0.1
+    """share of training pictures whose labels may be used, class by class"""
+    validation_fraction: float = 0.1
+    """share of the training split's pictures carved out for validation"""
+    images_per_batch: int = 64
+    """labelled pictures a step"""
+    auxiliary_images_per_batch: int = 32
+    """pictures of the auxiliary batch, shared by all auxiliaries"""
+    auxiliaries: tuple[str, ...] = ("masked_patches", "rotation", "two_views")
+    """auxiliary tasks: masked_patches, rotation, two_views"""
+    mask_rate: float = 0.5
+    """share of patches that masked-patch reconstruction hides"""
+    temperature: float = 0.2
+    """temperature of the two-view contrastive loss"""
+    encoder: VitKnobs = field(default_factory=VitKnobs)
+    """the encoder"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training pictures, for example 0.1")
+        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training pictures, for example 0.1")
+        if not self.auxiliaries:
+            raise Mt2stError("auxiliaries is empty; name at least one, such as two_views (STL is a strategy of its own)")
+
+
+FASHION = Knobs(
+    dataset="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(patch_size=4, width=48, layers=2)
+)
+RECIPES = {
+    "default": Knobs(),
+    "digits-1pct": Knobs(label_fraction=0.01),
+    "fashion-mnist": FASHION,
+    "fashion-mnist-10pct": replace(FASHION, label_fraction=0.1),
+}
+
+
+def smoke(knobs: Knobs) -> Knobs:
+    """The same in a minute: one seed, few steps."""
+    return replace(knobs, steps=40, seeds=1, validations=2)
+
+
+def make_case(knobs: Knobs, console: Console) -> Case:
+    """Prepare the data of these knobs."""
+    from benchmarks.cases.image import ImageCase
+
+    return ImageCase(knobs, console)
+
+
+def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
+    """Run the suite; returns the exit code."""
+    from rich.console import Console
+
+    from benchmarks.runner import run_suite
+
+    console = Console()
+    return run_suite(make_case(knobs, console), knobs, SPEC, benchmark="image", recipe=recipe, results=results, console=console)
