@@ -13,6 +13,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.strategies import EQUAL_BUDGET, VIEWS
 from mt2st.errors import Mt2stError
 
 
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("case", metavar="CASE")
     parser.add_argument("--recipe", default="default", help="recipe whose settings are searched (default: default)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds a trial is averaged over (default: 1)")
+    parser.add_argument("--views", nargs="+", choices=VIEWS, default=[EQUAL_BUDGET], help="views a trial is averaged over (default: equal-budget)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the log (default: results)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses (default: 0)")
     options = parser.parse_args(argv)
@@ -49,14 +51,14 @@ def search(case: Any, trials: Mapping[str, Any], options: argparse.Namespace) ->
     from mt2st.files import content_hash, read_sealed_json, write_sealed_json
 
     console = Console()
-    knobs = replace(case.knobs(options.recipe), seeds=options.seeds)
+    knobs = replace(case.knobs(options.recipe), seeds=options.seeds, views=tuple(options.views))
     if options.threads:
         torch.set_num_threads(options.threads)
     data = case.module.make_case(knobs, console)
     costs = StepCosts(data.build(0))
     folder = options.results / case.name / options.recipe
     path = folder / "tuning.json"
-    shared = content_hash({"knobs": knobs.shared(), "data": dict(data.data)})
+    shared = content_hash({"knobs": knobs.shared(), "data": dict(data.data), "views": list(knobs.views)})
     log: dict[str, Any] = {"shared": shared, "seeds": options.seeds, "trials": [], **environment()}
     if path.exists():
         before = read_sealed_json(path, "delete it to search again")

@@ -85,9 +85,9 @@ class Knobs(SuiteKnobs):
 
 
 RECIPES = {
-    "default": Knobs(steps=700),
-    "vqa-full": Knobs(steps=700, label_fraction=1.0),
-    "vqa-sweep": Knobs(steps=700, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
+    "default": Knobs(steps=1100),
+    "vqa-full": Knobs(steps=1100, label_fraction=1.0),
+    "vqa-sweep": Knobs(steps=1100, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
 }
 
 # Six trials for each strategy, scored on validation by `python -m benchmarks tune vqa`; the best became the defaults.
