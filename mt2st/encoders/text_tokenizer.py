@@ -23,6 +23,7 @@ class TextTokenizer:
         if None in ids:
             raise Mt2stError(f"the tokenizer lacks special tokens {SPECIAL_TOKENS}; train it with TextTokenizer.train")
         self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # "[MASK]" spelled out in a text is text like any other
         self.pad_id, self.start_id, self.end_id, self.mask_id = (int(index) for index in ids if index is not None)
 
     @classmethod
