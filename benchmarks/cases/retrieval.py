@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mt2st.evaluate import evaluate_retrieval
 from rich.console import Console
 from safetensors.numpy import save
 from torch import nn
@@ -19,6 +18,7 @@ from benchmarks.runner import AUXILIARY, PRIMARY, Experiment, TestResult
 from mt2st.dataset import PreparedSplit, carve_validation
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError, unknown_name
+from mt2st.evaluate import evaluate_retrieval
 from mt2st.files import write_bytes
 from mt2st.metrics.ranks import retrieval_ranks
 from mt2st.objectives.contrastive import ContrastiveObjective

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.encoder_knobs import EncoderKnobs
 from benchmarks.report_spec import ReportSpec, hit_rate, mean_reciprocal_rank, median_rank
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, SuiteKnobs, Switching
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Knobs(SuiteKnobs):
     """share of the training split's images carved out for validation, by base emoji"""
     images_per_batch: int = 128
     """images a step, each with its first caption (the English name)"""
-    caption_images_per_batch: int = 128
+    caption_images_per_batch: int = 64
     """images of the auxiliary batch, each with any of its captions, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("captions", "masked_lm", "matching")
     """auxiliary tasks: captions (contrastive on all captions), masked_lm, matching"""
@@ -83,7 +83,31 @@ class Knobs(SuiteKnobs):
             raise Mt2stError("auxiliaries is empty; name at least one, such as captions (STL is a strategy of its own)")
 
 
-RECIPES = {"default": Knobs(steps=500)}
+RECIPES = {"default": Knobs(steps=400)}
+
+# Four trials for each strategy, scored on validation by `python -m benchmarks tune retrieval`; the best became the defaults.
+TRIALS: dict[str, tuple[Strategy, ...]] = {
+    "STL": tuple(SingleTask(rate) for rate in (7e-4, 1.5e-3, 3e-3, 5e-3)),
+    "MTL": (MultiTask(1.5e-3, 0.5), MultiTask(1.5e-3, 1.0), MultiTask(3e-3, 0.5), MultiTask(3e-3, 1.0)),
+    "Diminish": (
+        Diminishing(1.5e-3, 0.5, rate=6.0, shape=2.0),
+        Diminishing(3e-3, 0.5, rate=6.0, shape=2.0),
+        Diminishing(3e-3, 0.5, rate=12.0, shape=1.0),
+        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
+    ),
+    "Switch": (
+        Switching(1.5e-3, 0.5, at=0.4),
+        Switching(3e-3, 0.5, at=0.4),
+        Switching(3e-3, 0.5, at=0.2),
+        Switching(3e-3, 1.0, at=0.4),
+    ),
+    "Sampled Diminish": (
+        SampledDiminishing(1.5e-3, 0.5, rate=3.0, shape=2.0),
+        SampledDiminishing(3e-3, 0.5, rate=3.0, shape=2.0),
+        SampledDiminishing(3e-3, 0.5, rate=6.0, shape=1.0),
+        SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
+    ),
+}
 
 
 def smoke(knobs: Knobs) -> Knobs:
