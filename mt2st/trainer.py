@@ -129,6 +129,7 @@ class Trainer:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         _forget_precision(config.precision)
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # unasked, accelerate lets processes on CPUs train each for itself
             mixed_precision=config.precision,
             kwargs_handlers=[unused],
             log_with=list(trackers) or None,

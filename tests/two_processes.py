@@ -1,17 +1,24 @@
-"""One rank of a distributed step of the contrastive objective; run by `tests/unit/test_objectives.py`."""
+"""One rank of two: a step of the contrastive objective, and whole trainings. Run by `tests/integration/test_two_processes.py`."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from toy_models import Rows, regression
 
 from mt2st.objectives.contrastive import ContrastiveObjective
+from mt2st.schedules import Switch
+from mt2st.train_config import TrainConfig
+from mt2st.trainer import Trainer, TrainingInterrupted
 
 
 class Linears(nn.Module):
@@ -55,6 +62,33 @@ def step(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Te
     return {"loss": loss.detach(), **gradients}
 
 
+TRAININGS = ("plain", "interrupted")
+
+
+def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
+    """Twelve steps through a switch; "interrupted" stops once because of a signal that one rank alone gets, and goes on."""
+    lines: list[Any] = []
+
+    def on_step(step: int) -> None:
+        if name == "interrupted" and rank == 1 and step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def build(on_step: Any) -> Trainer:
+        encoder, tasks = regression(aux=Switch(0.5))
+        config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5)
+        return Trainer(encoder, tasks, {"primary": Rows(rows, size=24)}, config, folder=folder, on_step=on_step, log=lines.append)
+
+    run, stopped = build(on_step), ""
+    try:
+        result = run.fit()
+    except TrainingInterrupted as interrupt:
+        stopped = str(interrupt)
+        run = build(lambda step: None)
+        result = run.fit()
+    weights = {name: parameter.detach() for name, parameter in run._bare.named_parameters()}
+    return {"weights": weights, "stopped": stopped, "lines": len(lines), "flops": result.ledger.total}
+
+
 def main(folder: str, rank: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for loss in ("softmax", "sigmoid"):
@@ -62,6 +96,8 @@ def main(folder: str, rank: int) -> None:
         half = slice(4 * rank, 4 * rank + 4)
         found = step(DistributedDataParallel(model), tuple(part[half] for part in batch))  # type: ignore[arg-type]
         torch.save(found, Path(folder) / f"{loss}-{rank}.pt")
+    for name in TRAININGS:
+        torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
     distributed.destroy_process_group()
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +15,6 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from tiny import mixture, objective, streams, tiny_encoder, tiny_towers
 from torch import Tensor, nn
 from torch.nn import functional
-from two_processes import model_and_batch, step
 
 from mt2st.encoders.open_clip_towers import OpenClipTowers
 from mt2st.encoders.vision_language import VisionLanguageEncoder
@@ -92,30 +87,6 @@ class TestContrastive:
     def test_an_unknown_loss(self) -> None:
         with pytest.raises(Mt2stError, match="unknown contrastive loss 'softmx'; did you mean 'softmax'"):
             ContrastiveObjective("softmx")  # type: ignore[arg-type]
-
-    @pytest.mark.timeout(120)
-    def test_two_processes_equal_one_on_the_joined_batch(self, tmp_path: Path) -> None:
-        """The mean of the local losses, and every gradient after DDP's averaging, with captions repeated across processes."""
-        root = Path(__file__).parents[2]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
-        command = [sys.executable, str(root / "tests" / "two_processes.py"), str(tmp_path)]
-        ranks = [subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for rank in (0, 1)]
-        try:
-            for rank in ranks:
-                _, errors = rank.communicate(timeout=100)
-                assert rank.returncode == 0, errors.decode()[-2000:]
-        finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
-        for loss in ("softmax", "sigmoid"):
-            found = [torch.load(tmp_path / f"{loss}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-            expected = step(*model_and_batch(loss))
-            torch.testing.assert_close((found[0].pop("loss") + found[1].pop("loss")) / 2, expected.pop("loss"))
-            assert set(found[0]) == set(expected)
-            for name, gradient in expected.items():
-                for rank in found:
-                    torch.testing.assert_close(rank[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
 
 
 class TestMaskedLanguage:

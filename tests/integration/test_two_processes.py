@@ -1,0 +1,66 @@
+"""Two processes equal one on the joined batch: the contrastive loss with its gradients, and whole trainings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from two_processes import TRAININGS, model_and_batch, step, train
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
+    launch(tmp_path)
+    for loss in ("softmax", "sigmoid"):
+        check_contrastive(loss, *(torch.load(tmp_path / f"{loss}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    alone = train("plain", tmp_path / "alone", rank=0, rows=8)
+    for name in TRAININGS:
+        check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+
+
+def launch(folder: Path) -> None:
+    """Both ranks of `two_processes.py`, as a launcher would start them; none is left behind."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    ranks = []
+    try:
+        for rank in ("0", "1"):
+            command = [sys.executable, str(root / "tests" / "two_processes.py"), str(folder), rank]
+            ranked = {**environment, "RANK": rank, "LOCAL_RANK": rank}
+            ranks.append(subprocess.Popen(command, env=ranked, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        for process in ranks:
+            _, errors = process.communicate(timeout=200)
+            assert process.returncode == 0, errors.decode()[-3000:]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+
+
+def check_contrastive(loss: str, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """The mean of the local losses, and every gradient after averaging; captions repeat within and across the processes."""
+    expected = step(*model_and_batch(loss))
+    torch.testing.assert_close((first.pop("loss") + second.pop("loss")) / 2, expected.pop("loss"))
+    assert set(first) == set(second) == set(expected)
+    for name, gradient in expected.items():
+        for found in (first, second):
+            torch.testing.assert_close(found[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def check_training(name: str, alone: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
+    """The same weights everywhere, also through a switch; half the FLOPs each; only the first process logs."""
+    for parameter, expected in alone["weights"].items():
+        assert torch.equal(first["weights"][parameter], second["weights"][parameter])
+        torch.testing.assert_close(first["weights"][parameter], expected, rtol=1e-5, atol=1e-6)
+    assert first["flops"] == second["flops"] == alone["flops"] // 2
+    assert first["lines"] > 0
+    assert second["lines"] == 0
+    # One rank got the signal at step 4; both agree at the next log line, save, stop there, and go on together.
+    assert first["stopped"] == second["stopped"]
+    assert ("interrupted after step 6 of 12; checkpoint in" in first["stopped"]) == (name == "interrupted")
