@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_LISTED_NAMES = 30  # an error is read in a terminal
+
+
 class Mt2stError(ValueError):
     """Bad input or bad state that the user can mend.
 
@@ -23,7 +26,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], cure: str = "") -> 
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(other) for other in near)}?" if near else "."
-    listing = f" Known: {', '.join(names)}." if names else " None are known."
+    if len(names) > _LISTED_NAMES:
+        listing = f" {len(names)} are known, such as {', '.join(names[:_LISTED_NAMES])} …"
+    else:
+        listing = f" Known: {', '.join(names)}." if names else " None are known."
     return Mt2stError(f"unknown {kind} {name!r}{hint}{listing}{' ' + cure if cure else ''}")
 
 
