@@ -310,7 +310,8 @@ class TestInterrupts:
 
 
 class TestCompile:
-    def test_the_compiled_loop_counts_and_learns_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("model", ["toy", "encoder"])
+    def test_the_compiled_loop_counts_and_learns_the_same(self, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
         """With the backend that traces but generates no code: seconds instead of a minute, and the same bits."""
         compiled: list[Any] = []
         original = torch.compile
@@ -321,9 +322,16 @@ class TestCompile:
 
         monkeypatch.setattr(torch, "compile", traced)
         torch._dynamo.reset()
-        runs = [trainer(TrainConfig(6, compile=flag), aux=Switch(0.5)) for flag in (False, True)]
-        for run in runs:
+        runs = []
+        for flag in (False, True):
+            if model == "toy":
+                run = trainer(TrainConfig(6, compile=flag), aux=Switch(0.5))
+            else:
+                encoder = tiny_encoder()
+                tasks = mixture(encoder, contrastive=Switch(0.5), masked_lm=Constant())
+                run = Trainer(encoder, tasks, streams(encoder), TrainConfig(6, compile=flag))
             run.fit()
+            runs.append(run)
         assert compiled
         assert runs[0].ledger.by_kind() == runs[1].ledger.by_kind()
         for one, other in zip(weights(runs[0]), weights(runs[1]), strict=True):
