@@ -16,7 +16,7 @@ import numpy as np
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats
 
-EXAMPLES = "Flat, IVF64,Flat, IVF64,PQ16, HNSW32, SQ8"
+EXAMPLES = "Flat, IVF64,Flat, IVF64,PQ16np, HNSW32, SQ8"
 _CENTROIDS = re.compile(r"^IVF(\d+)")
 
 

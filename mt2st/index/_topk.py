@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 _GROUPS_PER_RESULT = 16  # group maxima a result: with 16 k groups, about 1.03 k items pass the first threshold
-_TILE_QUERIES = 32  # whole rows: reading a block in narrower tiles took four times as long
+TILE_QUERIES = 32  # whole rows: reading a block in narrower tiles took four times as long
 _FULL = 6  # more than this many candidates a result: selecting is cheaper than sorting them
 
 
@@ -80,8 +80,8 @@ class RunningTop:
 
         def some(place: int) -> list[tuple[Ints, Ints]]:
             found = []
-            for start in range(place * _TILE_QUERIES, queries, self.workers * _TILE_QUERIES):
-                tile, mark = block[start : start + _TILE_QUERIES], threshold[start : start + _TILE_QUERIES]
+            for start in range(place * TILE_QUERIES, queries, self.workers * TILE_QUERIES):
+                tile, mark = block[start : start + TILE_QUERIES], threshold[start : start + TILE_QUERIES]
                 rows = np.flatnonzero(compare(tile.max(axis=1), mark))
                 if not len(rows):
                     continue
@@ -97,6 +97,8 @@ class RunningTop:
                 found.append((rows[row] + start, word_of_row * 8 + byte))
             return found
 
+        if self.workers == 1:
+            return some(0)
         return [pair for job in [self.pool.submit(some, place) for place in range(self.workers)] for pair in job.result()]
 
     def _select(self, block: Floats, first_id: int) -> None:

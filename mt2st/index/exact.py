@@ -18,12 +18,13 @@ import numpy as np
 
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats, Ints, VectorIndex
-from mt2st.index._topk import RunningTop
+from mt2st.index._topk import TILE_QUERIES, RunningTop
 from mt2st.threads import usable_threads
 
 DEVICES = ("auto", "cpu", "cuda")
 _BLOCK_QUERIES = 2048
 _BLOCK_SCORES = 10 << 20  # 40 MB of float32 on the CPU
+_FEW_SCORES = 1 << 17  # up to this many, selecting at once is quicker than setting up anything
 _GPU_BLOCK_SCORES = 1 << 28  # 1 GB
 
 
@@ -72,14 +73,17 @@ class Index(VectorIndex):
 
     def _search_cpu(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         gallery = self._rows()
+        if len(rows) * len(gallery) <= _FEW_SCORES:
+            return _best(rows @ gallery.T, k)
         scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
         height = min(_BLOCK_QUERIES, len(rows))
         width = min(len(gallery), max(_BLOCK_SCORES // height, 2 * k))
         buffer = np.empty((height, width), np.float32)
-        with ThreadPoolExecutor(self.threads or usable_threads()) as pool:
+        workers = min(self.threads or usable_threads(), -(-height // TILE_QUERIES))
+        with ThreadPoolExecutor(workers) as pool:
             for start in range(0, len(rows), height):
                 queries = rows[start : start + height]
-                top = RunningTop(len(queries), k, pool, self.threads or usable_threads())
+                top = RunningTop(len(queries), k, pool, workers)
                 for first in range(0, len(gallery), width):
                     items = gallery[first : first + width]
                     block = buffer[: len(queries), : len(items)]
@@ -129,6 +133,14 @@ class Index(VectorIndex):
         from safetensors.numpy import load
 
         self._parts = [load(path.read_bytes())["embeddings"]]
+
+
+def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:
+    """The k best of each row, by selection."""
+    ids = np.argpartition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
+    found = np.take_along_axis(scores, ids, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(ids, order, axis=1).astype(np.int64)
 
 
 def _resolved(device: str) -> str:

@@ -22,7 +22,7 @@ SPECS = {
     "faiss_cpu": [
         "faiss_cpu:Flat",
         "faiss_cpu:IVF4,Flat?nprobe=4",
-        "faiss_cpu:IVF2,PQ4x4?nprobe=2",
+        "faiss_cpu:IVF2,PQ4x4np?nprobe=2",
         "faiss_cpu:HNSW16?ef_search=64",
         "faiss_cpu:SQ8",
     ],
