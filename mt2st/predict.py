@@ -118,16 +118,16 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 class _evaluation_mode:  # noqa: N801 - used as a context manager, like torch.inference_mode
-    """Modules in evaluation mode inside, each as it was outside."""
+    """Modules in evaluation mode inside, each submodule as it was outside."""
 
     def __init__(self, *modules: Any) -> None:
         self.modules = modules
 
     def __enter__(self) -> None:
-        self.before = [module.training for module in self.modules]
+        self.before = [(part, part.training) for module in self.modules for part in module.modules()]
         for module in self.modules:
             module.eval()
 
     def __exit__(self, *exc_info: Any) -> None:
-        for module, training in zip(self.modules, self.before, strict=True):
-            module.train(training)
+        for part, training in self.before:
+            part.training = training

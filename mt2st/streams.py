@@ -227,9 +227,10 @@ class CaptionStream:
         texts, caption_images = [texts[row] for row in rows], caption_images[rows]
         self._captions = np.argsort(caption_images, kind="stable")
         self._images, self._starts, self._counts = np.unique(np.sort(caption_images), return_index=True, return_counts=True)
-        groups: dict[str, int] = {}
-        self.groups = torch.tensor([groups.setdefault(text, len(groups)) for text in texts], dtype=torch.int64)
         self.tokens = tokenize(texts)
+        # Captions are identical if the text tower cannot tell them apart: after case folding and cutting.
+        _, groups = np.unique(self.tokens.numpy(), axis=0, return_inverse=True)
+        self.groups = torch.from_numpy(groups.reshape(-1).astype(np.int64))
         self.split, self.images_per_batch, self.seed, self.name = split, images_per_batch, seed, name
         self._order = EpochOrder(len(self._images), seed, name)
 

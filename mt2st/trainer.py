@@ -8,6 +8,7 @@ the bits it would have had. It serves anything with `features(batch)`: word embe
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -127,6 +128,7 @@ class Trainer:
         self.mixture = mixture
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
         _forget_precision(config.precision)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # unasked, accelerate lets processes on CPUs train each for itself

@@ -28,6 +28,7 @@ class Towers(Protocol):
         context_length: T, to which texts are padded and cut.
         vocabulary_size: V, mask token included.
         pad_id, mask_id: ids of the padding and the mask token.
+        frame_ids: ids that frame every text, such as start and end; nothing is learned by predicting them.
         logit_scale: learned log-temperature of contrastive objectives (scalar parameter), in the log domain.
     """
 
@@ -39,6 +40,7 @@ class Towers(Protocol):
     vocabulary_size: int
     pad_id: int
     mask_id: int
+    frame_ids: tuple[int, ...]
     logit_scale: Tensor
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:

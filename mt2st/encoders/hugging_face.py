@@ -39,6 +39,8 @@ class HuggingFaceTowers(nn.Module):
         self.image_size, self.context_length = image_size, context_length
         self.pad_id = int(tokenizer.pad_token_id)
         embedding = text.get_input_embeddings()
+        frame = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id} - {None}
+        self.frame_ids = tuple(sorted(token for token in frame if token < embedding.num_embeddings))
         own = tokenizer.mask_token_id
         self.mask_id = int(own) if own is not None and own < embedding.num_embeddings else _append_token(text)
         self.vocabulary_size = int(text.get_input_embeddings().num_embeddings)

@@ -70,7 +70,16 @@ class OpenClipTowers(nn.Module):
     small configuration's text tower is bidirectional and masks its padding.
     """
 
-    def __init__(self, model: nn.Module, tokenize: Any, *, context_length: int, pad_id: int, mask_id: int | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenize: Any,
+        *,
+        context_length: int,
+        pad_id: int,
+        mask_id: int | None,
+        frame_ids: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.model: Any = model
         self._tokenize = tokenize
@@ -83,6 +92,7 @@ class OpenClipTowers(nn.Module):
         self.image_size = int(size[0] if isinstance(size, tuple | list) else size)
         self.context_length = context_length
         self.pad_id = pad_id
+        self.frame_ids = frame_ids
         if mask_id is None:
             mask_id = _append_token(text)
         # Without a causal or a padding mask the tower sees its padding; and the last position, where some read off the embedding
@@ -187,6 +197,7 @@ def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool
         context_length=config.context_length,
         pad_id=tokenizer.pad_id,
         mask_id=tokenizer.mask_id,
+        frame_ids=(tokenizer.start_id, tokenizer.end_id),
     )
 
 
@@ -227,10 +238,13 @@ def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
         raise Mt2stError(
             f"cannot load {weights} for {name} ({reason}); offline, give a local safetensors file of this very model"
         ) from None
-    pad = getattr(
-        getattr(tokenizer, "tokenizer", None), "pad_token_id", None
-    )  # of transformers' tokenizers; CLIP's own pads with 0
-    return OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=int(pad or 0), mask_id=None)
+    inner = getattr(tokenizer, "tokenizer", None)  # where the tokenizer is one of transformers; CLIP's own pads with 0
+    if inner is not None:
+        pad, frame = int(inner.pad_token_id or 0), {inner.bos_token_id, inner.eos_token_id, inner.cls_token_id, inner.sep_token_id}
+    else:
+        pad, frame = 0, {tokenizer.sot_token_id, tokenizer.eot_token_id}
+    ids = tuple(sorted(frame - {None, pad}))
+    return OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids)
 
 
 def _cut_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -26,7 +26,7 @@ class MaskedLanguageObjective(nn.Module):
         vocabulary_size: V.
         mask_id: id of the mask token.
         rate: share of a caption's tokens to mask, in (0, 1]. 0.15 is BERT's; short captions want more.
-        frame_ids: ids that are never masked, besides padding ([START], [END]).
+        frame_ids: further ids that are never masked, besides padding and the towers' own frame (start and end of a text).
         name: task name in ledger and logs.
     """
 
@@ -50,7 +50,7 @@ class MaskedLanguageObjective(nn.Module):
 
     def forward(self, features: Any) -> Tensor:
         tokens = features["caption_tokens"]  # [B, T]
-        positions, chosen = choose_positions(self.maskable(features.caption_mask, tokens), self.rate)
+        positions, chosen = choose_positions(self.maskable(features), self.rate)
         originals = tokens.gather(1, positions)  # [B, M]
         masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
         text = features.encode_text(masked).tokens
@@ -61,11 +61,11 @@ class MaskedLanguageObjective(nn.Module):
         used = chosen.flatten().to(losses.dtype)
         return (losses * used).sum() / used.sum().clamp_min(1.0)
 
-    def maskable(self, real: Tensor, tokens: Tensor) -> Tensor:
-        """[B, T] bool: real tokens outside the frame."""
-        maskable = real
-        for frame_id in self.frame_ids:
-            maskable = maskable & (tokens != frame_id)
+    def maskable(self, features: Any) -> Tensor:
+        """[B, T] bool: real tokens of the captions outside the frame."""
+        maskable: Tensor = features.caption_mask
+        for frame_id in sorted({*self.frame_ids, *features.encoder.towers.frame_ids}):
+            maskable = maskable & (features["caption_tokens"] != frame_id)
         return maskable
 
 

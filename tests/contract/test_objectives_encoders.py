@@ -158,6 +158,9 @@ class TestTowers:
         assert 0 <= towers.mask_id < towers.vocabulary_size
         assert towers.mask_id != towers.pad_id
         assert not (tokens == towers.mask_id).any()
+        assert all(0 <= frame_id < towers.vocabulary_size for frame_id in towers.frame_ids)
+        shown = (tokens != towers.pad_id) & ~torch.isin(tokens, torch.tensor(towers.frame_ids, dtype=torch.int64))
+        assert shown.any(1).all()
         image, text = towers.encode_image(pixels()), towers.encode_text(tokens)
         assert image.tokens.shape[::2] == (4, towers.image_width)
         assert text.tokens.shape == (4, towers.context_length, towers.text_width)

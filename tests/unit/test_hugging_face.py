@@ -122,6 +122,7 @@ def test_dual_towers_give_the_embeddings_of_transformers_own_pipeline(tmp_path: 
     normal = torch.nn.functional.normalize
     torch.testing.assert_close(normal(found_image, dim=-1), expected.image_embeds, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(normal(found_text, dim=-1), expected.text_embeds, rtol=1e-4, atol=1e-5)
+    assert len(towers.frame_ids) == {"clip": 2, "siglip": 1, "siglip2": 1}[name]
     assert towers.logit_scale.item() == model.logit_scale.item()
     assert (towers.logit_bias is None) == (name == "clip")
 

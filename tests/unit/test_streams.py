@@ -181,9 +181,21 @@ class TestCaptions:
         split.caption_texts = lambda: ["one", "two", "three", "other"]  # type: ignore[method-assign]
         split.caption_images = lambda: np.array([0, 0, 0, 1])  # type: ignore[method-assign]
         stream = captions(split, images=2)
-        counts = Counter(group for index in range(300) for group in stream.batch(index)["caption_group"].tolist())
-        assert counts[3] == 300
-        assert all(70 < counts[group] < 130 for group in (0, 1, 2))
+        counts = Counter(tuple(text) for index in range(300) for text in stream.batch(index)["caption_tokens"].tolist())
+        one, two, three, other = (counts[tuple(text)] for text in tokenize(["one", "two", "three", "other"]).tolist())
+        assert other == 300
+        assert one + two + three == 300
+        assert all(70 < count < 130 for count in (one, two, three))
+
+    def test_captions_that_the_tower_cannot_tell_apart_share_a_group(self) -> None:
+        """By case, or by what is cut off."""
+        split = DrawnSplit(num_images=4)
+        long = "a red square " * 9
+        split.caption_texts = lambda: ["A Red square", "a red square", f"{long} blue", f"{long} green"]  # type: ignore[method-assign]
+        batch = captions(split, images=4).batch(0)
+        same_text = (batch["caption_tokens"][:, None] == batch["caption_tokens"][None]).all(-1)
+        assert torch.equal(same_text, batch["caption_group"][:, None] == batch["caption_group"][None])
+        assert len(batch["caption_group"].unique()) == 2
 
     def test_rows_limit_the_captions(self) -> None:
         stream = captions(DrawnSplit(num_images=4), images=2, rows=np.array([2]))

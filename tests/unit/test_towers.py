@@ -114,6 +114,8 @@ def test_named_towers_give_the_embeddings_of_open_clip(name: str) -> None:
             image.embedding, model.encode_image((images / 255 - mean) / std, normalize=False), rtol=1e-4, atol=1e-4
         )
         torch.testing.assert_close(text.embedding, model.encode_text(tokens, normalize=False), rtol=1e-4, atol=1e-4)
+    if name != "tiny-siglip":
+        assert towers.frame_ids == (49406, 49407)
     assert image.tokens.ndim == text.tokens.ndim == 3
     assert (image.tokens.shape[-1], text.tokens.shape[-1]) == (towers.image_width, towers.text_width)
     assert text.tokens.shape[:2] == tokens.shape
