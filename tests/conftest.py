@@ -8,7 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.load_profile("suite")
