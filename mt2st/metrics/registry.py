@@ -18,7 +18,7 @@ class MetricDefinition:
 
     Attributes:
         id: the name in records, such as "hit_rate@k".
-        unit: "share" (0 to 1), "rank" (from 1), "queries/s", "bytes", "s" or "nats".
+        unit: "share" (0 to 1), "rank" (from 1), "queries/s", "bytes", "s", "nats", "correlation" (−1 to 1) or what its name says.
         higher_is_better: the direction.
         worst: the value of a run that fails utterly; an infinity where there is no bound.
         definition: one sentence.
@@ -84,6 +84,25 @@ METRICS: dict[str, MetricDefinition] = {
         MetricDefinition("queries_per_second", "queries/s", True, 0.0, "queries answered per second of wall time"),
         MetricDefinition("build_seconds", "s", False, math.inf, "wall time to train the index and to add all vectors"),
         MetricDefinition("index_bytes", "bytes", False, math.inf, "size of the index, as its own saved form or its arrays take"),
+        MetricDefinition(
+            "spearman", "correlation", True, -1.0, "Spearman's rank correlation of cosine similarity and human score over a set's known pairs"
+        ),
+        MetricDefinition("coverage", "share", True, 0.0, "share of a word-similarity set's pairs whose two words are both known"),
+        MetricDefinition(
+            "denoising_loss",
+            "noise variance",
+            False,
+            math.inf,
+            "mean squared error of the predicted noise on held-out images, over a fixed grid of noise levels and fixed noise",
+        ),
+        MetricDefinition(
+            "frechet_distance",
+            "feature units²",
+            False,
+            math.inf,
+            "Fréchet distance of Gaussians fitted to the embeddings that the suite's own classifier gives samples and held-out images; "
+            "comparable within one benchmark only, and no FID",
+        ),
         MetricDefinition("loss", "nats", False, math.inf, "mean loss of the primary objective"),
     )
 }

@@ -49,16 +49,17 @@ class TestObjectives:
     def test_it_trains_the_encoder(self, name: str) -> None:
         encoder, objective, batch = TRIALS[name]()
         optimizer = torch.optim.AdamW([*encoder.parameters(), *objective.parameters()], lr=5e-3)
-        losses = []
+        losses, reached = [], False
         for step in range(25):
             torch.manual_seed(step % 5)
             loss = objective(encoder.features(batch))
             optimizer.zero_grad()
             loss.backward()
-            if step == 0:
-                assert any(parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in encoder.parameters())
+            # In some step: skip-gram's context vectors start at zero, and a margin that is kept teaches nothing more.
+            reached |= any(parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in encoder.parameters())
             optimizer.step()
             losses.append(loss.item())
+        assert reached
         assert sum(losses[-5:]) < sum(losses[:5])
 
     def test_a_batch_that_lacks_what_it_needs_is_named(self, name: str) -> None:

@@ -1,0 +1,103 @@
+"""A small BERT on dictionary glosses: supersense of a definition.
+
+    python -m benchmarks text             WordNet 3.0 (Debian wordnet-base, or --source), 10 % of the labels
+    python -m benchmarks text --smoke     the same in small, for a first look
+
+The method card is text.md beside this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.gloss_knobs import GlossKnobs
+from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmarks.runner import Case
+
+SPEC = ReportSpec(
+    title="Text classification: supersense of a gloss, few labels",
+    primary=accuracy(),
+    columns=(
+        Metric("macro_f1", "macro-F1", decimals=3),
+        Metric("ece", "ECE", higher_is_better=False, decimals=3),
+    ),
+    groups=(Group("label", "supersense"),),
+    notes=(
+        "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses. Part of speech and "
+        "gloss-lemma matching share one encoding of the auxiliary batch; masked language modelling needs its own, of the masked "
+        "glosses.",
+        "Part of speech is known of every training gloss and is implied by its supersense, so it gives away a part of the withheld "
+        "labels: a stand-in for a cheap, related annotation.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class BertKnobs:
+    """Which text transformer; the sizes are those of the small one, trained from scratch."""
+
+    model: str = "small"
+    """small, or hf:NAME_OR_FOLDER of a bidirectional checkpoint"""
+    width: int = 64
+    """width of tokens"""
+    layers: int = 2
+    """transformer layers"""
+    heads: int = 4
+    """attention heads"""
+    mlp_ratio: float = 2.0
+    """hidden width of MLPs as a multiple of the width"""
+    context_length: int = 24
+    """tokens a gloss is cut to"""
+
+
+@dataclass(frozen=True)
+class Knobs(GlossKnobs):
+    """Text case: a small BERT, with auxiliaries on all glosses."""
+
+    steps: int = 500
+    """optimiser steps of every strategy in the equal-steps view"""
+    auxiliaries: tuple[str, ...] = ("masked_lm", "part_of_speech", "matching")
+    """auxiliary tasks: masked_lm, part_of_speech, matching"""
+    glosses_per_batch: int = 48
+    """labelled glosses a step"""
+    auxiliary_glosses_per_batch: int = 32
+    """glosses of the auxiliary batch, shared by all auxiliaries"""
+    lemma_length: int = 6
+    """tokens a lemma is cut to"""
+    vocabulary_size: int = 3000
+    """subword tokens at most, for the tokenizer trained on the training glosses"""
+    mask_rate: float = 0.15
+    """share of a gloss's tokens that masked language modelling hides"""
+    encoder: BertKnobs = field(default_factory=BertKnobs)
+    """the encoder"""
+
+
+RECIPES = {"default": Knobs(), "all-labels": Knobs(label_fraction=1.0)}
+
+
+def smoke(knobs: Knobs) -> Knobs:
+    """The same in a minute: one seed, few steps, a fifth of the glosses."""
+    return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1)
+
+
+def make_case(knobs: Knobs, console: Console) -> Case:
+    """Prepare the data of these knobs."""
+    from benchmarks.cases.text import TextCase
+
+    return TextCase(knobs, console)
+
+
+def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
+    """Run the suite; returns the exit code."""
+    from rich.console import Console
+
+    from benchmarks.runner import run_suite
+
+    console = Console()
+    return run_suite(make_case(knobs, console), knobs, SPEC, benchmark="text", recipe=recipe, results=results, console=console)
