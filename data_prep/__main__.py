@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="decode and read everything, report what is wrong (exit code 1 then)")
     _add_common(check)
+    check.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores once it pays; 0: none)")
     preview = commands.add_parser("preview", help="random examples as an HTML page and a PNG contact sheet")
     _add_common(preview)
     preview.add_argument("--out", metavar="DIR", default="preview", help="folder of the two files (default preview/)")
@@ -149,7 +150,8 @@ def _check(arguments: argparse.Namespace) -> int:
     limit = {"max_pixels": arguments.max_pixels} if arguments.max_pixels is not None else {}
     adapter = find_adapter(arguments.name, _mapping(arguments))
     source = Path(arguments.source) if arguments.source else None
-    report = check(adapter, source=source, options=_options(arguments), splits=_splits(arguments, adapter.CARD.splits), **limit)
+    splits = _splits(arguments, adapter.CARD.splits)
+    report = check(adapter, source=source, options=_options(arguments), splits=splits, workers=arguments.workers, **limit)
     print(report.text())
     return 1 if report.problems else 0
 

@@ -6,17 +6,18 @@ Findings are *problems* (exit code 1: training or evaluation on this would go wr
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep.decode import ImageJob, ImagePool, ImageTask
 from data_prep.find import adapter_source, call_examples
-from mt2st.errors import Mt2stError
 from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 from mt2st.records import Adapter, Example
 
@@ -25,6 +26,7 @@ NEAR_BITS = 2  # two images whose 64-bit perceptual hashes differ in at most so 
 VOCABULARY_SIZES = (10, 100, 1000, 3129)
 _MAX_COMPARISONS = 2_000_000_000
 _FEW = 3
+_CHUNK_IMAGES = 32
 
 
 @dataclass
@@ -32,7 +34,7 @@ class SplitFindings:
     """What a pass over one split found. Texts are kept as hashes, so memory stays at some 100 bytes an item."""
 
     examples: int = 0
-    images: dict[bytes, bytes] = field(default_factory=dict)  # hash of the image id → hash of the content
+    images: dict[bytes, str] = field(default_factory=dict)  # hash of the image id → what to call it
     content: list[bytes] = field(default_factory=list)
     perceptual: list[int] = field(default_factory=list)
     captions: int = 0
@@ -77,8 +79,17 @@ def check(
     options: dict[str, Any] | None = None,
     splits: tuple[str, ...] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    workers: int | None = None,
 ) -> Report:
     """Read every example of every split, decode every image, and report.
+
+    Args:
+        adapter: what to check.
+        source: the folder it reads, for adapters that need one.
+        options: further options of its `examples`.
+        splits: which splits; None = all.
+        max_pixels: images of more pixels count as undecodable.
+        workers: decoding processes; None = all cores, once decoding has taken 2 seconds in this process; 0 = here only.
 
     Raises:
         Mt2stError: the adapter itself fails, say on an annotation file that is no JSON.
@@ -89,7 +100,8 @@ def check(
     known_words: set[str] = set()
     for split in splits or tuple(card.splits):
         examples = call_examples(adapter, split, folder, options or {}, 64)
-        found[split] = _read_split(examples, split, max_pixels, known_words)
+        with ImagePool(partial(inspect_chunk, max_pixels=max_pixels), workers) as pool:
+            found[split] = _read_split(examples, split, pool, known_words)
         known_words |= found[split].words
     lines = [f"{card.title} ({card.name}), revision {card.revision}, licence {card.licence}"]
     problems: list[str] = []
@@ -107,62 +119,108 @@ def difference_hash(rgb: Any) -> int:
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
-def _read_split(examples: Iterator[Example], split: str, max_pixels: int, known_words: set[str]) -> SplitFindings:
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is found out about one image; `error` is set, and the rest empty, for one that cannot be decoded."""
+
+    content: bytes = b""
+    perceptual: int = 0
+    tiny: bool = False
+    error: str = ""
+    missing: bool = False
+
+
+def inspect_chunk(jobs: Sequence[ImageJob], *, max_pixels: int) -> dict[bytes, ImageFacts]:
+    """Decode images at their own size and describe them."""
+    found = {}
+    for job in jobs:
+        try:
+            rgb = load_rgb(job.image, max_pixels=max_pixels)
+        except ImageError as error:
+            found[job.key] = ImageFacts(error=str(error), missing=error.missing)
+            continue
+        content = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).digest()
+        found[job.key] = ImageFacts(content, difference_hash(rgb), min(rgb.size) < TINY_SIDE)
+    return found
+
+
+def _read_split(examples: Iterator[Example], split: str, pool: ImagePool[ImageFacts], known_words: set[str]) -> SplitFindings:
     found = SplitFindings()
-    seen_captions: set[bytes] = set()
-    seen_questions: set[bytes] = set()
-    seen_ids: set[bytes] = set()
+    seen = _Seen()
+    waiting: deque[ImageTask[ImageFacts]] = deque()
+    jobs: list[ImageJob] = []
+
+    def submit(depth: int) -> None:
+        if jobs:
+            waiting.append(pool.submit(jobs))
+            jobs.clear()
+        while len(waiting) > depth:
+            for facts in waiting.popleft().result().items():
+                _add_image(*facts, found)
+
     for number, example in enumerate(examples):
         found.examples += 1
         place = f"{split} image {example.image_id!r}" if example.image_id else f"{split} example {number}"
         key = _digest(example.image_id or f"#{number}")
         if example.image is not None and key not in found.images:
-            _read_image(example, place, key, max_pixels, found)
-        texts = [*example.captions, *([example.question] if example.question is not None else [])]
-        words = {word for text in texts for word in text.lower().split()}
-        found.new_words += bool(known_words) and bool(texts) and not words <= known_words
-        found.words |= words
-        for caption in example.captions:
-            found.captions += 1
-            if not caption.strip():
-                found.fault("empty caption", place)
-            if (mark := _digest(f"{example.image_id}\0{caption}")) in seen_captions and example.image is not None:
-                found.fault("caption given twice for one image", place)
-            seen_captions.add(mark)
-        if example.label is not None:
-            found.labels[example.label] += 1
-        if example.question is not None:
-            _read_question(example, place, seen_ids, seen_questions, found)
+            found.images[key] = place
+            jobs.append(ImageJob(key, example.image, place))
+            if len(jobs) == _CHUNK_IMAGES:
+                submit(pool.depth)
+        _read_texts(example, place, known_words, seen, found)
+    submit(0)
     return found
 
 
-def _read_image(example: Example, place: str, key: bytes, max_pixels: int, found: SplitFindings) -> None:
-    found.images[key] = b""
-    try:
-        rgb = load_rgb(example.image, max_pixels=max_pixels)  # type: ignore[arg-type]
-    except ImageError as error:
-        found.fault("missing image" if error.missing else "undecodable image", f"{place}: {error}")
+@dataclass
+class _Seen:
+    captions: set[bytes] = field(default_factory=set)
+    questions: set[bytes] = field(default_factory=set)
+    question_ids: set[bytes] = field(default_factory=set)
+
+
+def _read_texts(example: Example, place: str, known_words: set[str], seen: _Seen, found: SplitFindings) -> None:
+    texts = [*example.captions, *([example.question] if example.question is not None else [])]
+    words = {word for text in texts for word in text.lower().split()}
+    found.new_words += bool(known_words) and bool(texts) and not words <= known_words
+    found.words |= words
+    for caption in example.captions:
+        found.captions += 1
+        if not caption.strip():
+            found.fault("empty caption", place)
+        if (mark := _digest(f"{example.image_id}\0{caption}")) in seen.captions and example.image is not None:
+            found.fault("caption given twice for one image", place)
+        seen.captions.add(mark)
+    if example.label is not None:
+        found.labels[example.label] += 1
+    if example.question is not None:
+        _read_question(example, place, seen, found)
+
+
+def _add_image(key: bytes, facts: ImageFacts, found: SplitFindings) -> None:
+    place = found.images[key]
+    if facts.error:
+        found.fault("missing image" if facts.missing else "undecodable image", f"{place}: {facts.error}")
         return
-    if min(rgb.size) < TINY_SIDE:
+    if facts.tiny:
         found.fault(f"image smaller than {TINY_SIDE} pixels", place)
-    found.images[key] = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).digest()
-    found.content.append(found.images[key])
-    found.perceptual.append(difference_hash(rgb))
+    found.content.append(facts.content)
+    found.perceptual.append(facts.perceptual)
 
 
-def _read_question(example: Example, place: str, seen_ids: set[bytes], seen: set[bytes], found: SplitFindings) -> None:
+def _read_question(example: Example, place: str, seen: _Seen, found: SplitFindings) -> None:
     found.questions += 1
     question = example.question or ""
     if not question.strip():
         found.fault("empty question", place)
     identity = _digest(example.question_id)
-    if identity in seen_ids:
+    if identity in seen.question_ids:
         found.fault("duplicate question id", f"{place}, question {example.question_id!r}")
-    seen_ids.add(identity)
+    seen.question_ids.add(identity)
     mark = _digest(f"{example.image_id}\0{question}")
-    if mark in seen:
+    if mark in seen.questions:
         found.fault("question asked twice on one image", place)
-    seen.add(mark)
+    seen.questions.add(mark)
     found.unlabelled += not example.answers
     found.annotators[len(example.answers)] += 1
     found.answers.update(answer.text for answer in example.answers)
@@ -258,6 +316,3 @@ def check_prepared_text(folder: Path) -> str:
     data = PreparedDataset.open(folder, verify="full")
     counts = ", ".join(f"{name}: {data.split(name).num_images:,} images" for name in data.splits)
     return f"{folder} is whole: {data.card.title}, {data.image_size} pixels, {counts}, content {data.content_hash[:12]}"
-
-
-__all__ = ["Mt2stError", "Report", "check", "check_prepared_text", "difference_hash"]

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.decode import DecodeJob, DecodePool, DecodeTask
+from data_prep.decode import ImageJob, ImagePool, ImageTask, decode_pool
 from data_prep.find import (
     adapter_fingerprint,
     adapter_source,
@@ -120,7 +120,7 @@ def prepare(
     with _lock(result):
         if not _is_published(result):
             try:
-                with DecodePool(
+                with decode_pool(
                     settings.image_size, settings.fit, settings.max_pixels, settings.store == "encoded", workers
                 ) as pool:
                     _build(result, loaded, folder, settings, pool, progress)
@@ -165,7 +165,7 @@ def _build(
     adapter: Adapter,
     source: Path | None,
     settings: _Settings,
-    pool: DecodePool,
+    pool: ImagePool[StoredImage],
     progress: Callable[[Progress], None] | None,
 ) -> None:
     started = time.monotonic()
@@ -198,7 +198,7 @@ def _build_split(
     adapter: Adapter,
     source: Path | None,
     settings: _Settings,
-    pool: DecodePool,
+    pool: ImagePool[StoredImage],
     progress: Callable[[Progress], None] | None,
 ) -> dict[str, int]:
     card = adapter.CARD
@@ -242,9 +242,11 @@ class _Chunk:
     images: dict[bytes, StoredImage]
 
 
-def _decoded(stream: Iterator[Example], split: str, name: str, writer: StoreWriter, pool: DecodePool) -> Iterator[_Chunk]:
+def _decoded(
+    stream: Iterator[Example], split: str, name: str, writer: StoreWriter, pool: ImagePool[StoredImage]
+) -> Iterator[_Chunk]:
     """Chunks of examples with their new images decoded, in order; decoding runs ahead by a bounded number of chunks."""
-    ahead: deque[tuple[_Chunk, DecodeTask]] = deque()
+    ahead: deque[tuple[_Chunk, ImageTask[StoredImage]]] = deque()
     in_flight: set[bytes] = set()
 
     def finish() -> Iterator[_Chunk]:
@@ -269,7 +271,7 @@ def _decoded(stream: Iterator[Example], split: str, name: str, writer: StoreWrit
             if found := writer.reusable(key):
                 chunk.images[key] = found
             else:
-                jobs.append(DecodeJob(key, example.image, f"{name}/{split} image {example.image_id!r}"))
+                jobs.append(ImageJob(key, example.image, f"{name}/{split} image {example.image_id!r}"))
             if len(jobs) == _CHUNK_IMAGES:
                 break
         if not chunk.examples:

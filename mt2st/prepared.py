@@ -268,15 +268,26 @@ class PreparedSplit:
         rows = _checked_rows(image_rows, self.num_images, f"split {self.name!r}", distinct=True)
         return PreparedSplit(self.dataset, self.name, self._rows[rows])
 
-    def labelled_fraction(self, fraction: float, seed: int) -> np.ndarray:
+    def labelled_fraction(self, fraction: float, seed: int, *, stratified: bool = False) -> np.ndarray:
         """A deterministic choice of image rows, ascending: round(fraction · num_images), at least 1 unless `fraction` is 0.
 
         Nested: with the same seed, a smaller fraction is a subset of a larger one. 0 = none, 1 = all.
+
+        Args:
+            fraction: the share of images.
+            seed: which ones.
+            stratified: take the share of each class (by `labels()`) instead, so at least one image of every class, also of one
+                that has a single image.
         """
         check_range("fraction", fraction, 0.0, 1.0, "give the share of images whose labels are used")
-        count = min(self.num_images, max(round(fraction * self.num_images), 1 if fraction > 0 else 0))
         order = shuffled_order([f"{at}" for at in self._rows.tolist()], seed, "labelled")
-        return np.sort(order[:count])
+        labels = self.labels() if stratified else [None] * self.num_images
+        members: dict[str | None, list[int]] = {}
+        for row in order.tolist():
+            members.setdefault(labels[row], []).append(row)
+        least = 1 if fraction > 0 else 0
+        chosen = [row for rows in members.values() for row in rows[: max(round(fraction * len(rows)), least)]]
+        return np.array(sorted(chosen), dtype=np.int64)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def test_prepare_prints_the_folder(pets: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "easy-vqa"], "error: unknown dataset 'easy-vqa'; did you mean 'easy_vqa'?"),
+        (["prepare", "easy-vqa"], "error: unknown dataset 'easy-vqa'; did you mean 'easy_vqa'"),
         (["prepare", "easy_vqa", "--option", "x"], "is not NAME=VALUE"),
         (["prepare", "easy_vqa", "--option", "x=1"], "unknown option of dataset 'easy_vqa'"),
         (["check", "easy_vqa", "--split", "trian"], "did you mean 'train'"),

@@ -197,6 +197,20 @@ def test_sigkill_and_resume(pets: Path) -> None:
     assert resumed.manifest["reused_images"] >= 39
 
 
+def test_a_script_without_a_main_guard_may_use_workers(pets: Path) -> None:
+    """Spawned workers import their parent's main script; ours must not, or they would wait for their own parent's lock."""
+    script = pets / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from pathlib import Path\nfrom data_prep.prepare import prepare\n"
+        f"pets = Path({str(pets)!r})\n"
+        "print(prepare(pets / 'pets.py', source=pets / 'source', out=pets / 'out', image_size=4, workers=2))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    PreparedDataset.open(Path(done.stdout.strip()), verify="full")
+
+
 def test_a_full_disk_leaves_nothing_loadable_and_can_be_continued(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = store._write
     count = iter(range(1000))

@@ -203,6 +203,17 @@ def test_labelled_fractions_are_nested_and_exact(make: Maker) -> None:
         split.labelled_fraction(1.1, seed=1)
 
 
+def test_stratified_fractions_hold_every_class(make: Maker) -> None:
+    labels = ["common"] * 40 + ["rare"] * 10 + ["single"]
+    examples = [Example(image=picture(n), image_id=f"{n}", captions=("c",), label=label) for n, label in enumerate(labels)]
+    split = make({"train": examples}).split("train")
+    for fraction, counts in ((0.01, (1, 1, 1)), (0.1, (4, 1, 1)), (0.5, (20, 5, 1)), (1.0, (40, 10, 1)), (0.0, (0, 0, 0))):
+        chosen = [split.labels()[row] for row in split.labelled_fraction(fraction, seed=3, stratified=True)]
+        assert tuple(chosen.count(name) for name in ("common", "rare", "single")) == counts
+    small, large = (set(split.labelled_fraction(f, seed=3, stratified=True).tolist()) for f in (0.1, 0.5))
+    assert small <= large
+
+
 def test_splits_travel_to_workers_by_reopening(make: Maker) -> None:
     split = make({"train": interleaved()}).split("train").subset(np.array([1, 2]))
     content = pickle.dumps(split)
