@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate.tracking import GeneralTracker, get_available_trackers
 from tiny import mixture, streams, tiny_encoder
 from torch import Tensor, nn
-from torch.nn import functional
 from toy_models import LinearEncoder, Regression, Rows, regression
 
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
-from mt2st.loop_guards import check_trackers, deterministic, stop_signals
+from mt2st.loop_guards import deterministic
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch
 from mt2st.train_config import TrainConfig, decay_groups, learning_rate_at, step_seed
-from mt2st.trainer import Trainer, TrainingInterrupted
+from mt2st.trainer import Trainer
 
 
 def trainer(config: TrainConfig, *, dropout: float = 0.0, seed: int = 0, rows: Any = None, folder: Path | None = None, **more: Any) -> Trainer:
@@ -261,54 +255,6 @@ class TestFailures:
             TrainConfig(**{"total_steps": 5, field: value})
 
 
-main_thread_only = pytest.mark.skipif(
-    threading.current_thread() is not threading.main_thread(), reason="Python delivers signals to the main thread only"
-)
-
-
-@main_thread_only
-class TestInterrupts:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_ends_the_step_saves_and_raises(self, tmp_path: Path, number: int) -> None:
-        handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        run = trainer(TrainConfig(10), folder=tmp_path, on_step=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
-        with pytest.raises(TrainingInterrupted, match="interrupted after step 4 of 10; checkpoint in"):
-            run.fit()
-        assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-        again = trainer(TrainConfig(10), folder=tmp_path)
-        assert again.fit().steps == 10
-        whole = trainer(TrainConfig(10))
-        whole.fit()
-        assert equal(weights(again), weights(whole))
-
-    def test_without_a_folder_it_says_that_nothing_was_saved(self) -> None:
-        run = trainer(TrainConfig(10), on_step=lambda step: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt, match="after step 1 of 10; no checkpoint, for no folder was given"):
-            run.fit()
-
-    def test_a_second_signal_acts_at_once(self) -> None:
-        def twice(step: int) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        with pytest.raises(KeyboardInterrupt) as caught:
-            trainer(TrainConfig(10), on_step=twice).fit()
-        assert not isinstance(caught.value, TrainingInterrupted)
-
-    def test_in_another_thread_no_handler_is_set(self) -> None:
-        found: list[bool] = []
-
-        def run() -> None:
-            with stop_signals() as stop:
-                found.append(stop.is_set())
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        assert found == [False]
-
-
 class TestCompile:
     @pytest.mark.parametrize("model", ["toy", "encoder"])
     def test_the_compiled_loop_counts_and_learns_the_same(self, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
@@ -337,164 +283,6 @@ class TestCompile:
         for one, other in zip(weights(runs[0]), weights(runs[1]), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
         torch._dynamo.reset()
-
-
-class Notebook(GeneralTracker):
-    """A tracker that keeps what it is told."""
-
-    name = "notebook"
-    requires_logging_directory = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {}
-        self.lines: list[tuple[int | None, dict[str, Any]]] = []
-        self.finished = False
-
-    @property
-    def tracker(self) -> Any:
-        return self
-
-    def store_init_configuration(self, values: dict[str, Any]) -> None:
-        self.config = values
-
-    def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        self.lines.append((step, values))
-
-    def finish(self) -> None:
-        self.finished = True
-
-
-class TestTrackers:
-    def test_a_tracker_gets_config_numbers_and_its_end(self) -> None:
-        notebook = Notebook()
-        trainer(TrainConfig(4, log_every_steps=2), validate=lambda: {"accuracy": 0.25}, trackers=(notebook,)).fit()
-        assert notebook.config["learning_rate"] == 2e-3
-        assert [step for step, _ in notebook.lines] == [2, 4, 4]
-        assert notebook.lines[-1][1]["accuracy"] == 0.25
-        assert all(isinstance(value, int | float) for _, values in notebook.lines for value in values.values())
-        assert notebook.finished
-
-    def test_tensorboard_writes_its_files(self, tmp_path: Path) -> None:
-        if "tensorboard" not in {str(name) for name in get_available_trackers()}:
-            pytest.skip("tensorboard is not installed (extra `trackers`)")
-        trainer(TrainConfig(2, log_every_steps=1), folder=tmp_path, trackers=("tensorboard",)).fit()
-        assert list(tmp_path.rglob("events.out.tfevents.*"))
-
-    def test_what_cannot_be_started_is_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        with pytest.raises(Mt2stError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
-            check_trackers(["tensorbord"], tmp_path)
-        monkeypatch.setattr("mt2st.loop_guards.get_available_trackers", lambda: [])
-        with pytest.raises(Mt2stError, match=r"tracker 'wandb' is not installed; `pip install 'mt2st\[trackers\]'`"):
-            check_trackers(["wandb"], tmp_path)
-        monkeypatch.setattr("mt2st.loop_guards.get_available_trackers", lambda: ["tensorboard"])
-        with pytest.raises(Mt2stError, match="tracker 'tensorboard' writes files, but no folder was given"):
-            check_trackers(["tensorboard"], None)
-
-
-class WordVectors(nn.Module):
-    """Skip-gram with negative samples: an embedding of centres and one of contexts, and nothing else."""
-
-    def __init__(self, words: int, width: int) -> None:
-        super().__init__()
-        self.centres, self.contexts = nn.Embedding(words, width), nn.Embedding(words, width)
-
-    def features(self, batch: Batch) -> Any:
-        return SimpleNamespace(centre=self.centres(batch["centre"]), context=self.contexts.weight, batch=batch)
-
-
-class SkipGram(nn.Module):
-    name = "skip_gram"
-
-    def forward(self, features: Any) -> Tensor:
-        return functional.cross_entropy(features.centre @ features.context.T, features.batch["context"])
-
-
-class Rhyme(nn.Module):
-    """An auxiliary: words of one group are to be near each other."""
-
-    name = "group"
-
-    def forward(self, features: Any) -> Tensor:
-        same = features.batch["group"][:, None] == features.batch["group"][None, :]
-        return functional.binary_cross_entropy_with_logits(features.centre @ features.centre.T, same.float())
-
-
-class WordPairs:
-    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
-        random = torch.Generator().manual_seed(index * world + rank)
-        centre = torch.randint(0, 12, (32,), generator=random)
-        return {"centre": centre, "context": (centre + 1) % 12, "group": centre % 3}
-
-
-def test_word_embeddings_train_through_the_same_loop() -> None:
-    torch.manual_seed(0)
-    lines: list[Mapping[str, Any]] = []
-    tasks = MT2ST(Task(SkipGram(), Constant()), [Task(Rhyme(), Switch(0.3, initial=0.2))])
-    result = Trainer(
-        WordVectors(12, 8), tasks, {"primary": WordPairs()}, TrainConfig(150, learning_rate=0.1, log_every_steps=1), log=lines.append
-    ).fit()
-    assert lines[0]["loss/skip_gram"] > math.log(12)  # worse than guessing, with random vectors
-    assert lines[-1]["loss/skip_gram"] < 0.1
-    assert result.ledger.by_task()["skip_gram"]["forward"] == 150 * 2 * 32 * 8 * 12
-    assert result.ledger.by_task()["group"]["forward"] == 45 * 2 * 32 * 8 * 32
-
-
-class NoisePredictor(nn.Module):
-    """A toy diffusion model on points: predicts the noise from noisy point and noise level. Noise is drawn in `features`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
-
-    def features(self, batch: Batch) -> Any:
-        points = batch["points"]
-        level, noise = torch.rand(len(points), 1), torch.randn_like(points)
-        noisy = torch.cos(level * math.pi / 2) * points + torch.sin(level * math.pi / 2) * noise
-        return SimpleNamespace(predicted=self.net(torch.cat([noisy, level], 1)), noise=noise)
-
-
-class Denoise(nn.Module):
-    name = "denoise"
-
-    def forward(self, features: Any) -> Tensor:
-        return functional.mse_loss(features.predicted, features.noise)
-
-
-class Circle:
-    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
-        angle = 6.283 * torch.rand(64, 1, generator=torch.Generator().manual_seed(index * world + rank))
-        return {"points": torch.cat([angle.cos(), angle.sin()], 1)}
-
-
-def test_a_diffusion_model_trains_through_the_same_loop_and_resumes(tmp_path: Path) -> None:
-    def run(folder: Path, stop_at: int | None = None) -> tuple[list[Tensor], list[float]]:
-        torch.manual_seed(0)
-        losses: list[float] = []
-
-        def stop(step: int) -> None:
-            if step == stop_at:
-                raise ConnectionError("the machine went away")
-
-        config = TrainConfig(200, learning_rate=1e-2, checkpoint_every_steps=50, log_every_steps=1)
-        model = Trainer(
-            NoisePredictor(),
-            MT2ST(Task(Denoise(), Constant())),
-            {"primary": Circle()},
-            config,
-            folder=folder,
-            on_step=stop,
-            log=lambda line: losses.append(line.get("loss/denoise", math.nan)),
-        )
-        try:
-            model.fit()
-        except ConnectionError:
-            return run(folder)
-        return weights(model), losses
-
-    whole, losses = run(tmp_path / "whole")
-    assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
-    assert equal(whole, run(tmp_path / "killed", stop_at=77)[0])
 
 
 class TestPureFunctions:
