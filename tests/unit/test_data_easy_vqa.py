@@ -12,6 +12,7 @@ from data_prep.adapters import easy_vqa
 from data_prep.prepare import prepare
 from mt2st.dataset import PreparedDataset, leaked_images
 from mt2st.errors import Mt2stError
+from tests.shared_folder import shared_folder
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_captions_say_what_the_answers_determine(questions: list[tuple[str, str]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    return PreparedDataset.open(prepare("easy_vqa", out=tmp_path_factory.mktemp("easy_vqa"), image_size=64, workers=0))
+    return PreparedDataset.open(prepare("easy_vqa", out=shared_folder(tmp_path_factory), image_size=64, workers=0))
 
 
 def test_the_whole_set_has_the_published_counts(whole: PreparedDataset) -> None:

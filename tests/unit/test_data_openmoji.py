@@ -12,6 +12,7 @@ from data_prep.adapters import openmoji
 from data_prep.prepare import prepare
 from mt2st.dataset import PreparedDataset, carve_validation, leaked_images
 from mt2st.errors import Mt2stError
+from tests.shared_folder import shared_folder
 
 SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect x="9" y="9" width="{}" height="30" fill="{}"/></svg>'
 
@@ -99,7 +100,7 @@ def test_an_external_entity_in_a_picture_reads_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    return PreparedDataset.open(prepare("openmoji", out=tmp_path_factory.mktemp("openmoji"), image_size=32, workers=0))
+    return PreparedDataset.open(prepare("openmoji", out=shared_folder(tmp_path_factory), image_size=32, workers=0))
 
 
 def test_the_whole_set_is_accounted_for(whole: PreparedDataset) -> None:
