@@ -424,6 +424,7 @@ LAYOUTS: dict[str, Callable[[Path], dict[str, str]] | None] = {
     "nocaps": nocaps,
     "okvqa": okvqa,
     "openmoji": openmoji,
+    "openmoji_classes": openmoji,
     "slake": slake,
     "textvqa": textvqa,
     "vizwiz": vizwiz,
