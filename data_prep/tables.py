@@ -55,8 +55,10 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=_BATCH_ROWS):
                 yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise Mt2stError(f"{path} is not a readable parquet file ({error}); write it again") from None
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise Mt2stError(f"{path} is not a readable parquet file ({' '.join(str(error).split())[:200]}); write it again") from None
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,7 @@ class PreparedDataset:
             try:
                 tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             except (pa.ArrowException, OSError) as error:
-                raise Mt2stError(f"{path} cannot be read as Arrow ({error}); {_CURE}") from None
+                raise Mt2stError(f"{path} cannot be read as Arrow ({' '.join(str(error).split())[:200]}); {_CURE}") from None
         return tables
 
     @cached_property
