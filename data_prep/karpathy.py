@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_prep.json_stream import iterate_objects
-from data_prep.published import check_count, get_field, image_in, optional_field
+from data_prep.published import check_count, get_field, image_in, optional_field, subfolder
 from mt2st.errors import Mt2stError
 from mt2st.records import DatasetCard, Example
 
@@ -45,7 +45,7 @@ def karpathy_examples(
         coco_id = optional_field(record, "cocoid", int, place)
         captions = tuple(get_field(sentence, "raw", str, place) for sentence in get_field(record, "sentences", list, place))
         yield Example(
-            image=image_in(root, f"{folder}/{name}" if folder else name, place),
+            image=image_in(subfolder(root, folder, place) if folder else root, name, place),
             image_id=name if coco_id is None else str(coco_id),
             captions=captions,
             extra={"published_split": record["split"]},

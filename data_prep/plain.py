@@ -25,7 +25,21 @@ from mt2st.errors import Mt2stError, unknown_name
 from mt2st.records import DatasetCard, Example
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_TOML_KEYS = ("name", "title", "task", "source", "revision", "licence", "main_metric", "notes", "paper", "data", "splits", "map")
+_TOML_KEYS = (
+    "name",
+    "title",
+    "task",
+    "source",
+    "revision",
+    "licence",
+    "main_metric",
+    "protocol",
+    "notes",
+    "paper",
+    "data",
+    "splits",
+    "map",
+)
 
 
 @dataclass(frozen=True)

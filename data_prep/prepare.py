@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import sqlite3
 import sys
 import time
 from collections import deque
@@ -116,20 +117,21 @@ def prepare(
     result = Path(out) / f"{card.name}-{image_size}px-{key[:12]}"
     if _is_published(result):
         return result
-    result.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(result):
-        if not _is_published(result):
-            try:
-                with decode_pool(
-                    settings.image_size, settings.fit, settings.max_pixels, settings.store == "encoded", workers
-                ) as pool:
+    try:
+        result.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(result):
+            if not _is_published(result):
+                keep_encoded = settings.store == "encoded"
+                with decode_pool(settings.image_size, settings.fit, settings.max_pixels, keep_encoded, workers) as pool:
                     _build(result, loaded, folder, settings, pool, progress)
-            except OSError as error:
-                raise Mt2stError(
-                    f"preparing {card.name!r} in {partial_folder(result)} failed: {error.strerror or error}; mend the disk "
-                    "and run the same command again, it continues from there"
-                ) from error
-            _remove_stale(result, card, image_size)
+                _remove_stale(result, card, image_size)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        named = getattr(error, "filename", None) or partial_folder(result)
+        raise Mt2stError(
+            f"preparing {card.name!r} failed at {named}: {reason}; free space or mend permissions, and run the same command again: "
+            "it continues from there"
+        ) from error
     return result
 
 
@@ -148,6 +150,9 @@ def _checked_settings(
     for what, value, known in (("store", store, STORES), ("fit", fit, FITS), ("on_error", on_error, ("fail", "skip"))):
         if value not in known:
             raise unknown_name(what, value, known)
+    for name, value in options.items():
+        if not isinstance(value, str | int | float | bool):
+            raise Mt2stError(f"option {name!r} of {card.name!r} is {value!r}; options are texts, numbers or True/False")
     chosen = tuple(card.splits) if splits is None else tuple(dict.fromkeys(splits))
     for split in chosen:
         if split not in card.splits:

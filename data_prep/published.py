@@ -61,6 +61,14 @@ def image_in(folder: Path, name: str, place: str) -> Path:
     return path_inside(folder, name, place)
 
 
+def subfolder(folder: Path, name: str, place: str) -> Path:
+    """`folder / name`, by name alone: users link image folders (`ln -s /data/coco/train2014`), so the folder itself may be a "
+    "link."""
+    if name.startswith("/") or ".." in Path(name).parts or "\0" in name:
+        raise Mt2stError(f"{place}: path {name!r} leaves the folder {folder}")
+    return folder / name
+
+
 def annotators(answers: list[Any], place: str) -> tuple[Answer, ...]:
     """Answers given as objects with "answer" and, where the set has one, "answer_id"; else their position is the id."""
     return tuple(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,12 @@ class PreparedDataset:
         found = manifest.get("format_version")
         if found != FORMAT_VERSION:
             raise Mt2stError(f"{folder / MANIFEST} has format_version {found!r}, this program reads {FORMAT_VERSION}; {_CURE}")
-        for name, facts in manifest["files"].items():
-            _verify_file(folder / name, facts, full=verify == "full")
-        return cls(folder, manifest)
+        try:
+            for name, facts in manifest["files"].items():
+                _verify_file(folder / name, FileFacts(facts["bytes"], facts["sha256"]), full=verify == "full")
+            return cls(folder, manifest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Mt2stError(f"{folder / MANIFEST} is no manifest of prepared data ({error!r}); {_CURE}") from None
 
     def split(self, name: str) -> PreparedSplit:
         """All of a split. Unknown names are answered with the known ones."""
@@ -342,8 +345,7 @@ class FileFacts:
     sha256: str
 
 
-def _verify_file(path: Path, facts: dict[str, Any], full: bool) -> None:
-    wanted = FileFacts(**{field.name: facts[field.name] for field in fields(FileFacts)})
+def _verify_file(path: Path, wanted: FileFacts, full: bool) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:

@@ -224,6 +224,18 @@ def test_coco_joins_train_and_restval_and_pins_counts(prepared: dict[str, Prepar
             prepare(adapter, source=source, out=tmp_path / "out", image_size=8)
 
 
+def test_a_linked_image_folder_is_fine_and_a_name_that_leaves_is_not(tmp_path: Path) -> None:
+    adapter, source, options = laid_out("coco_captions", tmp_path / "source")
+    assert source
+    (source / "train2014").rename(tmp_path / "elsewhere")
+    (source / "train2014").symlink_to(tmp_path / "elsewhere")
+    prepare(adapter, source=source, options=options, out=tmp_path / "out", image_size=8, workers=0)
+    text = (source / "dataset_coco.json").read_text().replace('"filepath": "val2014"', '"filepath": "../elsewhere"')
+    (source / "dataset_coco.json").write_text(text)
+    with pytest.raises(Mt2stError, match="leaves the folder"):
+        prepare(adapter, source=source, options=options, out=tmp_path / "out", image_size=8, workers=0)
+
+
 def test_conceptual_captions_counts_dead_addresses(prepared: dict[str, PreparedDataset]) -> None:
     assert prepared["conceptual_captions"].manifest["left_out"] == {"train_dead_addresses": 2, "val_dead_addresses": 2}
     assert prepared["conceptual_captions/shards"].split("train").caption_texts() == [f"caption {n}" for n in range(4)]

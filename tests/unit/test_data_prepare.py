@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -228,6 +229,22 @@ def test_a_full_disk_leaves_nothing_loadable_and_can_be_continued(pets: Path, mo
     assert PreparedDataset.open(run(pets), verify="full").manifest["reused_images"] == 30
 
 
+def test_a_full_disk_under_the_index_is_one_line_too(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store.StoreWriter, "add_texts", full)
+    with pytest.raises(Mt2stError, match="database or disk is full; free space"):
+        run(pets)
+    assert published(pets) == []
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(pets: Path) -> None:
+    (pets / "file").write_text("x")
+    with pytest.raises(Mt2stError, match=r"failed at .*file.*(Not a directory|File exists)"):
+        run(pets, out=pets / "file" / "out")
+
+
 def test_partial_folders_of_older_states_are_removed(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish = store.StoreWriter.publish
     monkeypatch.setattr(store.StoreWriter, "publish", lambda *_: (_ for _ in ()).throw(Stopped()))
@@ -337,6 +354,7 @@ def test_bad_examples_are_named(pets: Path, body: str, message: str) -> None:
         ({"max_pixels": 10**12}, "max_pixels"),
         ({"workers": -1}, "workers = -1"),
         ({"options": {"language": "en"}}, "unknown option"),
+        ({"options": {"language": ["en"]}}, "options are texts, numbers"),
         ({"source": "nowhere"}, "does not exist"),
         ({"source": None}, "needs --source"),
         ({"mapping": {"image": "img"}}, "--map is for tables"),

@@ -16,6 +16,7 @@ from PIL import Image
 from data_prep.prepare import prepare
 from mt2st.dataset import PreparedDataset, PreparedSplit, carve_validation, leaked_images, without_leaked
 from mt2st.errors import Mt2stError
+from mt2st.files import write_sealed_json
 from mt2st.records import Answer, DatasetCard, Example
 
 
@@ -259,4 +260,10 @@ def test_foreign_folders_and_versions_are_refused(make: Maker, tmp_path: Path) -
         PreparedDataset.open(tmp_path / "foreign")
     (tmp_path / "foreign" / "manifest.json").write_text(json.dumps({"hello": 1}))
     with pytest.raises(Mt2stError, match="not ours"):
+        PreparedDataset.open(tmp_path / "foreign")
+    write_sealed_json(tmp_path / "foreign" / "manifest.json", {"format_version": 1, "status": "finished"})
+    with pytest.raises(Mt2stError, match=r"format_version 1, this program reads 2"):
+        PreparedDataset.open(tmp_path / "foreign")
+    write_sealed_json(tmp_path / "foreign" / "manifest.json", {"format_version": 2, "status": "finished"})
+    with pytest.raises(Mt2stError, match="is no manifest of prepared data"):
         PreparedDataset.open(tmp_path / "foreign")
