@@ -91,7 +91,7 @@ def run(options: Options) -> int:
     protocol = Protocol(options.k, options.repetitions, options.single_queries, options.tolerance, threads)
     config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     started = datetime.now(timezone.utc)
-    folder = _new_folder(options.results / "index" / slug(data.name), f"{started:%Y%m%dT%H%M%S}-{content_hash(config)[:8]}")
+    folder = new_folder(options.results / "index" / slug(data.name), f"{started:%Y%m%dT%H%M%S}-{content_hash(config)[:8]}")
     surroundings = environment()
     record: dict[str, Any] = {
         **surroundings,
@@ -205,7 +205,7 @@ def _installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def _new_folder(parent: Path, name: str) -> Path:
+def new_folder(parent: Path, name: str) -> Path:
     """A folder that did not exist: two runs never write to one place."""
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1000):
