@@ -154,8 +154,19 @@ class RunFolder:
 
     def status(self) -> Status | None:
         """Status in run.json; None while there is none."""
+        value = self._record()
+        return None if value is None else value["status"]
+
+    def _record(self) -> dict[str, Any] | None:
         path = self.path / RECORD_FILE
-        return read_sealed_json(path, RECORD_CURE)["status"] if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return read_sealed_json(path, RECORD_CURE)
+        except Mt2stError:
+            if path.exists():
+                raise
+            return None  # its writer took it back between the two looks: a failed attempt begins again
 
     def damage(self) -> list[str]:
         """What is torn, altered or foreign in this folder, one line for each file; empty when all is well."""
@@ -175,7 +186,8 @@ class RunFolder:
         """
         self._need_lock("repair")
         found = []
-        for name, check in ((CONFIG_FILE, self._check_config), (RECORD_FILE, self._check_record)):
+        checks = ((CONFIG_FILE, self._check_config), (RECORD_FILE, self._check_record), (LOG_FILE, self.metrics))
+        for name, check in checks:
             try:
                 check()
             except _ForeignConfigError:
@@ -200,9 +212,8 @@ class RunFolder:
                 )
 
     def _check_record(self) -> None:
-        path = self.path / RECORD_FILE
-        if path.exists():
-            verify_record(self.path, read_sealed_json(path, RECORD_CURE))
+        if (value := self._record()) is not None:
+            verify_record(self.path, value)
 
     # -- lock ----------------------------------------------------------------------------------------------------------------
 
@@ -292,6 +303,11 @@ class RunFolder:
         """Append one line to metrics.jsonl (needs `step` if a resume is to cut it right). Needs the lock."""
         self._need_lock("append_metrics")
         append_metrics(self.path / LOG_FILE, values)
+
+    def write_log(self, text: str) -> None:
+        """Append to log.txt."""
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(text)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""

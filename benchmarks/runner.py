@@ -6,97 +6,52 @@ for all cases. Equal configuration means equal run: what is finished is skipped,
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.cli_cases import load_case
+from benchmarks.disk_space import require_space
 from benchmarks.hardware import environment, peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.plan import AUXILIARY, PRIMARY, Case, Experiment, Planned, Run, StepCosts, TestResult, mixture_of, plan_runs, run_folder
 from benchmarks.record import RunFolder
 from benchmarks.report import report
 from benchmarks.report_spec import ReportSpec
-from benchmarks.strategies import EQUAL_BUDGET, EQUAL_STEPS, STRATEGY_KNOBS, SuiteKnobs, from_plain, steps_for_budget, training_flops
+from benchmarks.run_lock import LockedError
+from benchmarks.strategies import STRATEGY_KNOBS, SuiteKnobs, from_plain
+from mt2st.checkpoint import newest_checkpoint
 from mt2st.errors import Mt2stError
-from mt2st.flops import FlopCounter
-from mt2st.mixture import MT2ST, Task
-from mt2st.objectives import Objective
-from mt2st.schedules import Constant, Schedule
-from mt2st.trainer import Stream, TrainConfig, Trainer, TrainingInterrupted
+from mt2st.trainer import TrainConfig, Trainer, TrainingInterrupted
 
-PRIMARY, AUXILIARY = "primary", "auxiliary"
+__all__ = [
+    "AUXILIARY",
+    "PRIMARY",
+    "Case",
+    "Experiment",
+    "Planned",
+    "Run",
+    "StepCosts",
+    "TestResult",
+    "execute",
+    "mixture_of",
+    "plan_runs",
+    "resume_run",
+    "run_folder",
+    "run_suite",
+    "train_config",
+]
 
-
-@dataclass
-class TestResult:
-    """What a case measures on the test split, once, after training.
-
-    Attributes:
-        metrics: metric id → value.
-        items: name → per-item array [n_items].
-        group_names: item array of codes → names of the codes.
-        floors: floor's name → metric id → value; what a model must beat.
-    """
-
-    __test__ = False  # no test class, whatever pytest thinks of the name
-
-    metrics: dict[str, float]
-    items: dict[str, np.ndarray]
-    group_names: dict[str, list[str]] = field(default_factory=dict)
-    floors: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-@dataclass
-class Experiment:
-    """A freshly built model with its tasks and data, for one seed.
-
-    Attributes:
-        encoder: an `nn.Module` with `features(batch)`.
-        primary: the primary objective; draws from stream "primary".
-        auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
-        streams: "primary" and "auxiliary".
-        validate: metrics on the validation split.
-        test: metrics on the test split; called once, after training.
-        save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
-    """
-
-    encoder: Any
-    primary: Objective
-    auxiliaries: Sequence[Objective]
-    streams: Mapping[str, Stream]
-    validate: Callable[[], Mapping[str, float]]
-    test: Callable[[], TestResult]
-    save: Callable[[Path], None] = lambda folder: None
-
-
-class Case(Protocol):
-    """A benchmark case with its data prepared."""
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """Name, revision and content hash of the data, and what was counted while preparing them."""
-
-    def build(self, seed: int) -> Experiment:
-        """A new experiment; the same seed gives the same initial weights and data order."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One planned run."""
-
-    strategy: str
-    seed: int
-    steps: int
-    views: tuple[str, ...]
-    flops: int
+_HELD_WAIT_SECONDS = 2.0  # on one run in other hands, before the next is looked at
 
 
 def run_suite(
@@ -123,15 +78,6 @@ def run_suite(
     return 1 if failed else 0
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run with the knobs it runs under and its folder."""
-
-    knobs: SuiteKnobs
-    run: Run
-    folder: RunFolder
-
-
 def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Console) -> int:
     """Run what is not finished, with progress and an estimate of the time left; returns how many failed."""
     total = sum(planned.run.flops for planned in plan)
@@ -141,6 +87,8 @@ def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Cons
         "saving at equal steps)",
         highlight=False,
     )
+    results = plan[0].folder.path.parents[2]
+    require_space(results, [planned.folder for planned in plan], costs.checkpoint_bytes, train_config(plan[0].knobs, plan[0].run).keep_checkpoints)
     surroundings = environment()
     failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
@@ -149,7 +97,11 @@ def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Cons
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
         bar = progress.add_task("starting", total=total)
         done = spent = 0
-        for number, planned in enumerate(plan, start=1):
+        todo = deque(enumerate(plan, start=1))
+        held: set[int] = set()  # numbers of runs that were once in another process's hands
+        in_vain = 0  # looks in a row that found a run in other hands
+        while todo:
+            number, planned = todo.popleft()
             run = planned.run
             label = f"[{number}/{len(plan)}] {run.strategy} seed {run.seed}, {run.steps} steps"
             progress.update(bar, description=label)
@@ -157,7 +109,18 @@ def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Cons
             def advance(step: int, run: Run = run, base: int = done) -> None:
                 progress.update(bar, completed=base + run.flops * step / run.steps)
 
-            line, seconds = _run_one(case, planned, costs, surroundings, advance)
+            # Processes that share a suite share its runs: one waits only when all that is left is in other hands.
+            wait_seconds = _HELD_WAIT_SECONDS if in_vain > len(todo) else 0.0
+            try:
+                line, seconds = _run_one(case, planned, costs, surroundings, advance, wait_seconds, shared=number in held)
+            except LockedError as other:
+                if number not in held:
+                    progress.console.print(f"{label}: put off, {other}", highlight=False, markup=False)
+                held.add(number)
+                in_vain += 1
+                todo.append((number, planned))
+                continue
+            in_vain = 0
             failed += line.startswith("failed")
             spent += run.flops if seconds else 0
             done += run.flops
@@ -165,91 +128,6 @@ def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Cons
             left = (time.monotonic() - started) / spent * (total - done) if spent else 0.0
             progress.console.print(f"{label} ({', '.join(run.views)}): {line}; about {_minutes(left)} left", highlight=False, markup=False)
     return failed
-
-
-class StepCosts:
-    """FLOPs of one step by active set, measured on an experiment that is thrown away."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-        self.primary = experiment.primary.name
-        self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
-        self._schedules: dict[str, Schedule] = {name: Constant() for name in self.auxiliaries}
-        self._mixture = mixture_of(experiment, Constant())
-        self._mixture.to(_device())
-        experiment.encoder.to(_device())
-        self._known: dict[tuple[str, ...], int] = {}
-
-    def __call__(self, active: tuple[str, ...]) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first."""
-        if active not in self._known:
-            weights = dict.fromkeys(active, 1.0)
-            streams = self._experiment.streams
-            batches = {
-                stream: {name: tensor.to(_device()) for name, tensor in streams[stream].batch(0).items()}
-                for stream in self._mixture.streams(weights)
-            }
-            with FlopCounter() as counter:
-                losses = self._mixture(self._experiment.encoder.features, batches, weights)
-                torch.stack(list(losses.values())).sum().backward()
-            self._known[active] = counter.total
-        return self._known[active]
-
-    @property
-    def primary_only(self) -> int:
-        return self((self.primary,))
-
-    @property
-    def everything(self) -> int:
-        return self((self.primary, *self.auxiliaries))
-
-    @property
-    def auxiliary_share(self) -> float:
-        """Share of MTL's FLOPs that the auxiliaries add: the limit of any saving at equal steps."""
-        return 1 - self.primary_only / self.everything
-
-
-def plan_runs(knobs: SuiteKnobs, costs: StepCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for both views is planned once."""
-    everything = costs.everything * knobs.steps * knobs.accumulation
-    budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
-    runs = []
-    for seed in range(knobs.seeds):
-        for name in knobs.strategies:
-            schedule = knobs.strategy(name).schedule()
-            schedules = dict.fromkeys(costs.auxiliaries, schedule)
-
-            def cost(active: tuple[str, ...]) -> int:
-                return costs(active) * knobs.accumulation
-
-            views: dict[int, list[str]] = {}
-            if EQUAL_STEPS in knobs.views:
-                views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
-            if EQUAL_BUDGET in knobs.views:
-                views.setdefault(steps_for_budget(budget, schedules, costs.primary, cost, seed), []).append(EQUAL_BUDGET)
-            for steps, names in views.items():
-                flops = training_flops(schedules, costs.primary, cost, steps, seed)
-                runs.append(Run(name, seed, steps, tuple(names), flops))
-    return runs
-
-
-def run_folder(
-    case: Case, knobs: SuiteKnobs, run: Run, *, benchmark: str, recipe: str, results: Path, varied: tuple[str, ...] = ()
-) -> RunFolder:
-    """The folder of a planned run: equal configuration and data, equal folder.
-
-    `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
-    """
-    config = {
-        "knobs": knobs.shared(),
-        "data": dict(case.data),
-        "strategy": asdict(knobs.strategy(run.strategy)),  # type: ignore[call-overload]
-        "steps": run.steps,
-    }
-    suite = {"knobs": {name: value for name, value in knobs.shared().items() if name not in varied}, "data": dict(case.data)}
-    return RunFolder.of(
-        results, benchmark, recipe, strategy=run.strategy, view=run.views[0], seed=run.seed, config=config, suite=suite
-    )
 
 
 def resume_run(run_dir: Path) -> int:
@@ -271,7 +149,7 @@ def resume_run(run_dir: Path) -> int:
     for run in plan_runs(knobs, costs):
         folder = run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results)
         if folder.path == run_dir.resolve():
-            line, _ = _run_one(case, Planned(knobs, run, folder), costs, environment(), lambda step: None)
+            line, _ = _run_one(case, Planned(knobs, run, folder), costs, environment(), lambda step: None, 0.0)
             console.print(f"{run_dir.name}: {line}", highlight=False, markup=False)
             return int(line.startswith("failed"))
     raise Mt2stError(f"{run_dir} is no run that this code plans on these data (changed data, code or machine?); repeat the suite's command")
@@ -295,49 +173,78 @@ def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
     )
 
 
-def mixture_of(experiment: Experiment, schedule: Schedule) -> MT2ST:
-    """The primary and its auxiliaries, all under one schedule."""
-    return MT2ST(
-        Task(experiment.primary, Constant(), PRIMARY), [Task(objective, schedule, AUXILIARY) for objective in experiment.auxiliaries]
-    )
-
-
 def _run_one(
-    case: Case, planned: Planned, costs: StepCosts, surroundings: Mapping[str, Any], on_step: Callable[[int], None]
+    case: Case,
+    planned: Planned,
+    costs: StepCosts,
+    surroundings: Mapping[str, Any],
+    on_step: Callable[[int], None],
+    wait_seconds: float,
+    *,
+    shared: bool = False,
 ) -> tuple[str, float]:
-    """Run or skip; returns a line for the terminal and the seconds it took (0 when skipped)."""
-    folder, run = planned.folder, planned.run
+    """Run or skip; returns a line for the terminal and the seconds it took (0 when skipped).
+
+    Args:
+        wait_seconds: how long to wait for a run that another process holds.
+        shared: another process was at this run while this one was; what failed there is not tried again here.
+
+    Raises:
+        LockedError: another process still holds the run.
+    """
+    folder = planned.folder
     if folder.state() == "finished":
-        return "finished before, skipped", 0.0
-    with folder.lock(wait_seconds=24 * 3600.0):
-        for damage in folder.repair():
-            folder.log.open("a").write(f"repaired: {damage}\n")
-        if folder.state() == "finished":
-            return "finished by another process meanwhile, skipped", 0.0
-        folder.begin()
-        record: dict[str, Any] = {
-            **surroundings,
-            "views": list(run.views),
-            "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "data": dict(case.data),
-            "auxiliary_share_of_mtl_flops": costs.auxiliary_share,
-        }
-        started = time.monotonic()
+        return ("finished by another process meanwhile" if shared else "finished before") + ", skipped", 0.0
+    started = time.monotonic()
+    try:
+        with folder.lock(wait_seconds=wait_seconds):
+            for damage in folder.repair():
+                folder.write_log(f"repaired: {damage}\n")
+            if folder.state() == "finished":
+                return "finished by another process meanwhile, skipped", 0.0
+            if shared and folder.status() == "failed":
+                return f"failed in another process; see {folder.log}", 0.0
+            folder.begin()
+            return _recorded(case, planned, costs, surroundings, on_step), time.monotonic() - started
+    except LockedError:
+        raise
+    except (Mt2stError, OSError) as error:  # the folder itself cannot be used; the other runs can
+        return f"failed: {_reason(error)}", time.monotonic() - started
+
+
+def _recorded(case: Case, planned: Planned, costs: StepCosts, surroundings: Mapping[str, Any], on_step: Callable[[int], None]) -> str:
+    """Train and test a run whose folder is locked, and record how it ended; returns a line for the terminal."""
+    folder = planned.folder
+    record: dict[str, Any] = {
+        **surroundings,
+        "views": list(planned.run.views),
+        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data": dict(case.data),
+        "auxiliary_share_of_mtl_flops": costs.auxiliary_share,
+    }
+    try:
+        return _train_and_test(case, planned, record, on_step)
+    except KeyboardInterrupt as stop:
+        why = str(stop) if isinstance(stop, TrainingInterrupted) else "interrupted outside training"
+        with contextlib.suppress(OSError):  # without a record the run counts as unfinished, which it is
+            folder.interrupt(record, why)
+        raise
+    except Exception as error:  # noqa: BLE001 - one failed run must not sink the suite; the traceback is kept in the run's log
+        trace = traceback.format_exc()
+        why = str(error) if isinstance(error, Mt2stError) else f"{_reason(error)} (traceback in {folder.log})"
         try:
-            summary = _train_and_test(case, planned, record, on_step)
-        except TrainingInterrupted as stop:
-            folder.interrupt(record, str(stop))
-            raise
-        except KeyboardInterrupt:
-            folder.interrupt(record, "interrupted outside training")
-            raise
-        except Exception as error:  # noqa: BLE001 - one failed run must not sink the suite; the traceback is kept in the run's log
-            with folder.log.open("a", encoding="utf-8") as log:
-                log.write(traceback.format_exc())
-            why = str(error) if isinstance(error, Mt2stError) else f"{type(error).__name__}: {error} (traceback in {folder.log})"
+            folder.write_log(trace)
             folder.fail(record, why)
-            return f"failed: {why}", time.monotonic() - started
-        return summary, time.monotonic() - started
+        except OSError as second:
+            why += f"; nor could that be recorded: {_reason(second)}"
+        return f"failed: {' '.join(why.split())}"
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename or 'no file named'}; check space, permissions and the path"
+    return " ".join((str(error) if isinstance(error, Mt2stError) else f"{type(error).__name__}: {error}").split())
 
 
 def _train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
@@ -350,9 +257,15 @@ def _train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_ste
     config = train_config(knobs, run)
 
     def log(line: Mapping[str, Any]) -> None:
+        if line["event"] == "warning":  # a damaged checkpoint: comes before the resume, which would cut it off the metrics
+            folder.write_log(f"{line['message']}\n")
+            return
         if line["event"] == "resume":
             folder.truncate_metrics(int(line["step"]))
         folder.append_metrics(**line)
+
+    if newest_checkpoint(folder.checkpoints) is None:
+        folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
 
     trainer = Trainer(
         experiment.encoder,
@@ -394,10 +307,6 @@ def _train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_ste
 
 def _last_metrics(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: value for name, value in curve[-1].items() if name not in ("step", "flops", "seconds")} if curve else {}
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _minutes(seconds: float) -> str:
