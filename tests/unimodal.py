@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.strategies import SuiteKnobs
+from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
 from mt2st.encoders.image_transformer import ImageConfig, ImageEncoder
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.encoders.words import BagEncoder, WordVocabulary
+from mt2st.objectives.alignment import AlignmentObjective
 from mt2st.objectives.classification import ClassificationObjective
+from mt2st.objectives.clean_image import CleanImageObjective
+from mt2st.objectives.denoising import DenoisingObjective
 from mt2st.objectives.gloss_lemma import GlossLemmaObjective
 from mt2st.objectives.hypernym import HypernymObjective
 from mt2st.objectives.masked_patches import MaskedPatchObjective
@@ -76,6 +80,11 @@ def tiny_bert() -> TextEncoder:
     return TextEncoder.small(TextConfig(width=16, layers=1, heads=2, context_length=10), tokenizer)
 
 
+def tiny_denoiser() -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(DenoiserConfig(image_size=8, fold=1, widths=(8, 16), classes=4))
+
+
 def _bag(objective: Callable[[WordVocabulary], nn.Module]) -> Trial:
     encoder, vocabulary = tiny_bag()
     return Trial(encoder, objective(vocabulary), _glosses(vocabulary.encode))
@@ -99,8 +108,12 @@ TRIALS: dict[str, Callable[[], Trial]] = {
     "masked_lm": lambda: _bert(lambda bert: MaskedTokenObjective(16, bert.vocabulary_size, bert.mask_id, frame_ids=bert.frame_ids)),
     "matching": lambda: _bert(lambda bert: GlossLemmaObjective(16, 16, both_ways=True, name="matching")),
     "bert-hypernym": lambda: _bert(lambda bert: HypernymObjective(name="bert-hypernym")),
+    "denoising": lambda: Trial(tiny_denoiser(), DenoisingObjective(), _pictures()),
+    "bottleneck-class": lambda: Trial(tiny_denoiser(), ClassificationObjective(16, 4, name="bottleneck-class"), _pictures()),
+    "clean_image": lambda: Trial(tiny_denoiser(), CleanImageObjective(16), _pictures()),
+    "alignment": lambda: Trial(tiny_denoiser(), AlignmentObjective(16, tiny_vit()), _pictures()),
 }
-ENCODER_FILES = {"image_transformer", "text_transformer", "words"}
+ENCODER_FILES = {"denoiser", "image_transformer", "text_transformer", "words"}
 
 
 def objective_files() -> set[str]:
@@ -152,4 +165,11 @@ def _text(folder: Path) -> SuiteKnobs:
     return recipe.Knobs(encoder=bert, vocabulary_size=300, mask_rate=0.3, **_glosses_of(folder))
 
 
-CASES: dict[str, Callable[[Path], SuiteKnobs]] = {"image": _image, "representation": _representation, "text": _text}
+def _diffusion(folder: Path) -> SuiteKnobs:
+    image, recipe = import_module("benchmarks.recipes.image"), import_module("benchmarks.recipes.diffusion")
+    return recipe.Knobs(dataset="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
+                        classifier=image.VitKnobs(width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
+                        sampling_steps=2)  # fmt: skip
+
+
+CASES: dict[str, Callable[[Path], SuiteKnobs]] = {"image": _image, "representation": _representation, "text": _text, "diffusion": _diffusion}
