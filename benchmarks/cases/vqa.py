@@ -170,10 +170,10 @@ class Judge:
         answer_types, answer_names = codes([answer_type(given) for given in answers])
         items = {
             "score": score[graded],
-            "prediction": result.prediction[graded],
+            "prediction": result.prediction[graded].astype(np.int32),
             "confidence": result.confidence[graded],
-            "question_type": question_types[graded],
-            "answer_type": answer_types[graded],
+            "question_type": question_types[graded].astype(np.uint8),
+            "answer_type": answer_types[graded].astype(np.uint8),
         }
         prior = language_prior(labelled.question_texts(), labelled.answer_texts(), wordings, self.vocabulary.answers)
         floors = {
