@@ -16,13 +16,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.rows import checked_mapping, example_from_row, guess_mapping, path_inside
 from data_prep.tables import TABLE_SUFFIXES, read_table
 from data_prep.tar_shards import read_shard
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.records import DatasetCard, Example
+
+F = TypeVar("F")
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _TOML_KEYS = (
@@ -58,7 +60,7 @@ class PlainTables:
     def examples(self, split: str) -> Iterator[Example]:
         """The rows of `split`, in file order."""
         number = 0
-        for path in self.files[split]:
+        for path in _of_split(self.files, split, self.CARD):
             for at, row in enumerate(read_table(path)):
                 mapping = self.mapping or guess_mapping(list(row))
                 if not mapping:
@@ -82,7 +84,7 @@ class ImageFolder:
 
     def examples(self, split: str) -> Iterator[Example]:
         """The rows of the metadata file of `split`, in file order."""
-        path = self.files[split]
+        path = _of_split(self.files, split, self.CARD)
         for number, row in enumerate(read_table(path)):
             place = f"{path}, record {number}"
             name = row.get("file_name")
@@ -109,7 +111,7 @@ class TarShards:
 
     def shards(self, split: str) -> tuple[Path, ...]:
         """The shards of `split`; streaming deals them out to ranks and workers."""
-        return self.files[split]
+        return _of_split(self.files, split, self.CARD)
 
     def shard_examples(self, shard: Path) -> Iterator[Example]:
         """The samples of one shard, in order."""
@@ -117,7 +119,7 @@ class TarShards:
 
     def examples(self, split: str) -> Iterator[Example]:
         """The samples of all shards of `split`, in order."""
-        for shard in self.files[split]:
+        for shard in _of_split(self.files, split, self.CARD):
             yield from self.shard_examples(shard)
 
 
@@ -158,14 +160,17 @@ class HubDataset:
             yield example_from_row(row, mapping, f"{self.name}/{name}, record {number}", number, None, labels)
 
 
+def _of_split(files: Mapping[str, F], split: str, card: DatasetCard) -> F:
+    if split not in files:
+        raise unknown_name(f"split of {card.name!r}", split, files)
+    return files[split]
+
+
 def is_plain(name: str) -> bool:
     """Whether `open_plain` is responsible for a dataset's name."""
-    path = Path(name)
-    return (
-        name.startswith("hf:")
-        or path.suffix in (*TABLE_SUFFIXES, ".toml", ".tar")
-        or (path.is_dir() and ("/" in name or "." in name))
-    )
+    if name.startswith("hf:") or name.endswith((*TABLE_SUFFIXES, ".toml", ".tar")):
+        return True
+    return ("/" in name and not name.endswith(".py")) or name in (".", "..")
 
 
 def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None) -> Any:
@@ -184,7 +189,11 @@ def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mappi
     if name.startswith("hf:"):
         return _hub(name, mapping, facts)
     path = Path(name)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # too long a name, or one with a null byte
+        raise Mt2stError(f"{name[:80]!r} is no file name ({error.__class__.__name__}); give a file or folder of data") from None
+    if not exists:
         raise Mt2stError(f"{path} does not exist; give a file or folder of data, or hf:owner/name")
     if path.suffix == ".toml":
         return _from_toml(path, mapping)

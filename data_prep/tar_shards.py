@@ -6,7 +6,10 @@ Links, devices and names that leave the archive are refused all the same: a shar
 from __future__ import annotations
 
 import json
+import lzma
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +22,19 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pp
 # A member above this is refused before it is read: a small compressed shard can unpack to anything.
 MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS_OF_A_SAMPLE = 64
+# What the standard library's readers are known to raise on damaged archives; TypeError on a gzip header of three bytes.
+_ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def read_shard(path: Path, mapping: Mapping[str, str] | None = None) -> Iterator[Example]:
@@ -92,7 +108,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield member.name, content
     except FileNotFoundError:
         raise Mt2stError(f"{path} is missing; check the path of the shards") from None
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
+    except _ARCHIVE_ERRORS as error:
         if isinstance(error, Mt2stError):
             raise
         raise Mt2stError(f"{path} is not a readable tar archive ({error}); download the shard again") from None
