@@ -87,12 +87,20 @@ def unit_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool 
         squares = np.einsum("ij,ij->i", matrix, matrix)  # NaN compares false, so bad rows take the long way to their error
         if bool((np.abs(squares - 1) <= 2 * _UNIT_TOLERANCE).all()):
             return matrix
-    norms = row_norms(name, matrix)
-    unit = np.empty(matrix.shape, np.float32)
-    for start in range(0, len(matrix), _ROWS_PER_BLOCK):
-        rows = slice(start, start + _ROWS_PER_BLOCK)
-        # Divided in float64 and rounded once, so that scaled duplicates give the same bits nearly always.
-        np.divide(matrix[rows], norms[rows, None], out=unit[rows], casting="same_kind", dtype=np.float64)
+    return divided_rows(matrix, row_norms(name, matrix), slice(None))
+
+
+def divided_rows(matrix: NDArray[Any], norms: NDArray[np.float64], rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+    """`matrix[rows] / norms[rows]` as a new float32, C-contiguous array.
+
+    Divided in float64 and rounded once, so that scaled duplicates give the same bits nearly always.
+    """
+    lengths = norms[rows]
+    unit = np.empty((len(lengths), matrix.shape[1]), np.float32)
+    for start in range(0, len(unit), _ROWS_PER_BLOCK):
+        stop = start + _ROWS_PER_BLOCK
+        some = matrix[rows[start:stop]] if isinstance(rows, np.ndarray) else matrix[rows][start:stop]
+        np.divide(some, lengths[start:stop, None], out=unit[start:stop], casting="same_kind", dtype=np.float64)
     return unit
 
 

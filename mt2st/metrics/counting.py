@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt2st.threads import usable_threads
-from mt2st.vectors import unit_rows
+from mt2st.vectors import divided_rows
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -27,6 +27,7 @@ BLOCK_IMAGES = 6144  # columns of one matrix product: 25 MB of scores
 TILE_TEXTS = 32  # at most 255, so that a column's count fits a byte; 32 × 6,144 scores are 0.8 MB
 _PAIRS_AT_ONCE = 4096  # scratch of float64 recomputation: 2 × 4,096 × E × 8 bytes
 _SPARSE_SHARE = 1 / 32  # up to this share of scores above a threshold, they are looked at one by one
+_SPARSE_PAIRS_SHARE = 1 / 6  # and so many pairs of a score and a threshold of its column
 _DENSE_SHARE = 1 / 128  # from this share of close scores on, a float64 product is cheaper than single pairs
 
 
@@ -117,7 +118,7 @@ def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints
     scores = np.empty((min(BLOCK_TEXTS, len(gallery.texts)), min(BLOCK_IMAGES, len(gallery.images))), np.float32)
     with ThreadPoolExecutor(threads) as pool:
         for first_text in range(0, len(gallery.texts), BLOCK_TEXTS):
-            text_rows = unit_rows("text_embeddings", gallery.texts[first_text : first_text + BLOCK_TEXTS])
+            text_rows = divided_rows(gallery.texts, gallery.text_norms, slice(first_text, first_text + BLOCK_TEXTS))
             tiles = range(first_text, first_text + len(text_rows), TILE_TEXTS)
             for first_image in range(0, len(gallery.images), BLOCK_IMAGES):
                 image_rows = count.image_rows[first_image : first_image + BLOCK_IMAGES]
@@ -141,6 +142,7 @@ class Columns:
     Attributes:
         image_of_column: [N].
         own_column: [C], the column of each text's image.
+        texts_of_column: [N], how many.
         layer_texts: for each p, the texts [number of images with more than p texts].
     """
 
@@ -150,10 +152,18 @@ class Columns:
         column_of_image = np.empty_like(self.image_of_column)
         column_of_image[self.image_of_column] = np.arange(num_images)
         self.own_column: Ints = column_of_image[owner]
-        by_column = np.argsort(self.own_column, kind="stable")
-        first = np.concatenate([[0], np.cumsum(texts_per_image[self.image_of_column])])
+        self.texts_of_column: Ints = texts_per_image[self.image_of_column]
+        self._by_column = np.argsort(self.own_column, kind="stable")
+        self._first = np.cumsum(self.texts_of_column) - self.texts_of_column
         widths = [int((texts_per_image > layer).sum()) for layer in range(int(texts_per_image.max()))]
-        self.layer_texts: list[Ints] = [by_column[first[:width] + layer] for layer, width in enumerate(widths)]
+        self.layer_texts: list[Ints] = [self._by_column[self._first[:width] + layer] for layer, width in enumerate(widths)]
+
+    def texts_at(self, column: Ints) -> tuple[Ints, Ints]:
+        """All texts of the given columns, one column after the other, and for each the place of its column in `column`."""
+        counts = self.texts_of_column[column]
+        which = np.repeat(np.arange(len(column)), counts)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return which, self._by_column[self._first[column][which] + within]
 
 
 class CompetitorCount:
@@ -170,7 +180,7 @@ class CompetitorCount:
         for layer in self.layers[1:]:
             np.minimum(self.lowest[: len(layer.maybe)], layer.maybe, out=self.lowest[: len(layer.maybe)])
         self.lowest = np.pad(self.lowest, (0, len(gallery.images) - len(self.lowest)), constant_values=np.inf)
-        self.image_rows = unit_rows("image_embeddings", gallery.images)[self.columns.image_of_column]
+        self.image_rows = divided_rows(gallery.images, gallery.image_norms, self.columns.image_of_column)
 
     def tiles(self, worker: _Worker, block: NDArray[np.float32], first_text: int, first_image: int, starts: range) -> None:
         """Count the tiles whose first texts are `starts`, in this block of scores whose corner is (first_text, first_image)."""
@@ -183,39 +193,39 @@ class CompetitorCount:
         own = self.columns.own_column[rows]
         mine = np.flatnonzero((own >= columns.start) & (own < columns.stop))
         tile[mine, own[mine] - columns.start] = -np.inf  # relevant items never count against each other
-        settler = _Settler(self.gallery, np.arange(rows.start, rows.stop), self.columns.image_of_column[columns], tile)
+        settler = _Settler(self, tile, np.arange(rows.start, rows.stop), self.columns.image_of_column[columns])
 
         mark = self.positive.take(rows)
         maybe = worker.compare(0, tile, mark.maybe[:, None])
         upper = _row_counts(maybe)
         if upper.sum() <= _SPARSE_SHARE * tile.size:
             row, column = _places(maybe)
-            counts = settler.few(row, column, row, mark)
+            settler.few(worker.ahead_images, row, column, row + rows.start)
         else:
             surely = worker.compare(1, tile, mark.surely[:, None])
             counts = _row_counts(surely)
+            worker.ahead_images[rows] += counts
             if not np.array_equal(counts, upper):
-                counts += settler.undecided(maybe ^ surely, mark, axis=1)
-        worker.ahead_images[rows] += counts
+                settler.undecided(worker.ahead_images, maybe ^ surely, settler.texts, axis=1)
 
         maybe = worker.compare(0, tile, self.lowest[columns])
-        sparse = _column_counts(maybe).sum() <= _SPARSE_SHARE * tile.size
-        row, column = _places(maybe) if sparse else (np.empty(0, np.int64),) * 2
-        for texts, layer in zip(self.columns.layer_texts, self.layers):
-            part = slice(columns.start, min(columns.stop, len(texts)))
+        upper = _column_counts(maybe)[: tile.shape[1]]
+        if (upper * self.columns.texts_of_column[columns]).sum() <= _SPARSE_PAIRS_SHARE * tile.size:
+            row, column = _places(maybe)
+            which, texts = self.columns.texts_at(column + columns.start)
+            settler.few(worker.ahead_texts, row[which], column[which], texts)
+            return
+        for layer_texts, layer in zip(self.columns.layer_texts, self.layers):
+            part = slice(columns.start, min(columns.stop, len(layer_texts)))
             width = part.stop - part.start
             if width <= 0:
                 break
-            mark = layer.take(part)
-            if sparse:
-                inside = column < width
-                counts = settler.few(row[inside], column[inside], column[inside], mark)
-            else:
-                maybe, surely = worker.compare(0, tile[:, :width], mark.maybe), worker.compare(1, tile[:, :width], mark.surely)
-                counts = _column_counts(surely)[:width]
-                if not np.array_equal(counts, _column_counts(maybe)[:width]):
-                    counts += settler.undecided(maybe ^ surely, mark, axis=0)
-            worker.ahead_texts[texts[part]] += counts
+            mark, texts = layer.take(part), layer_texts[part]
+            maybe, surely = worker.compare(0, tile[:, :width], mark.maybe), worker.compare(1, tile[:, :width], mark.surely)
+            counts = _column_counts(surely)[:width]
+            worker.ahead_texts[texts] += counts
+            if not np.array_equal(counts, _column_counts(maybe)[:width]):
+                settler.undecided(worker.ahead_texts, maybe ^ surely, texts, axis=0)
 
 
 def _row_counts(flags: Bools) -> Ints:
@@ -231,22 +241,27 @@ def _column_counts(flags: NDArray[np.bool_]) -> Ints:
 
 
 class _Settler:
-    """Decides in float64 what float32 left open in one tile; a float64 tile, once made, serves all its thresholds."""
+    """Counts one by one in a tile, and decides in float64 what float32 leaves open there.
 
-    def __init__(self, gallery: Gallery, texts: Ints, images: Ints, tile: NDArray[np.float32]) -> None:
-        self.gallery, self.texts, self.images, self.tile = gallery, texts, images, tile
+    A float64 tile, once made, serves all its thresholds. `texts` [b] and `images` [w] are the tile's rows and columns.
+    """
+
+    def __init__(self, count: CompetitorCount, tile: NDArray[np.float32], texts: Ints, images: Ints) -> None:
+        self.positive, self.gallery = count.positive, count.gallery
+        self.tile, self.texts, self.images = tile, texts, images
         self.scores: Doubles | None = None
 
-    def few(self, row: Ints, column: Ints, line: Ints, mark: _Thresholds) -> Ints:
-        """How many of the places (row, column), the only candidates, reach the threshold of their `line` (row or column)."""
+    def few(self, ahead: Ints, row: Ints, column: Ints, marks: Ints) -> None:
+        """Add 1 to `ahead[marks[i]]` for each place (row[i], column[i]) that reaches the positive score of text `marks[i]`."""
         scores = self.tile[row, column]
-        surely = scores >= mark.surely[line]
-        undecided = np.flatnonzero((scores >= mark.maybe[line]) & ~surely)
-        counts = np.bincount(line[surely], minlength=len(mark.exact))
-        return counts + self._exactly(row[undecided], column[undecided], line[undecided], mark) if len(undecided) else counts
+        surely = scores >= self.positive.surely[marks]
+        np.add.at(ahead, marks[surely], 1)
+        left = np.flatnonzero((scores >= self.positive.maybe[marks]) & ~surely)
+        if len(left):
+            self._exactly(ahead, row[left], column[left], marks[left])
 
-    def undecided(self, flags: Bools, mark: _Thresholds, axis: int) -> Ints:
-        """How many of the flagged places [b, w] reach their threshold, counted along `axis`: 1 gives counts [b], 0 counts [w].
+    def undecided(self, ahead: Ints, flags: Bools, marks: Ints, axis: int) -> None:
+        """Add to `ahead[marks]` how many flagged places [b, w] reach the marks, one a row (axis 1) or one a column (axis 0).
 
         w may fall short of the tile's width, or exceed it by columns of False.
         """
@@ -254,15 +269,16 @@ class _Settler:
             self.scores = self.gallery.score_matrix(self.texts, self.images)
         if self.scores is None:
             row, column = _places(flags)
-            return self._exactly(row, column, (column, row)[axis], mark)
-        low = mark.exact - self.gallery.tie
-        width = len(self.images) if axis else len(low)
+            self._exactly(ahead, row, column, marks[(column, row)[axis]])
+            return
+        low = self.positive.exact[marks] - self.gallery.tie
+        width = len(self.images) if axis else len(marks)
         reaching = self.scores[:, :width] >= (low[:, None] if axis else low)
-        return (reaching & flags[:, :width]).sum(axis=axis)
+        ahead[marks] += (reaching & flags[:, :width]).sum(axis=axis)
 
-    def _exactly(self, row: Ints, column: Ints, line: Ints, mark: _Thresholds) -> Ints:
-        reaching = self.gallery.scores(self.texts[row], self.images[column]) >= mark.exact[line] - self.gallery.tie
-        return np.bincount(line[reaching], minlength=len(mark.exact))
+    def _exactly(self, ahead: Ints, row: Ints, column: Ints, marks: Ints) -> None:
+        reaching = self.gallery.scores(self.texts[row], self.images[column]) >= self.positive.exact[marks] - self.gallery.tie
+        np.add.at(ahead, marks[reaching], 1)
 
 
 def _places(flags: Bools) -> tuple[Ints, Ints]:
