@@ -11,6 +11,7 @@ On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Index(VectorIndex):
 
     Args:
         device: "cpu", "cuda" (an error where there is none), or "auto", which takes CUDA if there is one; `parameters` says which.
-        threads: workers that compare scores while the product has its own; 0 = as many as the process may use.
+        threads: threads of the product and of the comparison, on the CPU; 0 = as many as the process may use. While a search runs
+            with fewer, so does every other matrix product of the process.
     """
 
     backend = "exact"
@@ -69,7 +71,12 @@ class Index(VectorIndex):
         return self._parts[0]
 
     def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
-        return self._search_cpu(rows, k) if self.device == "cpu" else self._search_cuda(rows, k)
+        if self.device != "cpu":
+            return self._search_cuda(rows, k)
+        if self.threads in (0, usable_threads()):
+            return self._search_cpu(rows, k)
+        with _blas().limit(limits=self.threads, user_api="blas"):
+            return self._search_cpu(rows, k)
 
     def _search_cpu(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         gallery = self._rows()
@@ -133,6 +140,14 @@ class Index(VectorIndex):
         from safetensors.numpy import load
 
         self._parts = [load(path.read_bytes())["embeddings"]]
+
+
+@cache
+def _blas() -> Any:
+    """The matrix libraries of this process, to tell them a number of threads; found once, for looking takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:

@@ -392,3 +392,21 @@ def test_a_backend_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     index = create_index("my_search.twin?threads=1")
     index.add(gallery)
     assert len(index) == 400
+
+
+def test_threads_of_the_product_are_limited_while_searching(gallery: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threadpoolctl import threadpool_info
+
+    from mt2st.index import exact
+
+    def blas_threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    monkeypatch.setattr(exact, "usable_threads", lambda: 64)
+    index, seen, before = create_index("exact?threads=1"), [], blas_threads()
+    index.add(gallery)
+    search = exact.Index._search_cpu
+    monkeypatch.setattr(exact.Index, "_search_cpu", lambda *arguments: (seen.append(blas_threads()), search(*arguments))[1])
+    index.search(gallery, 5)
+    assert seen == [{1}]
+    assert blas_threads() == before
