@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from rich.console import Console
 from sklearn.metrics import f1_score
 
+from benchmarks.cases.image import ImageCase
 from benchmarks.cases.labels import (
     check_taught,
     class_codes,
@@ -19,6 +24,8 @@ from benchmarks.cases.labels import (
     nearest_neighbours,
     stratified_rows,
 )
+from benchmarks.recipes.image import Knobs
+from data_prep.prepare import prepare
 from mt2st.errors import Mt2stError
 
 
@@ -80,3 +87,40 @@ def test_probes_separate_what_can_be_separated_and_majority_is_a_floor() -> None
     for probe in (linear_probe, nearest_neighbours):
         assert (probe(vectors[:30], truth[:30], vectors[30:]) == truth[30:]).all()
     assert majority(np.array([1, 1, 0]), np.array([1, 0, 0, 0])) == {"accuracy": 0.25, "macro_f1": pytest.approx(0.2)}
+
+
+def picture_folder(folder: Path, labels: str, sizes: tuple[int, ...] = (8, 12, 20)) -> Path:
+    """An image folder of noise, split by split, one letter of `labels` a picture; sizes in turn."""
+    random = np.random.default_rng(len(labels))
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        rows = []
+        for at, label in enumerate(labels):
+            side = sizes[at % len(sizes)]
+            Image.fromarray(random.integers(0, 256, (side, side + 3, 3), dtype=np.uint8)).save(folder / split / f"{at}.png")
+            rows.append(json.dumps({"file_name": f"{at}.png", "label": label}))
+        (folder / split / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_pictures_of_mixed_sizes_are_brought_to_one(tmp_path: Path) -> None:
+    folder = prepare(picture_folder(tmp_path / "mixed", "ab" * 12), out=tmp_path, image_size=8, mapping={"image": "file_name", "label": "label"})
+    case = ImageCase(Knobs(dataset=str(folder), label_fraction=0.5), Console(quiet=True))
+    assert case.train.pixels(np.arange(3)).shape == (3, 8, 8, 3)
+    assert set(case.floors) == {"majority class", "k-NN on pixels"}
+
+
+def test_a_prepared_size_that_the_encoder_does_not_take_is_named_with_the_cure(tmp_path: Path) -> None:
+    folder = prepare(picture_folder(tmp_path / "mixed", "ab" * 12), out=tmp_path, image_size=16, mapping={"image": "file_name", "label": "label"})
+    case = ImageCase(Knobs(dataset=str(folder), label_fraction=0.5, image_size=8), Console(quiet=True))
+    experiment = case.build(0)
+    with pytest.raises(Mt2stError, match=r"16×16 px.*image_size=8"):
+        experiment.primary(experiment.encoder.features(experiment.streams["primary"].batch(0)))
+
+
+def test_a_class_with_one_example_stops_the_case_before_training(tmp_path: Path) -> None:
+    folder = prepare(
+        picture_folder(tmp_path / "rare", "ab" * 12 + "z"), out=tmp_path, image_size=8, mapping={"image": "file_name", "label": "label"}
+    )
+    with pytest.raises(Mt2stError, match=r"class 'z'|first: 'z'"):
+        ImageCase(Knobs(dataset=str(folder), label_fraction=0.5), Console(quiet=True))
