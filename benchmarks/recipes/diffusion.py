@@ -65,11 +65,11 @@ class UNetKnobs:
 class Knobs(SuiteKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
-    steps: int = 240
+    steps: int = 200
     """optimiser steps of every strategy in the equal-steps view"""
     seeds: int = 2
     """training seeds per strategy, 0 … seeds − 1 (two, for the time)"""
-    validations: int = 5
+    validations: int = 3
     """validations during a run, evenly spaced, the last at its end"""
     dataset: str = "openmoji_classes"
     """dataset: an adapter's name or path, a prepared folder, or data with plain columns such as hf:NAME"""

@@ -60,8 +60,10 @@ class BertKnobs:
 class Knobs(GlossKnobs):
     """Text case: a small BERT, with auxiliaries on all glosses."""
 
-    steps: int = 500
+    steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
+    validations: int = 4
+    """validations during a run, evenly spaced, the last at its end"""
     auxiliaries: tuple[str, ...] = ("masked_lm", "part_of_speech", "matching")
     """auxiliary tasks: masked_lm, part_of_speech, matching"""
     glosses_per_batch: int = 48
