@@ -25,7 +25,16 @@ from tests.published_layouts import LAYOUTS
 
 WITH_JSON = sorted(
     set(LAYOUTS)
-    - {"digits", "openmoji", "wordnet", "word_similarity", "fashion_mnist", "conceptual_captions", "conceptual_captions/shards"}
+    - {
+        "digits",
+        "openmoji",
+        "openmoji_classes",
+        "wordnet",
+        "word_similarity",
+        "fashion_mnist",
+        "conceptual_captions",
+        "conceptual_captions/shards",
+    }
 )
 
 json_values = st.recursive(
@@ -278,6 +287,7 @@ def test_broken_idx_files_are_named(tmp_path: Path, content: bytes, message: str
         ("data.noun", "00000099 99 n 01 word 0 000 | a gloss", "lexicographer file 99 is outside the 45"),
         ("data.noun", "00000099 05 n 02 word 0 000 | a gloss", "is not in the published format"),
         ("data.verb", "00000099 38 v 01 word 0 000 a gloss", "is not in the published format"),
+        ("data.noun", f"00000099 05 n 01 word 0 {'9' * 200} | a gloss", "is not in the published format"),
         ("data.adj", "hello", "is not in the published format"),
         ("data.adv", "00000099 02 x 01 word 0 000 | a gloss", "is not in the published format"),
     ],
