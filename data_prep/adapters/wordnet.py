@@ -120,7 +120,9 @@ def _synset(line: str, place: str) -> Example:
         offset, lex_file, kind, word_count = fields[0], int(fields[1]), fields[2], int(fields[3], 16)
         words = fields[4 : 4 + 2 * word_count : 2]
         at = 4 + 2 * word_count
-        pointers = [fields[at + 1 + 4 * n : at + 5 + 4 * n] for n in range(int(fields[at]))]
+        # As many pointers as are declared, but never more than the line has room for.
+        declared = min(int(fields[at]), len(fields))
+        pointers = [fields[at + 1 + 4 * n : at + 5 + 4 * n] for n in range(declared)]
         hypernyms = [f"{pointer[2]}{pointer[1]}" for pointer in pointers if pointer[0] in ("@", "@i")]
     except (ValueError, IndexError):
         raise Mt2stError(f"{place} is not in the published format (wndb): {line[:60].strip()!r}") from None
