@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mt2st.errors import Mt2stError
 
-_ROWS_PER_BLOCK = 2048  # of float64 scratch: 8 MB at width 512
+_ROWS_PER_BLOCK = 256  # of float64 scratch: 1 MB at width 512, which stays in the cache
 _UNIT_TOLERANCE = 1e-5
 _SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 _LARGEST_HEADER = 100_000_000

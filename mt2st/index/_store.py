@@ -6,6 +6,7 @@ caller means, and refuses any other. No file is read before its SHA-256 agrees w
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from mt2st.errors import Mt2stError
@@ -13,6 +14,7 @@ from mt2st.files import atomic_path, file_hash, read_sealed_json, write_sealed_j
 from mt2st.index._base import VectorIndex
 
 FORMAT_VERSION = 1
+_KINDS = {"data_hash": str, "file_sha256": str, "backend": str, "parameters": dict, "count": int, "width": int}
 _CURE = "build the index again and save it with mt2st.index.save_index"
 
 
@@ -67,12 +69,17 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
     manifest = read_sealed_json(manifest_path(path), _CURE)
     if manifest.get("format_version") != FORMAT_VERSION:
         raise Mt2stError(f"{manifest_path(path)} has format {manifest.get('format_version')!r}, not {FORMAT_VERSION}; {_CURE}")
+    if wrong := [name for name, kind in _KINDS.items() if not isinstance(manifest.get(name), kind)]:
+        raise Mt2stError(f"{manifest_path(path)} has no usable {', '.join(wrong)}; {_CURE}")
     if manifest["data_hash"] != data_hash:
         raise Mt2stError(f"{path} is an index of another data set (content {manifest['data_hash'][:12]}…, wanted {data_hash[:12]}…); {_CURE}")
     if not path.is_file():
         raise Mt2stError(f"{path} is missing, only its manifest is there; {_CURE}")
     if file_hash(path) != manifest["file_sha256"]:
         raise Mt2stError(f"{path} does not match its manifest, so it is torn or was replaced; {_CURE}")
-    index = create_index(manifest["backend"], **manifest["parameters"])
+    backend = manifest["backend"]
+    if "." in backend and backend not in sys.modules:  # a file must not decide which code is imported
+        raise Mt2stError(f"{manifest_path(path)} names the backend {backend!r}, which is not ours; import that module first if you trust it")
+    index = create_index(backend, **manifest["parameters"])
     index.restore(path, manifest["count"], manifest["width"])
     return index

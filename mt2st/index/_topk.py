@@ -5,8 +5,6 @@ Shape legend: b queries × w items a block; k results a query.
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,12 +22,10 @@ class RunningTop:
     Args:
         queries: b.
         k: results a query.
-        pool: executor for comparisons.
-        workers: its number of workers.
     """
 
-    def __init__(self, queries: int, k: int, pool: Executor, workers: int) -> None:
-        self.k, self.pool, self.workers = k, pool, workers
+    def __init__(self, queries: int, k: int) -> None:
+        self.k = k
         self.scores: Floats = np.empty((queries, 0), np.float32)
         self.ids: Ints = np.empty((queries, 0), np.int64)
         self.aside: list[tuple[Ints, Ints, Floats]] = []  # rows, ids and scores that passed since the last merge
@@ -77,29 +73,23 @@ class RunningTop:
         """Rows and columns of the scores above (or at) their query's threshold."""
         compare = np.greater if strict else np.greater_equal
         queries, width = block.shape
-
-        def some(place: int) -> list[tuple[Ints, Ints]]:
-            found = []
-            for start in range(place * TILE_QUERIES, queries, self.workers * TILE_QUERIES):
-                tile, mark = block[start : start + TILE_QUERIES], threshold[start : start + TILE_QUERIES]
-                rows = np.flatnonzero(compare(tile.max(axis=1), mark))
-                if not len(rows):
-                    continue
-                if 2 * len(rows) < len(tile):
-                    tile, mark = tile[rows], mark[rows]
-                else:
-                    rows = np.arange(len(tile))
-                flags = np.zeros((len(tile), -(-width // 8) * 8), np.bool_)
-                compare(tile, mark[:, None], out=flags[:, :width])
-                word = np.flatnonzero(flags.view(np.uint64).reshape(-1) != 0)  # eight flags a word
-                which, byte = np.nonzero(flags.reshape(-1, 8)[word])
-                row, word_of_row = np.divmod(word[which], flags.shape[1] // 8)
-                found.append((rows[row] + start, word_of_row * 8 + byte))
-            return found
-
-        if self.workers == 1:
-            return some(0)
-        return [pair for job in [self.pool.submit(some, place) for place in range(self.workers)] for pair in job.result()]
+        found = []
+        for start in range(0, queries, TILE_QUERIES):
+            tile, mark = block[start : start + TILE_QUERIES], threshold[start : start + TILE_QUERIES]
+            rows = np.flatnonzero(compare(tile.max(axis=1), mark))
+            if not len(rows):
+                continue
+            if 2 * len(rows) < len(tile):
+                tile, mark = tile[rows], mark[rows]
+            else:
+                rows = np.arange(len(tile))
+            flags = np.zeros((len(tile), -(-width // 8) * 8), np.bool_)
+            compare(tile, mark[:, None], out=flags[:, :width])
+            word = np.flatnonzero(flags.view(np.uint64).reshape(-1) != 0)  # eight flags a word
+            which, byte = np.nonzero(flags.reshape(-1, 8)[word])
+            row, word_of_row = np.divmod(word[which], flags.shape[1] // 8)
+            found.append((rows[row] + start, word_of_row * 8 + byte))
+        return found
 
     def _select(self, block: Floats, first_id: int) -> None:
         """The block's own k best, by partition: for narrow blocks and for blocks full of equal scores."""

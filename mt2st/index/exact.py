@@ -11,7 +11,6 @@ On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import numpy as np
 
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats, Ints, VectorIndex
-from mt2st.index._topk import TILE_QUERIES, RunningTop
-from mt2st.threads import usable_threads
+from mt2st.index._topk import RunningTop
+from mt2st.threads import product_threads, split_threads, usable_threads
 
 DEVICES = ("auto", "cpu", "cuda")
-_BLOCK_QUERIES = 2048
-_BLOCK_SCORES = 10 << 20  # 40 MB of float32 on the CPU
+_BLOCK_QUERIES = 1024
+_BLOCK_SCORES = 8 << 20  # 34 MB of float32 on the CPU, for each of at most four workers
 _FEW_SCORES = 1 << 17  # up to this many, selecting at once is quicker than setting up anything
 _GPU_BLOCK_SCORES = 1 << 28  # 1 GB
 
@@ -73,31 +72,42 @@ class Index(VectorIndex):
     def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         if self.device != "cpu":
             return self._search_cuda(rows, k)
-        if self.threads in (0, usable_threads()):
-            return self._search_cpu(rows, k)
-        with _blas().limit(limits=self.threads, user_api="blas"):
-            return self._search_cpu(rows, k)
+        return self._search_cpu(rows, k)
 
     def _search_cpu(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         gallery = self._rows()
-        if len(rows) * len(gallery) <= _FEW_SCORES:
-            return _best(rows @ gallery.T, k)
         scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+        starts = range(0, len(rows), min(_BLOCK_QUERIES, len(rows)))
+        workers, each = split_threads(self.threads or usable_threads(), len(starts))
+        if workers == 1 and self.threads in (0, usable_threads()):  # nothing to limit, nothing to share out
+            self._search_blocks(rows, gallery, starts, scores, ids)
+            return scores, ids
+        with product_threads(each), ThreadPoolExecutor(workers) as pool:
+            for job in [pool.submit(self._search_blocks, rows, gallery, starts[place::workers], scores, ids) for place in range(workers)]:
+                job.result()
+        return scores, ids
+
+    @staticmethod
+    def _search_blocks(rows: Floats, gallery: Floats, starts: range, scores: Floats, ids: Ints) -> None:
+        """Search the blocks of queries that begin at `starts`; results go to their rows of `scores` and `ids` [Q, k]."""
+        k = scores.shape[1]
         height = min(_BLOCK_QUERIES, len(rows))
+        if height * len(gallery) <= _FEW_SCORES:
+            for start in starts:
+                block = slice(start, start + height)
+                scores[block], ids[block] = _best(rows[block] @ gallery.T, k)
+            return
         width = min(len(gallery), max(_BLOCK_SCORES // height, 2 * k))
         buffer = np.empty((height, width), np.float32)
-        workers = min(self.threads or usable_threads(), -(-height // TILE_QUERIES))
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(rows), height):
-                queries = rows[start : start + height]
-                top = RunningTop(len(queries), k, pool, workers)
-                for first in range(0, len(gallery), width):
-                    items = gallery[first : first + width]
-                    block = buffer[: len(queries), : len(items)]
-                    np.matmul(queries, items.T, out=block)
-                    top.offer(block, first)
-                scores[start : start + len(queries)], ids[start : start + len(queries)] = top.result()
-        return scores, ids
+        for start in starts:
+            queries = rows[start : start + height]
+            top = RunningTop(len(queries), k)
+            for first in range(0, len(gallery), width):
+                items = gallery[first : first + width]
+                block_scores = buffer[: len(queries), : len(items)]
+                np.matmul(queries, items.T, out=block_scores)
+                top.offer(block_scores, first)
+            scores[start : start + len(queries)], ids[start : start + len(queries)] = top.result()
 
     def _search_cuda(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         import torch
@@ -140,14 +150,6 @@ class Index(VectorIndex):
         from safetensors.numpy import load
 
         self._parts = [load(path.read_bytes())["embeddings"]]
-
-
-@cache
-def _blas() -> Any:
-    """The matrix libraries of this process, to tell them a number of threads; found once, for looking takes milliseconds."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mt2st.threads import usable_threads
+from mt2st.threads import product_threads, split_threads, usable_threads
 from mt2st.vectors import divided_rows
 
 Ints = NDArray[np.int64]
@@ -25,7 +25,8 @@ Bools = NDArray[np.bool_]
 BLOCK_TEXTS = 1024  # rows of one matrix product
 BLOCK_IMAGES = 6144  # columns of one matrix product: 25 MB of scores
 TILE_TEXTS = 32  # at most 255, so that a column's count fits a byte; 32 × 6,144 scores are 0.8 MB
-_PAIRS_AT_ONCE = 4096  # scratch of float64 recomputation: 2 × 4,096 × E × 8 bytes
+_PAIRS_AT_ONCE = 512  # scratch of float64 recomputation: 2 × 512 × E × 8 bytes, 4 MB at width 512
+_NONE = np.zeros(1, np.int64)
 _SPARSE_SHARE = 1 / 32  # up to this share of scores above a threshold, they are looked at one by one
 _SPARSE_PAIRS_SHARE = 1 / 6  # and so many pairs of a score and a threshold of its column
 _DENSE_SHARE = 1 / 128  # from this share of close scores on, a float64 product is cheaper than single pairs
@@ -113,24 +114,12 @@ def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints
     images whose score with j's image is ≥ j's.
     """
     count = CompetitorCount(gallery)
-    threads = threads or usable_threads()
-    workers = [_Worker(len(gallery.texts)) for _ in range(threads)]
-    scores = np.empty((min(BLOCK_TEXTS, len(gallery.texts)), min(BLOCK_IMAGES, len(gallery.images))), np.float32)
-    with ThreadPoolExecutor(threads) as pool:
-        for first_text in range(0, len(gallery.texts), BLOCK_TEXTS):
-            text_rows = divided_rows(gallery.texts, gallery.text_norms, slice(first_text, first_text + BLOCK_TEXTS))
-            tiles = range(first_text, first_text + len(text_rows), TILE_TEXTS)
-            for first_image in range(0, len(gallery.images), BLOCK_IMAGES):
-                image_rows = count.image_rows[first_image : first_image + BLOCK_IMAGES]
-                block = scores[: len(text_rows), : len(image_rows)]
-                np.matmul(text_rows, image_rows.T, out=block)
-                jobs = [
-                    pool.submit(count.tiles, worker, block, first_text, first_image, tiles[place::threads]) for place, worker in enumerate(workers)
-                ]
-                for job in jobs:
-                    job.result()
-    images, texts = (sum(getattr(worker, name) for worker in workers) for name in ("ahead_images", "ahead_texts"))
-    return count.positive.exact, np.asarray(images), np.asarray(texts)
+    starts = range(0, len(gallery.texts), BLOCK_TEXTS)
+    workers, each = split_threads(threads or usable_threads(), len(starts))
+    with product_threads(each), ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(count.blocks, starts[place::workers]) for place in range(workers)]
+        counted = [job.result() for job in jobs]
+    return count.positive.exact, sum((worker.ahead_images for worker in counted), _NONE), sum((worker.ahead_texts for worker in counted), _NONE)
 
 
 class Columns:
@@ -182,12 +171,22 @@ class CompetitorCount:
         self.lowest = np.pad(self.lowest, (0, len(gallery.images) - len(self.lowest)), constant_values=np.inf)
         self.image_rows = divided_rows(gallery.images, gallery.image_norms, self.columns.image_of_column)
 
-    def tiles(self, worker: _Worker, block: NDArray[np.float32], first_text: int, first_image: int, starts: range) -> None:
-        """Count the tiles whose first texts are `starts`, in this block of scores whose corner is (first_text, first_image)."""
-        for start in starts:
-            rows = slice(start, min(start + TILE_TEXTS, first_text + len(block)))
-            tile = block[rows.start - first_text : rows.stop - first_text]
-            self._tile(worker, tile, rows, slice(first_image, first_image + block.shape[1]))
+    def blocks(self, starts: range) -> _Worker:
+        """Multiply and count the blocks of texts that begin at `starts`; the counts are in the worker that comes back."""
+        texts, images = self.gallery.texts, self.gallery.images
+        worker = _Worker(len(texts))
+        scores = np.empty((min(BLOCK_TEXTS, len(texts)), min(BLOCK_IMAGES, len(images))), np.float32)
+        for first_text in starts:
+            text_rows = divided_rows(texts, self.gallery.text_norms, slice(first_text, first_text + BLOCK_TEXTS))
+            for first_image in range(0, len(images), BLOCK_IMAGES):
+                image_rows = self.image_rows[first_image : first_image + BLOCK_IMAGES]
+                block = scores[: len(text_rows), : len(image_rows)]
+                np.matmul(text_rows, image_rows.T, out=block)
+                columns = slice(first_image, first_image + len(image_rows))
+                for start in range(0, len(block), TILE_TEXTS):
+                    tile = block[start : start + TILE_TEXTS]
+                    self._tile(worker, tile, slice(first_text + start, first_text + start + len(tile)), columns)
+        return worker
 
     def _tile(self, worker: _Worker, tile: NDArray[np.float32], rows: slice, columns: slice) -> None:
         own = self.columns.own_column[rows]

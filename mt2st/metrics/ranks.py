@@ -72,7 +72,7 @@ def retrieval_ranks(image_embeddings: Any, text_embeddings: Any, text_image_inde
         image_embeddings: [N, E], NumPy or torch, float16 to float64, any strides; never written to.
         text_embeddings: [C, E]. Where both are CUDA tensors, everything is counted there, in float64.
         text_image_index: [C], the image that each text belongs to; any number of texts an image.
-        threads: workers that count while the matrix product has its own; 0 = as many as the process may use.
+        threads: threads in all; 0 = as many as the process may use. While it runs, other products of the process are held to them.
 
     Raises:
         Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, indices out of range.

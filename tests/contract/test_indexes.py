@@ -405,8 +405,9 @@ def test_threads_of_the_product_are_limited_while_searching(gallery: np.ndarray,
     monkeypatch.setattr(exact, "usable_threads", lambda: 64)
     index, seen, before = create_index("exact?threads=1"), [], blas_threads()
     index.add(gallery)
-    search = exact.Index._search_cpu
-    monkeypatch.setattr(exact.Index, "_search_cpu", lambda *arguments: (seen.append(blas_threads()), search(*arguments))[1])
+    search = exact.Index._search_blocks
+    spy = staticmethod(lambda *arguments: (seen.append(blas_threads()), search(*arguments))[1])
+    monkeypatch.setattr(exact.Index, "_search_blocks", spy)
     index.search(gallery, 5)
     assert seen == [{1}]
     assert blas_threads() == before
