@@ -13,6 +13,7 @@ Tables and plots derive from these files alone; see `load_records`.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -36,7 +37,7 @@ from benchmarks.record_check import (
 )
 from benchmarks.run_lock import RunLock, lock_owner
 from mt2st.errors import Mt2stError
-from mt2st.files import content_hash, file_hash, read_sealed_json, write_bytes, write_sealed_json
+from mt2st.files import PARTIAL_SUFFIX, content_hash, file_hash, read_sealed_json, write_bytes, write_sealed_json
 
 DAMAGED_SUFFIX = ".damaged"
 State = Literal["new", "unfinished", "finished", "damaged"]
@@ -243,6 +244,11 @@ class RunFolder:
             raise Mt2stError(found[0])
         if self.status() == "finished":
             raise Mt2stError(f"{self.path} is finished; delete the folder to repeat the run")
+        for leftover in list(self.path.rglob(f".*{PARTIAL_SUFFIX}")):  # of a killed attempt; nobody else writes below here
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         if not (self.path / CONFIG_FILE).exists():
             write_sealed_json(self.path / CONFIG_FILE, self.identity)
         (self.path / RECORD_FILE).unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _read_state(final)
-    for old in _folders(folder)[keep:]:
+    # A newer one is damaged, or the run would have gone on from there: it does not count among those that are kept.
+    for old in [other for other in _folders(folder) if other.name <= final.name][keep:]:
         shutil.rmtree(old)
     for leftover in folder.glob(f".step-*{PARTIAL_SUFFIX}"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -83,13 +84,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         Mt2stError: a file is missing, torn or foreign, or belongs to another model.
     """
     state = _read_state(path)
+    _load_weights(path / _FILES[0], model)
     try:
-        load_model(model, str(path / _FILES[0]))
-    except (RuntimeError, SafetensorError) as error:
-        raise Mt2stError(
-            f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration"
-        ) from None
-    _load_optimizer(optimizer, load_file(path / _FILES[1]), path / _FILES[1])
+        tensors = load_file(path / _FILES[1])
+    except SafetensorError as error:  # its checksum agrees, so it is no torn file but another one
+        raise Mt2stError(f"{path / _FILES[1]} is no safetensors file ({error}); {_CURE}") from None
+    _load_optimizer(optimizer, tensors, path / _FILES[1])
     return state
 
 
@@ -100,12 +100,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
         Mt2stError: as `load_checkpoint`.
     """
     _read_state(path)
+    _load_weights(path / _FILES[0], model)
+
+
+def _load_weights(path: Path, model: nn.Module) -> None:
     try:
-        load_model(model, str(path / _FILES[0]))
+        load_model(model, str(path))
     except (RuntimeError, SafetensorError) as error:
-        raise Mt2stError(
-            f"{path / _FILES[0]} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration"
-        ) from None
+        raise Mt2stError(f"{path} does not fit this model ({str(error).splitlines()[0]}); use the run's own configuration") from None
 
 
 def _folders(folder: Path) -> list[Path]:

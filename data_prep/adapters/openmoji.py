@@ -19,6 +19,7 @@ Do not flip these images: arrows and letters carry meaning.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ _APART = {
     0x1F930: (0x1FAC4, "woman"), 0x1FAC3: (0x1FAC4, "man"), 0x1F57A: (0x1F483, "man"), 0x1F385: (0x1F385, "man"),
     0x1F936: (0x1F385, "woman"), 0x1F6B9: (0x1F6BB, "man"), 0x1F6BA: (0x1F6BB, "woman"),
 }  # fmt: skip
+# resvg would read a file that an image names, and an entity can hide such an image from a look at the text.
+_READS_FILES = re.compile(r"<!ENTITY|<(?:[\w.-]+:)?(?:image|feImage)\b", re.IGNORECASE)
 _COUPLES = frozenset({0x1F46B, 0x1F46C, 0x1F46D})
 _JOINER, _SELECTOR, _RIGHT, _SHAKE, _HEART, _KISS = 0x200D, 0xFE0F, 0x27A1, 0x1F91D, 0x2764, 0x1F48B
 
@@ -221,15 +224,20 @@ def _draw(path: Path, side: int) -> bytes:
     import resvg_py
 
     try:
+        text = path.read_text(encoding="utf-8")
+        if _READS_FILES.search(text):
+            raise Mt2stError(f"{path} asks for other files or defines entities, which no pictogram does; refused")
         # dpi: the default fails on sizes in points. No fonts: the same pixels on every machine. Nothing beside the file is read.
         return resvg_py.svg_to_bytes(
-            svg_string=path.read_text(encoding="utf-8"),
+            svg_string=text,
             width=side,
             height=side,
             background="#ffffff",
             dpi=96,
             skip_system_fonts=True,
         )
+    except Mt2stError:
+        raise
     except (ValueError, UnicodeDecodeError) as error:
         raise Mt2stError(f"{path} cannot be drawn ({error}); install the package again") from None
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path, file_hash, read_sealed_json, write_sealed_json
 from mt2st.index._base import VectorIndex
@@ -80,6 +82,11 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
     backend = manifest["backend"]
     if "." in backend and backend not in sys.modules:  # a file must not decide which code is imported
         raise Mt2stError(f"{manifest_path(path)} names the backend {backend!r}, which is not ours; import that module first if you trust it")
-    index = create_index(backend, **manifest["parameters"])
-    index.restore(path, manifest["count"], manifest["width"])
+    try:
+        index = create_index(backend, **manifest["parameters"])
+        index.restore(path, manifest["count"], manifest["width"])
+    except Mt2stError:
+        raise
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:  # vouched for, and yet no index of ours
+        raise Mt2stError(f"{path} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}") from None
     return index
