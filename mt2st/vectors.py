@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -125,7 +126,7 @@ def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix == ".npy":
         try:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-        except (ValueError, EOFError, OSError, SyntaxError) as error:
+        except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Mt2stError(f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays") from None
     if path.suffix == ".safetensors":

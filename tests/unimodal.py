@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,7 +125,7 @@ def objective_files() -> set[str]:
 
 def _image(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.recipes.image")
-    vit = replace(recipe.VitKnobs(), width=16, layers=1, heads=2)
+    vit = recipe.VitKnobs(patch_size=2, width=16, layers=1, heads=2)
     return recipe.Knobs(images_per_batch=8, auxiliary_images_per_batch=8, encoder=vit)
 
 
@@ -168,7 +167,7 @@ def _text(folder: Path) -> SuiteKnobs:
 def _diffusion(folder: Path) -> SuiteKnobs:
     image, recipe = import_module("benchmarks.recipes.image"), import_module("benchmarks.recipes.diffusion")
     return recipe.Knobs(dataset="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
-                        classifier=image.VitKnobs(width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
+                        classifier=image.VitKnobs(patch_size=2, width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
                         sampling_steps=2)  # fmt: skip
 
 

@@ -93,7 +93,7 @@ class Knobs(SuiteKnobs):
     """auxiliary tasks: class, clean_image, alignment"""
     encoder: UNetKnobs = field(default_factory=UNetKnobs)
     """the denoiser"""
-    classifier: VitKnobs = field(default_factory=lambda: VitKnobs(patch_size=4, width=48, layers=2))
+    classifier: VitKnobs = field(default_factory=lambda: VitKnobs(width=48))
     """the suite's own classifier: teacher of alignment, judge of samples"""
     classifier_steps: int = 300
     """optimiser steps of the classifier"""
@@ -116,7 +116,7 @@ class Knobs(SuiteKnobs):
 
 RECIPES = {
     "default": Knobs(),
-    "fashion-mnist": Knobs(dataset="fashion_mnist", image_size=28, classifier=VitKnobs(patch_size=4, width=48, layers=2)),
+    "fashion-mnist": Knobs(dataset="fashion_mnist", image_size=28, classifier=VitKnobs(width=48)),
 }
 
 

@@ -49,11 +49,11 @@ class VitKnobs:
 
     model: str = "small"
     """small, or hf:NAME_OR_FOLDER of a ViT checkpoint"""
-    patch_size: int = 2
+    patch_size: int = 4
     """height and width of a patch, in pixels"""
-    width: int = 48
+    width: int = 64
     """width of tokens"""
-    layers: int = 3
+    layers: int = 2
     """transformer layers"""
     heads: int = 4
     """attention heads"""
@@ -105,7 +105,7 @@ class Knobs(SuiteKnobs):
 
 
 FASHION = Knobs(
-    dataset="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(patch_size=4, width=48, layers=2)
+    dataset="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(width=48)
 )
 RECIPES = {
     "default": Knobs(),

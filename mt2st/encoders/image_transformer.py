@@ -33,6 +33,8 @@ class ImageConfig:
     """attention heads"""
     mlp_ratio: float = 2.0
     """hidden width of MLPs as a multiple of the width"""
+    position_std: float = 0.5
+    """standard deviation of the initial position embeddings; ViT's own 0.02 leaves the mean token nearly blind to place at first"""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.image_size % self.patch_size or self.image_size < self.patch_size:
@@ -78,7 +80,9 @@ class ImageEncoder(nn.Module):
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        return cls(transformers.ViTModel(sizes, add_pooling_layer=False, use_mask_token=True))
+        model = transformers.ViTModel(sizes, add_pooling_layer=False, use_mask_token=True)
+        nn.init.normal_(model.embeddings.position_embeddings, std=config.position_std)
+        return cls(model)
 
     @classmethod
     def pretrained(cls, name: str, revision: str | None = None) -> ImageEncoder:
