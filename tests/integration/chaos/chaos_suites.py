@@ -1,0 +1,223 @@
+"""Tiny suites of both cases, run in forked children that can be killed, and what may not differ by a bit afterwards.
+
+The parent imports everything and prepares the data once; a child is a fork of it, so that an attempt costs what it does and not
+what importing torch costs. A child ends with the command line's own exit codes (`benchmarks.cli.main`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mmap
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[3]
+if str(ROOT) not in sys.path:
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ["OMP_NUM_THREADS"] = "1"  # a fork must not inherit a pool of threads
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402 - all of these come after the environment is set
+from rich.console import Console  # noqa: E402
+
+import mt2st.trainer  # noqa: E402
+from benchmarks import cli, runner  # noqa: E402
+from benchmarks.cases.retrieval import RetrievalCase  # noqa: E402
+from benchmarks.cases.vqa import VqaCase  # noqa: E402
+from benchmarks.encoder_knobs import EncoderKnobs  # noqa: E402
+from benchmarks.recipes import retrieval, vqa  # noqa: E402
+from benchmarks.record import RunFolder  # noqa: E402
+from benchmarks.records_io import load_records  # noqa: E402
+
+torch.set_num_threads(1)
+
+DRAWN = ROOT / "tests" / "drawn_dataset.py"
+CASES = ("vqa", "retrieval")
+PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record", "report", "over")
+_TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
+_SHARED = {
+    "dataset": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
+    "checkpoint_every_steps": 2, "checkpoint_every_seconds": 0.0, "encoder": _TINY, "threads": 1,
+}  # fmt: skip
+_OWN: dict[str, dict[str, Any]] = {
+    "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
+            "auxiliaries": ("contrastive", "masked_lm")},
+    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8, "auxiliaries": ("captions", "masked_lm")},
+}  # fmt: skip
+_MODULES = {"vqa": (vqa, VqaCase), "retrieval": (retrieval, RetrievalCase)}
+
+
+class Suite:
+    """A case with tiny knobs, whose data are prepared on the first `case`."""
+
+    def __init__(self, name: str, data_folder: Path, **changes: Any) -> None:
+        self.name = name
+        module, self._kind = _MODULES[name]
+        self.spec = module.SPEC
+        self.knobs = module.Knobs(**{**_SHARED, **_OWN[name], "data_folder": data_folder, **changes})
+        self._case: Any = None
+
+    @property
+    def case(self) -> Any:
+        if self._case is None:
+            self._case = self._kind(self.knobs, Console(file=io.StringIO()))
+        return self._case
+
+    def run(self, results: Path) -> int:
+        """Run the suite as the command line does; returns its exit code, one line of error on stderr."""
+        console = Console(file=io.StringIO(), width=500)
+
+        def dispatch(argv: list[str]) -> int:
+            return runner.run_suite(
+                self.case, self.knobs, self.spec, benchmark=self.name, recipe="chaos", results=results, console=console
+            )
+
+        before, cli._dispatch = cli._dispatch, dispatch
+        try:
+            return cli.main([self.name])
+        finally:
+            cli._dispatch = before
+            sys.stdout.write(console.file.getvalue())  # type: ignore[attr-defined]
+
+    def outcome(self, results: Path) -> dict[str, dict[str, Any]]:
+        """Run id → everything that must be the same bits: weights, optimiser, ledger, curve, items, metrics, log. Not the seconds.
+
+        Raises:
+            AssertionError: there are holes.
+        """
+        records = load_records(results, self.name, "chaos")
+        assert not records.holes, records.holes
+        return {record.folder.name: self._outcome_of(record) for record in records.finished}
+
+    def _outcome_of(self, record: Any) -> dict[str, Any]:
+        newest = max((record.folder / "checkpoints").glob("step-*"))
+        log = RunFolder.existing(record.folder).metrics()
+        return {
+            "weights": _digest((newest / "model.safetensors").read_bytes()),
+            "optimizer": _digest((newest / "optimizer.safetensors").read_bytes()),
+            "flops": record.values["flops"],
+            "steps": record.steps,
+            "curve": [_without_seconds(row) for row in record.curve],
+            "metrics": record.values["metrics"],
+            "items": {name: _digest(array.tobytes()) for name, array in record.items.items()},
+            "log": [_without_seconds(row) for row in log if row["event"] != "resume"],
+        }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _without_seconds(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> list[str]:
+    """What differs, as "run: part"."""
+    found = [f"{name}: only in one" for name in one.keys() ^ other.keys()]
+    return found + [f"{name}: {part}" for name in one.keys() & other.keys() for part in one[name] if one[name][part] != other[name][part]]
+
+
+def fork(action: Callable[[], int], output: Path) -> int:
+    """Run `action` in a child, its output going to a file; returns the child's process id. The child exits with what `action` returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70  # an exception that the command line lets through
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        code = action()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except KeyboardInterrupt:  # between the command line's end and this one
+        code = 130
+    except BaseException:  # noqa: BLE001 - a forked child may not go on in the parent's code, whatever happened
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int) -> int:
+    """Exit code of a child; −n if signal n ended it."""
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+class PhaseWatch:
+    """Which phase a child is in: shared memory for the phase, a pipe for every entry into one."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+        self.reading, self._writing = os.pipe()
+
+    @property
+    def phase(self) -> str:
+        return PHASES[self._shared[0]]
+
+    def close(self) -> None:
+        os.close(self.reading)
+        self._shared.close()
+
+    def started(self) -> None:
+        """In the parent, once the child runs: only the child writes."""
+        os.close(self._writing)
+
+    def enter(self, phase: str) -> None:
+        """In the child."""
+        self._shared[0] = PHASES.index(phase)
+        os.write(self._writing, bytes([PHASES.index(phase)]))
+
+    def instrument(self) -> None:
+        """In the child: note the phases of runs from now on."""
+        self.enter("start")
+        trainer, active = runner.Trainer, [None]
+        step, validate, fit = trainer.train_step, trainer._maybe_validate, trainer.fit
+
+        def watched_step(self_: Any, at: int) -> Any:
+            weights = tuple(self_.mixture.weights(at, self_.config.total_steps, seed=self_.config.seed))
+            switched = at > 0 and active[0] is not None and weights != active[0]
+            active[0] = weights  # type: ignore[call-overload]
+            self.enter("switch" if switched else "train")
+            return step(self_, at)
+
+        def watched_validate(self_: Any) -> None:
+            every = self_.config.evaluate_every_steps
+            if self_._progress.step % every == 0:
+                self.enter("validate")
+            validate(self_)
+
+        def watched_fit(self_: Any) -> Any:
+            active[0] = None
+            result = fit(self_)
+            self.enter("test")
+            return result
+
+        trainer.train_step, trainer._maybe_validate, trainer.fit = watched_step, watched_validate, watched_fit  # type: ignore[method-assign]
+        mt2st.trainer.save_checkpoint = self._watched("checkpoint", mt2st.trainer.save_checkpoint)
+        RunFolder.finish = self._watched("record", RunFolder.finish)  # type: ignore[method-assign]
+        runner.report = self._watched("report", runner.report)
+
+    def _watched(self, phase: str, function: Any) -> Any:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            self.enter(phase)
+            return function(*arguments, **named)
+
+        return watched
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
