@@ -43,13 +43,15 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def ours(images: int, texts: int, width: int, noise: float, seed: int) -> dict[str, Any]:
-    """`evaluate_retrieval`."""
+    """`evaluate_retrieval`: the first run for memory and for the time beside theirs, two more for the time beside the bare product."""
     import mt2st.metrics.counting  # noqa: F401  # imported when first used; theirs is imported before the clock starts, too
     from mt2st.evaluate import evaluate_retrieval
 
     arrays = embeddings(images, texts, width, noise, seed)
     _warm_up(width)
-    return measured(lambda: evaluate_retrieval(*arrays, ks=CUTOFFS))
+    first = measured(lambda: evaluate_retrieval(*arrays, ks=CUTOFFS))
+    again = [_timed(lambda: evaluate_retrieval(*arrays, ks=CUTOFFS)) for _ in range(2)]
+    return {**first, "best_of_three_seconds": min(first["seconds"], *again)}
 
 
 def theirs(images: int, texts: int, width: int, noise: float, seed: int, batch: int = 64) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def unit_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool 
     matrix = as_matrix(name, embeddings, width)
     if reuse and matrix.dtype == np.float32 and matrix.flags.c_contiguous:
         squares = np.einsum("ij,ij->i", matrix, matrix)  # NaN compares false, so bad rows take the long way to their error
-        if bool((np.abs(squares - 1) <= 2 * _UNIT_TOLERANCE).all()):
+        squares -= 1
+        if not len(squares) or (squares.min() >= -2 * _UNIT_TOLERANCE and squares.max() <= 2 * _UNIT_TOLERANCE):
             return matrix
     return divided_rows(matrix, row_norms(name, matrix), slice(None))
 

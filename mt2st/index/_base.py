@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.vectors import as_matrix, unit_rows
+from mt2st.vectors import unit_rows
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -133,17 +133,17 @@ class VectorIndex(ABC):
             raise Mt2stError(f"search: k = {k!r} must be a whole number from 1")
         if self.width is None:
             raise Mt2stError(f"search: the {self.backend} index holds no items (and is untrained); call add(embeddings) first")
-        matrix = as_matrix("queries", queries, self.width)
-        scores = np.full((len(matrix), int(k)), -np.inf, np.float32)
-        ids = np.full((len(matrix), int(k)), -1, np.int64)
-        if len(matrix):
-            found = min(int(k), self._count)
-            found_scores, found_ids = self._search(unit_rows("queries", matrix, reuse=True), found)
-            if found == k and found_scores.dtype == np.float32 and found_ids.dtype == np.int64:
-                scores, ids = found_scores, found_ids
-            else:
-                scores[:, :found], ids[:, :found] = found_scores, found_ids
-            scores[ids < 0] = -np.inf
+        rows = unit_rows("queries", queries, self.width, reuse=True)
+        found = min(int(k), self._count)
+        if found == k and len(rows):
+            scores, ids = self._search(rows, found)
+        else:
+            scores, ids = np.full((len(rows), int(k)), -np.inf, np.float32), np.full((len(rows), int(k)), -1, np.int64)
+            if len(rows):
+                scores[:, :found], ids[:, :found] = self._search(rows, found)
+        missing = ids < 0
+        if missing.any():
+            scores[missing] = -np.inf
         return scores, ids
 
     @final

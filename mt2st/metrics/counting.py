@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 
 BLOCK_TEXTS = 1024  # rows of one matrix product
 BLOCK_IMAGES = 6144  # columns of one matrix product: 25 MB of scores
-TILE_TEXTS = 32  # at most 255, so that a column's count fits a byte; 32 × 6,144 scores are 0.8 MB
+TILE_TEXTS = 64  # at most 255, so that a column's count fits a byte; 64 × 6,144 scores are 1.6 MB
 _PAIRS_AT_ONCE = 512  # scratch of float64 recomputation: 2 × 512 × E × 8 bytes, 4 MB at width 512
 _NONE = np.zeros(1, np.int64)
 _SPARSE_SHARE = 1 / 32  # up to this share of scores above a threshold, they are looked at one by one
@@ -113,9 +113,9 @@ def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints
     `ahead_images[j]`: images other than j's own with score ≥ j's own score with its image; `ahead_texts[j]`: texts of other
     images whose score with j's image is ≥ j's.
     """
-    count = CompetitorCount(gallery)
     starts = range(0, len(gallery.texts), BLOCK_TEXTS)
     workers, each = split_threads(threads or usable_threads(), len(starts))
+    count = CompetitorCount(gallery, workers)
     with product_threads(each), ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(count.blocks, starts[place::workers]) for place in range(workers)]
         counted = [job.result() for job in jobs]
@@ -158,9 +158,11 @@ class Columns:
 class CompetitorCount:
     """Thresholds of all positives, and the comparison of one block of scores with them."""
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: Gallery, threads: int) -> None:
         self.gallery = gallery
-        exact = gallery.scores(np.arange(len(gallery.texts)), gallery.owner)
+        with ThreadPoolExecutor(threads) as pool:
+            parts = np.array_split(np.arange(len(gallery.texts)), threads)
+            exact = np.concatenate(list(pool.map(lambda part: gallery.scores(part, gallery.owner[part]), parts)))
         error = gallery.product_error
         self.positive = _Thresholds(exact, (exact - error).astype(np.float32), (exact + error).astype(np.float32))
         self.columns = Columns(gallery.owner, len(gallery.images))
