@@ -142,6 +142,8 @@ class SuiteKnobs:
     """CPU threads of torch; 0 = as torch chooses"""
     trackers: tuple[str, ...] = ()
     """trackers that accelerate starts, such as tensorboard or wandb"""
+    on_leak: Literal["refuse", "drop"] = "refuse"
+    """training images whose content is in the test split: refuse to start, or drop them and count"""
     data_folder: Path = Path("data")
     """where prepared data are kept"""
 
@@ -174,7 +176,7 @@ class SuiteKnobs:
 
     def shared(self) -> dict[str, Any]:
         """The knobs that all runs of a suite have in common and that decide its numbers, as plain values."""
-        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "trackers", "checkpoint_every_seconds",
+        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "on_leak", "trackers", "checkpoint_every_seconds",
                    "checkpoint_every_steps"}  # fmt: skip
         return {key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")}
 

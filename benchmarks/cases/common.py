@@ -19,6 +19,7 @@ from mt2st.encoders.factory import make_towers
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
+from mt2st.errors import Mt2stError
 
 
 def prepared(
@@ -52,10 +53,21 @@ def prepared(
         )
 
 
-def guarded(train: PreparedSplit, evaluation: PreparedSplit) -> tuple[PreparedSplit, int]:
-    """`train` without the images whose content is in `evaluation`, and how many those were."""
-    leaked = len(leaked_images(evaluation, train))
-    return (without_leaked(train, evaluation) if leaked else train), leaked
+def guarded(train: PreparedSplit, evaluation: PreparedSplit, on_leak: str) -> tuple[PreparedSplit, int]:
+    """`train`, and how many of its images were dropped because their content is in `evaluation`.
+
+    Raises:
+        Mt2stError: there are such images and `on_leak` is "refuse".
+    """
+    leaked = leaked_images(evaluation, train)
+    if not leaked:
+        return train, 0
+    if on_leak == "refuse":
+        raise Mt2stError(
+            f"{len(leaked)} training images of {train.dataset.card.name!r} have the content of {evaluation.name!r} images, such as "
+            f"{', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak drop trains without them"
+        )
+    return without_leaked(train, evaluation), len(leaked)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class GlossData:
             knobs.dataset, folder=knobs.data_folder, image_size=1, source=knobs.source, mapping=knobs.columns, console=console
         )
         test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), test_split)
+        whole, leaked = guarded(dataset.split(knobs.train_split), test_split, knobs.on_leak)
         if knobs.training_share < 1:
             whole = whole.subset(whole.labelled_fraction(knobs.training_share, seed=0))
         self.names = class_names(whole)

@@ -48,7 +48,7 @@ class ImageCase:
             knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, source=knobs.source, mapping=knobs.columns, console=console
         )
         self.test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split)
+        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split, knobs.on_leak)
         if not whole.has_pixels().all():
             raise Mt2stError(f"{knobs.dataset!r} has items without a picture; the image case needs a set of pictures with labels")
         self.names = class_names(whole)

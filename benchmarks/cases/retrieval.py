@@ -46,7 +46,7 @@ class RetrievalCase:
             self.tests["compositional/"] = first_captions(dataset.split(knobs.second_test_split))
         whole, leaked = dataset.split(knobs.train_split), 0
         for captions in self.tests.values():
-            whole, count = guarded(whole, captions.split)
+            whole, count = guarded(whole, captions.split, knobs.on_leak)
             leaked += count
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
         self.train, self.validation = whole.subset(train_rows), first_captions(whole.subset(validation_rows))

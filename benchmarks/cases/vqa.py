@@ -43,7 +43,7 @@ class VqaCase:
         dataset = prepared(knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, console=console)
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
-        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split)
+        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split, knobs.on_leak)
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
         self.train, self.validation = whole.subset(train_rows), labelled_only(whole.subset(validation_rows))
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=0))

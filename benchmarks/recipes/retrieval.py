@@ -139,4 +139,5 @@ def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
     from benchmarks.runner import run_suite
 
     console = Console()
-    return run_suite(make_case(knobs, console), knobs, SPEC, benchmark="retrieval", recipe=recipe, results=results, console=console)
+    spec = SPEC if knobs.dataset == "openmoji" else replace(SPEC, title=f"Image-text retrieval: {Path(knobs.dataset).name}", notes=SPEC.notes[1:2])
+    return run_suite(make_case(knobs, console), knobs, spec, benchmark="retrieval", recipe=recipe, results=results, console=console)

@@ -154,8 +154,10 @@ def test_failed_seed_leaves_a_hole_and_the_others_go_on(data_folder: Path, tmp_p
 def test_leaked_images_are_dropped_and_counted(data_folder: Path) -> None:
     case = VqaCase(tiny_knobs(data_folder, test_split="train", train_split="test"), Console(quiet=True))
     assert case.data["training_images_dropped_for_being_in_test"] == 0
-    with pytest.raises(Mt2stError, match="empty"):
+    with pytest.raises(Mt2stError, match=r"60 training images .* --on-leak drop"):
         VqaCase(tiny_knobs(data_folder, test_split="train"), Console(quiet=True))
+    with pytest.raises(Mt2stError, match="empty"):  # all of them are in the test split
+        VqaCase(tiny_knobs(data_folder, test_split="train", on_leak="drop"), Console(quiet=True))
 
 
 def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:
