@@ -22,8 +22,8 @@ Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-BLOCK_TEXTS = 1024  # rows of one matrix product
-BLOCK_IMAGES = 6144  # columns of one matrix product: 25 MB of scores
+BLOCK_TEXTS = 512  # rows of one matrix product; 1,024 were no faster
+BLOCK_IMAGES = 6144  # columns of one matrix product: 12.6 MB of scores, in each of at most four workers
 TILE_TEXTS = 64  # at most 255, so that a column's count fits a byte; 64 × 6,144 scores are 1.6 MB
 _PAIRS_AT_ONCE = 512  # scratch of float64 recomputation: 2 × 512 × E × 8 bytes, 4 MB at width 512
 _NONE = np.zeros(1, np.int64)
