@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 _LISTED_NAMES = 30  # an error is read in a terminal
 
 
