@@ -84,11 +84,12 @@ class Knobs(SuiteKnobs):
             raise Mt2stError("auxiliaries is empty; name at least one, such as contrastive (STL is a strategy of its own)")
 
 
-# The best of the trials below at the equal budget (results/published/vqa/tuning.md).
+# The best of the trials below on validation (results/published/vqa): at the equal budget, and for MTL, the reference, over the full-length
+# trials too, where 2e-3 beats the 1e-3 that one seed at the equal budget prefers.
 TUNED = Knobs(
     steps=1100,
     stl=SingleTask(0.003),
-    mtl=MultiTask(1e-3, 1.0),
+    mtl=MultiTask(2e-3, 1.0),
     diminish=Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
     switch=Switching(2e-3, 1.0, at=0.6),
     sampled=SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
