@@ -33,8 +33,8 @@ SPEC = ReportSpec(
         "All auxiliaries share one batch a step, whose images are encoded once. The auxiliaries' share of MTL's FLOPs is the "
         "limit of any saving at equal steps; at equal budget every strategy gets the same training FLOPs, and its steps and "
         "its learning-rate schedule follow from that.",
-        "Settings were chosen on the validation split with the same number of trials for every strategy; the test split was "
-        "read once a run. The tuning log is in results/published/vqa/tuning.md.",
+        "Settings were chosen on the validation split with the same number of trials for every strategy, and for MTL, the "
+        "reference, at full length too; the test split was read once a run. The tuning logs are in results/published/vqa.",
     ),
 )
 
