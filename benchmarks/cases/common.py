@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +67,6 @@ def guarded(train: PreparedSplit, evaluation: PreparedSplit, on_leak: str) -> tu
             f"{', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak drop trains without them"
         )
     return without_leaked(train, evaluation), len(leaked)
-
-
-@dataclass(frozen=True)
-class TextSide:
-    """Tokenizer of a case: texts → [N, T] int64, cut to the longest text there is."""
-
-    tokenize: Callable[[list[str]], Tensor]
-    tokenizer: TextTokenizer | None  # None where the towers bring their own
-
-    def save(self, folder: Path) -> None:
-        """Write the trained tokenizer into the run's folder."""
-        if self.tokenizer is not None:
-            self.tokenizer.save(folder / "tokenizer.json")
 
 
 def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
