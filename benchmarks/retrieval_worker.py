@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -186,12 +187,13 @@ def faiss(factory: str, knobs: dict[str, int], items: int, queries: int, width: 
     build_direct = time.perf_counter() - started
     same = bool((bare.search(asked[:100], k)[1] == index.search(asked[:100], k)[1]).all())
     inner = getattr(index, "_index")  # noqa: B009  # the very index that ours searches, so that both see the same memory
-    ways = {"ours": lambda: index.search(asked, k), "direct": lambda: inner.search(asked, k)}
+    ways = {"ours": lambda: index.search(asked, k), "direct": lambda: inner.search(asked, k), "control": lambda: inner.search(asked, k)}
+    orders = tuple(permutations(ways))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for pair in range(pairs + 1):
-        for name in sorted(ways, reverse=bool(pair % 2)):
+    for turn in range(pairs + 1):
+        for name in orders[turn % len(orders)]:
             spent = _timed(ways[name])
-            if pair:  # the first pair warms up
+            if turn:  # the first turn warms up
                 seconds[name].append(spent)
     return {"seconds": seconds, "build_seconds": {"ours": build_ours, "direct": build_direct}, "same_ids": same}
 

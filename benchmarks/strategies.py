@@ -94,6 +94,28 @@ class Switching:
         return Switch(self.at, self.weight)
 
 
+def trials_around(learning_rate: float) -> dict[str, tuple[Strategy, ...]]:
+    """Four settings a strategy for `tune`, around a case's usual peak learning rate: the same effort for each."""
+    low, usual, high, highest = (factor * learning_rate for factor in (0.5, 1.0, 2.0, 4.0))
+    return {
+        "STL": tuple(SingleTask(rate) for rate in (low, usual, high, highest)),
+        "MTL": tuple(MultiTask(rate, weight) for rate in (usual, high) for weight in (0.3, 1.0)),
+        "Diminish": (
+            Diminishing(usual, 1.0, rate=3.0),
+            Diminishing(high, 1.0, rate=3.0),
+            Diminishing(high, 0.3, rate=3.0),
+            Diminishing(usual, 1.0, rate=6.0, shape=2.0),
+        ),
+        "Switch": (Switching(usual, 1.0, at=0.3), Switching(high, 1.0, at=0.3), Switching(high, 0.3, at=0.3), Switching(usual, 1.0, at=0.6)),
+        "Sampled Diminish": (
+            SampledDiminishing(usual, 1.0, rate=3.0),
+            SampledDiminishing(high, 1.0, rate=3.0),
+            SampledDiminishing(high, 0.3, rate=3.0),
+            SampledDiminishing(usual, 1.0, rate=6.0, shape=2.0),
+        ),
+    }
+
+
 @dataclass(frozen=True)
 class SuiteKnobs:
     """What every case's suite has; a case adds its own."""

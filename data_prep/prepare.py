@@ -33,8 +33,9 @@ from data_prep.find import (
 from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, content_hash
+from mt2st.manifest import FORMAT_VERSION
 from mt2st.pixels import DEFAULT_MAX_PIXELS, FITS
-from mt2st.prepared import FORMAT_VERSION, PreparedDataset
+from mt2st.prepared import PreparedDataset
 from mt2st.records import Adapter, DatasetCard, Example
 
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "data"

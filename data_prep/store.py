@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from mt2st.errors import Mt2stError
 from mt2st.files import PARTIAL_SUFFIX, canonical_json, file_hash, sync_file, sync_folder, write_sealed_json
-from mt2st.prepared import FORMAT_VERSION, IMAGES_BIN, MANIFEST, TABLES
+from mt2st.manifest import FORMAT_VERSION, IMAGES_BIN, MANIFEST, TABLES, schemas
 from mt2st.records import DatasetCard, Example
 
 # Key of the image, hash of its pixels, hash of its stored bytes, number of stored bytes (0: it could not be decoded).
@@ -51,38 +51,6 @@ class StoredImage:
     error: str = ""
     missing: bool = False
     reused: bool = False
-
-
-def schemas() -> dict[str, Any]:
-    """Arrow schemas of the tables. `image` counts over all splits; the manifest holds each split's range."""
-    import pyarrow as pa
-
-    answer = pa.struct([("text", pa.string()), ("annotator", pa.string())])
-    return {
-        "images": pa.schema(
-            [
-                ("image_id", pa.string()),
-                ("sha256", pa.binary(32)),
-                ("label", pa.string()),
-                ("extra", pa.string()),
-                ("pixel_row", pa.int64()),
-                ("offset", pa.int64()),
-                ("length", pa.int64()),
-            ]
-        ),
-        "captions": pa.schema([("image", pa.int64()), ("text", pa.string())]),
-        "questions": pa.schema(
-            [
-                ("image", pa.int64()),
-                ("question_id", pa.string()),
-                ("question", pa.string()),
-                ("question_type", pa.string()),
-                ("answers", pa.list_(answer)),
-                ("choices", pa.list_(pa.string())),
-                ("extra", pa.string()),
-            ]
-        ),
-    }
 
 
 class _Table:

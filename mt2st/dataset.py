@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from mt2st.errors import Mt2stError, check_range
-from mt2st.prepared import FORMAT_VERSION, MANIFEST, PreparedDataset, PreparedSplit, shuffled_order
+from mt2st.manifest import FORMAT_VERSION, MANIFEST
+from mt2st.prepared import PreparedDataset, PreparedSplit, shuffled_order
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "PreparedDataset", "PreparedSplit", "carve_validation", "leaked_images", "without_leaked"]
 

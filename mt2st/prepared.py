@@ -29,14 +29,9 @@ import numpy as np
 
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import file_hash, read_sealed_json
+from mt2st.manifest import CURE, IMAGES_BIN, MANIFEST, TABLES, check_manifest, check_tables
 from mt2st.pixels import decode_image
 from mt2st.records import Answer, DatasetCard
-
-FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
-IMAGES_BIN = "images.bin"
-TABLES = ("images", "captions", "questions")
-_CURE = "remove the folder and run `python -m data_prep prepare` again"
 
 
 class PreparedDataset:
@@ -66,16 +61,11 @@ class PreparedDataset:
         folder = Path(folder)
         if not folder.is_dir():
             raise Mt2stError(f"{folder} is not a folder of prepared data; `python -m data_prep prepare NAME` makes one")
-        manifest = read_sealed_json(folder / MANIFEST, _CURE)
-        found = manifest.get("format_version")
-        if found != FORMAT_VERSION:
-            raise Mt2stError(f"{folder / MANIFEST} has format_version {found!r}, this program reads {FORMAT_VERSION}; {_CURE}")
-        try:
-            for name, facts in manifest["files"].items():
-                _verify_file(folder / name, FileFacts(facts["bytes"], facts["sha256"]), full=verify == "full")
-            return cls(folder, manifest)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Mt2stError(f"{folder / MANIFEST} is no manifest of prepared data ({error!r}); {_CURE}") from None
+        manifest = read_sealed_json(folder / MANIFEST, CURE)
+        check_manifest(manifest, folder / MANIFEST)
+        for name, facts in manifest["files"].items():
+            _verify_file(folder / name, FileFacts(facts["bytes"], facts["sha256"]), full=verify == "full")
+        return cls(folder, manifest)
 
     def split(self, name: str) -> PreparedSplit:
         """All of a split. Unknown names are answered with the known ones."""
@@ -97,7 +87,8 @@ class PreparedDataset:
             try:
                 tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             except (pa.ArrowException, OSError) as error:
-                raise Mt2stError(f"{path} cannot be read as Arrow ({' '.join(str(error).split())[:200]}); {_CURE}") from None
+                raise Mt2stError(f"{path} cannot be read as Arrow ({' '.join(str(error).split())[:200]}); {CURE}") from None
+        check_tables(tables, self.manifest, self.folder)
         return tables
 
     @cached_property
@@ -349,11 +340,11 @@ def _verify_file(path: Path, wanted: FileFacts, full: bool) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise Mt2stError(f"{path} cannot be read ({error.strerror}); {_CURE}") from None
+        raise Mt2stError(f"{path} cannot be read ({error.strerror}); {CURE}") from None
     if found != wanted.bytes:
-        raise Mt2stError(f"{path} has {found} bytes instead of {wanted.bytes}, so it is torn; {_CURE}")
+        raise Mt2stError(f"{path} has {found} bytes instead of {wanted.bytes}, so it is torn; {CURE}")
     if full and file_hash(path) != wanted.sha256:
-        raise Mt2stError(f"{path} does not match its SHA-256, so it is damaged or edited; {_CURE}")
+        raise Mt2stError(f"{path} does not match its SHA-256, so it is damaged or edited; {CURE}")
 
 
 def _reopen(folder: Path, content_hash: str) -> PreparedDataset:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.recipes.image import VitKnobs
 from benchmarks.report_spec import Metric, ReportSpec
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.strategies import SuiteKnobs, trials_around
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ RECIPES = {
     "default": Knobs(),
     "fashion-mnist": Knobs(dataset="fashion_mnist", image_size=28, classifier=VitKnobs(width=48)),
 }
+
+TRIALS = trials_around(0.002)
 
 
 def smoke(knobs: Knobs) -> Knobs:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.strategies import SuiteKnobs, trials_around
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ RECIPES = {
     "fashion-mnist": FASHION,
     "fashion-mnist-10pct": replace(FASHION, label_fraction=0.1),
 }
+
+TRIALS = trials_around(0.002)
 
 
 def smoke(knobs: Knobs) -> Knobs:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gloss_knobs import GlossKnobs
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +87,8 @@ class Knobs(GlossKnobs):
 
 
 RECIPES = {"default": Knobs(), "all-labels": Knobs(label_fraction=1.0)}
+
+TRIALS = trials_around(0.005)
 
 
 def smoke(knobs: Knobs) -> Knobs:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gloss_knobs import GlossKnobs
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
+from benchmarks.strategies import trials_around
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,6 +82,8 @@ class Knobs(GlossKnobs):
 
 
 RECIPES = {"default": Knobs(), "all-labels": Knobs(label_fraction=1.0)}
+
+TRIALS = trials_around(0.002)
 
 
 def smoke(knobs: Knobs) -> Knobs:
