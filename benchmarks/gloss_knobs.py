@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.data_knobs import DataKnobs
 from mt2st.errors import Mt2stError, check_range
 
 
 @dataclass(frozen=True)
-class GlossKnobs(SuiteKnobs):
+class GlossKnobs(DataKnobs):
     """A labelled fraction of the glosses for the primary task, all of them for the auxiliaries."""
 
-    dataset: str = "wordnet"
-    """dataset: an adapter's name or path, a prepared folder, or data with plain columns such as hf:NAME"""
-    source: str = ""
-    """folder with WordNet's data.noun …; empty = the adapter's own default (/usr/share/wordnet, Debian's wordnet-base)"""
-    columns: str = ""
-    """columns of data that need no code, such as caption=text,label=label"""
-    train_split: str = "train"
-    """split to train on"""
-    test_split: str = "test"
-    """split to test on"""
+    data: str = "wordnet"
+    """the set: an adapter, a prepared folder, or data that need no code"""
     label_fraction: float = 0.1
     """share of training glosses whose class may be used, class by class"""
     training_share: float = 1.0
@@ -36,7 +28,6 @@ class GlossKnobs(SuiteKnobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training glosses, for example 0.1")
-        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training glosses, for example 0.02")
         check_range("training_share", self.training_share, 1e-6, 1.0, "it is a share of the training split; 1 = all of it")
         if self.lemma_length < 1:
             raise Mt2stError(f"lemma_length = {self.lemma_length} must be ≥ 1")

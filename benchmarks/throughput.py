@@ -160,8 +160,8 @@ def decoding_case(case: Any) -> Any:
     from data_prep.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
-        path = prepare(case.knobs.dataset, out=folder, image_size=case.knobs.image_size, store="encoded")
-        decoding = VqaCase(replace(case.knobs, dataset=str(path)), Console(quiet=True))
+        path = prepare(case.knobs.data, out=folder, image_size=case.knobs.image_size, store="encoded")
+        decoding = VqaCase(replace(case.knobs, data=str(path)), Console(quiet=True))
         for split in (decoding.labelled, decoding.train):
             split.pixels(np.arange(2))  # opens the memory map, which then outlives the folder
         return decoding

@@ -166,7 +166,7 @@ def _text(folder: Path) -> SuiteKnobs:
 
 def _diffusion(folder: Path) -> SuiteKnobs:
     image, recipe = import_module("benchmarks.recipes.image"), import_module("benchmarks.recipes.diffusion")
-    return recipe.Knobs(dataset="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
+    return recipe.Knobs(data="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
                         classifier=image.VitKnobs(patch_size=2, width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
                         sampling_steps=2)  # fmt: skip
 

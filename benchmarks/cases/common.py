@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.encoder_knobs import EncoderKnobs
 from data_prep.prepare import prepare
 from data_prep.rows import parse_mapping
@@ -22,33 +23,15 @@ from mt2st.errors import Mt2stError
 
 
 def prepared(
-    dataset: str,
-    *,
-    folder: Path,
-    image_size: int,
-    options: dict[str, Any] | None = None,
-    source: str = "",
-    mapping: str = "",
-    console: Console,
+    knobs: DataKnobs, image_size: int, *, options: dict[str, Any] | None = None, console: Console
 ) -> PreparedDataset:
-    """Prepare `dataset` if that was not done before, and open it: a folder of prepared data is opened as it is.
-
-    Args:
-        source: folder that the adapter reads; "" = its own default.
-        mapping: our fields → columns of data that need no code, as "image=img,label=label"; "" = none.
-    """
-    if (Path(dataset) / "manifest.json").is_file():
-        return PreparedDataset.open(dataset)
-    with console.status(f"preparing {dataset} at {image_size} px"):
+    """Prepare `knobs.data` if that was not done before, and open it: a folder of prepared data is opened as it is."""
+    if (Path(knobs.data) / "manifest.json").is_file():
+        return PreparedDataset.open(knobs.data)
+    mapping = parse_mapping(knobs.map) if knobs.map else None
+    with console.status(f"preparing {knobs.data} at {image_size} px"):
         return PreparedDataset.open(
-            prepare(
-                dataset,
-                out=folder,
-                image_size=image_size,
-                options=options,
-                source=source or None,
-                mapping=parse_mapping(mapping) if mapping else None,
-            )
+            prepare(knobs.data, out=knobs.data_folder, image_size=image_size, options=options, source=knobs.source or None, mapping=mapping)
         )
 
 

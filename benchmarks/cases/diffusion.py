@@ -39,13 +39,11 @@ class DiffusionCase:
             if name not in AUXILIARIES:
                 raise unknown_name("auxiliary", name, AUXILIARIES)
         self.knobs = knobs
-        dataset = prepared(
-            knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, source=knobs.source, mapping=knobs.columns, console=console
-        )
+        dataset = prepared(knobs, knobs.image_size, console=console)
         test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), test_split, knobs.on_leak)
         if not (whole.has_pixels().all() and test_split.has_pixels().all()):
-            raise Mt2stError(f"{knobs.dataset!r} has items without a picture; the diffusion case needs a set of pictures with labels")
+            raise Mt2stError(f"{knobs.data!r} has items without a picture; the diffusion case needs a set of pictures with labels")
         self.names = class_names(whole)
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
         self.train = whole.subset(train_rows)

@@ -60,9 +60,7 @@ class GlossData:
         for name in knobs.auxiliaries:
             if name not in known_auxiliaries:
                 raise unknown_name("auxiliary", name, known_auxiliaries)
-        dataset = prepared(
-            knobs.dataset, folder=knobs.data_folder, image_size=1, source=knobs.source, mapping=knobs.columns, console=console
-        )
+        dataset = prepared(knobs, image_size=1, console=console)
         test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), test_split, knobs.on_leak)
         if knobs.training_share < 1:
@@ -79,7 +77,7 @@ class GlossData:
         check_taught(self.taught, self.test.codes, self.names, "test")
         check_taught(self.taught, self.validation.codes, self.names, "validation")
         if not any(self.train.lemmas) and {"gloss_lemma", "matching", "hypernym"} & set(knobs.auxiliaries):
-            raise Mt2stError(f"{knobs.dataset!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out of auxiliaries")
+            raise Mt2stError(f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out of auxiliaries")
         with console.status("floors"):
             self.floors = {
                 "majority class": majority(self.taught, self.test.codes),

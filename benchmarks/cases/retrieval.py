@@ -29,6 +29,7 @@ from mt2st.streams import CaptionStream
 from mt2st.trainer import Stream
 
 AUXILIARIES = ("captions", "masked_lm", "matching")
+COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinations whose parts were all seen
 
 
 class RetrievalCase:
@@ -39,11 +40,14 @@ class RetrievalCase:
             if name not in AUXILIARIES:
                 raise unknown_name("auxiliary", name, AUXILIARIES)
         self.knobs = knobs
-        options = {"languages": knobs.languages} if knobs.dataset == "openmoji" else None
-        dataset = prepared(knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, options=options, console=console)
+        options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
+        dataset = prepared(knobs, knobs.image_size, options=options, console=console)
         self.tests = {"": first_captions(dataset.split(knobs.test_split))}
-        if knobs.second_test_split:
-            self.tests["compositional/"] = first_captions(dataset.split(knobs.second_test_split))
+        second = knobs.second_test_split
+        if second == "auto":
+            second = COMPOSITIONAL if COMPOSITIONAL in dataset.splits else ""
+        if second:
+            self.tests["compositional/"] = first_captions(dataset.split(second))
         whole, leaked = dataset.split(knobs.train_split), 0
         for captions in self.tests.values():
             whole, count = guarded(whole, captions.split, knobs.on_leak)
@@ -51,7 +55,7 @@ class RetrievalCase:
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
         self.train, self.validation = whole.subset(train_rows), first_captions(whole.subset(validation_rows))
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
-            raise Mt2stError(f"{knobs.dataset!r} has no captions to test or validate on; choose another split or fraction")
+            raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
         self.names = first_captions(self.train)
         self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts())
         seen = {word for text in self.names.texts for word in words(text)}

@@ -40,7 +40,7 @@ class VqaCase:
             if name not in AUXILIARIES:
                 raise unknown_name("auxiliary", name, AUXILIARIES)
         self.knobs = knobs
-        dataset = prepared(knobs.dataset, folder=knobs.data_folder, image_size=knobs.image_size, console=console)
+        dataset = prepared(knobs, knobs.image_size, console=console)
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split, knobs.on_leak)
@@ -49,7 +49,7 @@ class VqaCase:
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=0))
         for name, split in (("test", self.test_split), ("validation", self.validation), ("labelled training", self.labelled)):
             if not split.num_questions:
-                raise Mt2stError(f"the {name} part of {knobs.dataset!r} has no labelled questions; raise its fraction or choose another split")
+                raise Mt2stError(f"the {name} part of {knobs.data!r} has no labelled questions; raise its fraction or choose another split")
         self.vocabulary = AnswerVocabulary.build(self.labelled.answer_texts(), knobs.answer_vocabulary)
         self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts() + self.labelled.question_texts())
         self.data: Mapping[str, Any] = {

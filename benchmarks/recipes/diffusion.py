@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.recipes.image import VitKnobs
 from benchmarks.report_spec import Metric, ReportSpec
-from benchmarks.strategies import SuiteKnobs, trials_around
+from benchmarks.strategies import trials_around
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class UNetKnobs:
 
 
 @dataclass(frozen=True)
-class Knobs(SuiteKnobs):
+class Knobs(DataKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
     steps: int = 200
@@ -71,20 +72,10 @@ class Knobs(SuiteKnobs):
     """training seeds per strategy, 0 … seeds − 1 (two, for the time)"""
     validations: int = 3
     """validations during a run, evenly spaced, the last at its end"""
-    dataset: str = "openmoji_classes"
-    """dataset: an adapter's name or path, a prepared folder, or data with plain columns such as hf:NAME"""
-    source: str = ""
-    """folder the adapter reads; empty = its own default"""
-    columns: str = ""
-    """columns of data that need no code, such as image=img,label=label"""
-    train_split: str = "train"
-    """split to train on"""
-    test_split: str = "test"
-    """split to test on"""
+    data: str = "openmoji_classes"
+    """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 32
     """height and width to which all pictures are brought, in pixels"""
-    validation_fraction: float = 0.1
-    """share of the training split's pictures carved out for validation"""
     images_per_batch: int = 32
     """pictures a step"""
     auxiliary_images_per_batch: int = 32
@@ -106,7 +97,6 @@ class Knobs(SuiteKnobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training pictures, for example 0.1")
         check_range("sampling_steps", self.sampling_steps, 1, 1000, "it is the number of denoising steps, for example 20")
         check_range("samples", self.samples, 2, 1_000_000, "a distribution needs at least two")
         check_range("test_images", self.test_images, 1, 10_000_000)
@@ -116,7 +106,7 @@ class Knobs(SuiteKnobs):
 
 RECIPES = {
     "default": Knobs(),
-    "fashion-mnist": Knobs(dataset="fashion_mnist", image_size=28, classifier=VitKnobs(width=48)),
+    "fashion-mnist": Knobs(data="fashion_mnist", image_size=28, classifier=VitKnobs(width=48)),
 }
 
 TRIALS = trials_around(0.002)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import SuiteKnobs, trials_around
+from benchmarks.strategies import trials_around
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -62,27 +63,17 @@ class VitKnobs:
 
 
 @dataclass(frozen=True)
-class Knobs(SuiteKnobs):
+class Knobs(DataKnobs):
     """Image case: a labelled fraction of the pictures for the primary task, all of them for the auxiliaries."""
 
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
-    dataset: str = "digits"
-    """dataset: an adapter's name or path, a prepared folder, or data with plain columns such as hf:NAME"""
-    source: str = ""
-    """folder the adapter reads; empty = its own default"""
-    columns: str = ""
-    """columns of data that need no code, such as image=img,label=label"""
-    train_split: str = "train"
-    """split to train on"""
-    test_split: str = "test"
-    """split to test on"""
+    data: str = "digits"
+    """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 8
     """height and width to which all pictures are brought, in pixels"""
     label_fraction: float = 0.1
     """share of training pictures whose labels may be used, class by class"""
-    validation_fraction: float = 0.1
-    """share of the training split's pictures carved out for validation"""
     images_per_batch: int = 64
     """labelled pictures a step"""
     auxiliary_images_per_batch: int = 32
@@ -99,13 +90,12 @@ class Knobs(SuiteKnobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training pictures, for example 0.1")
-        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training pictures, for example 0.1")
         if not self.auxiliaries:
             raise Mt2stError("auxiliaries is empty; name at least one, such as two_views (STL is a strategy of its own)")
 
 
 FASHION = Knobs(
-    dataset="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(width=48)
+    data="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(width=48)
 )
 RECIPES = {
     "default": Knobs(),

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.encoder_knobs import EncoderKnobs
 from benchmarks.report_spec import ReportSpec, hit_rate, mean_reciprocal_rank, median_rank
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, SuiteKnobs, Switching
-from mt2st.errors import Mt2stError, check_range
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, Switching
+from mt2st.errors import Mt2stError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,17 +49,13 @@ SPEC = ReportSpec(
 
 
 @dataclass(frozen=True)
-class Knobs(SuiteKnobs):
+class Knobs(DataKnobs):
     """Retrieval case: an encoder trained toward finding a pictogram by its name, and a name by its pictogram."""
 
-    dataset: str = "openmoji"
-    """dataset: an adapter's name or path, or a prepared folder"""
-    train_split: str = "train"
-    """split to train on"""
-    test_split: str = "test"
-    """split to test on"""
-    second_test_split: str = "test_compositional"
-    """a further split to measure on; "" = none"""
+    data: str = "openmoji"
+    """the set: an adapter, a prepared folder, or data that need no code"""
+    second_test_split: str = "auto"
+    """a further split to measure on; auto = test_compositional where the set has it, empty = none"""
     languages: str = "all"
     """caption languages of OpenMoji, such as en or en,de,fr; further languages are auxiliary captions"""
     image_size: int = 32
@@ -78,7 +75,6 @@ class Knobs(SuiteKnobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training images, for example 0.15")
         if not self.auxiliaries:
             raise Mt2stError("auxiliaries is empty; name at least one, such as captions (STL is a strategy of its own)")
 
@@ -139,5 +135,5 @@ def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
     from benchmarks.runner import run_suite
 
     console = Console()
-    spec = SPEC if knobs.dataset == "openmoji" else replace(SPEC, title=f"Image-text retrieval: {Path(knobs.dataset).name}", notes=SPEC.notes[1:2])
+    spec = SPEC if knobs.data == "openmoji" else replace(SPEC, title=f"Image-text retrieval: {Path(knobs.data).name}", notes=SPEC.notes[1:2])
     return run_suite(make_case(knobs, console), knobs, spec, benchmark="retrieval", recipe=recipe, results=results, console=console)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.encoder_knobs import EncoderKnobs
 from benchmarks.report_spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, SuiteKnobs, Switching
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, Switching
 from mt2st.errors import Mt2stError, check_range
 
 if TYPE_CHECKING:
@@ -40,21 +41,15 @@ SPEC = ReportSpec(
 
 
 @dataclass(frozen=True)
-class Knobs(SuiteKnobs):
+class Knobs(DataKnobs):
     """VQA case study: a labelled fraction of the images for the primary task, captions of all of them for the auxiliaries."""
 
-    dataset: str = "easy_vqa"
-    """dataset: an adapter's name or path, or a prepared folder"""
-    train_split: str = "train"
-    """split to train on"""
-    test_split: str = "test"
-    """split to test on"""
+    data: str = "easy_vqa"
+    """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 32
     """height and width of images, in pixels"""
     label_fraction: float = 0.1
     """share of training images whose questions may be used"""
-    validation_fraction: float = 0.1
-    """share of the training split's images carved out for validation"""
     answer_vocabulary: int = 3129
     """most frequent training answers that can be given"""
     images_per_batch: int = 32
@@ -79,7 +74,6 @@ class Knobs(SuiteKnobs):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training images, for example 0.1")
-        check_range("validation_fraction", self.validation_fraction, 1e-6, 0.9, "it is a share of the training images, for example 0.1")
         if not self.auxiliaries:
             raise Mt2stError("auxiliaries is empty; name at least one, such as contrastive (STL is a strategy of its own)")
 

@@ -20,6 +20,7 @@ from benchmarks.record import RunFolder
 from benchmarks.records_io import load_records
 from benchmarks.sweep import run_sweep
 from mt2st.errors import Mt2stError
+from tests import drawn_dataset
 
 DRAWN = Path(__file__).parents[1] / "drawn_dataset.py"
 TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
@@ -32,7 +33,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
     values = {
-        "dataset": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
+        "data": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
         "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8, "encoder": TINY,
         "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
     }  # fmt: skip
@@ -164,7 +165,23 @@ def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:
     with pytest.raises(Mt2stError, match="did you mean 'contrastive'"):
         VqaCase(tiny_knobs(data_folder, auxiliaries=("contrastiv",)), Console(quiet=True))
     with pytest.raises(Mt2stError, match="easy_vqa"):
-        VqaCase(tiny_knobs(data_folder, dataset="easy_vqaa"), Console(quiet=True))
+        VqaCase(tiny_knobs(data_folder, data="easy_vqaa"), Console(quiet=True))
+
+
+def test_tables_with_other_columns_need_no_code(data_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "colours"
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        rows = []
+        for number, example in enumerate(drawn_dataset.examples(split)):
+            name = f"{number // 2}.png"
+            (folder / split / name).write_bytes(example.image)  # type: ignore[arg-type]
+            rows.append({"file_name": name, "q": example.question, "a": example.answers[0].text, "words": list(example.captions)})
+        (folder / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    knobs = tiny_knobs(data_folder, data=str(folder), map="image=file_name,question=q,answers=a,captions=words", strategies=("STL",), steps=2)
+    code, _ = run(knobs, tmp_path / "results")
+    assert code == 0
+    assert VqaCase(knobs, Console(quiet=True)).data["training_captions"] == 54  # of 60, less the tenth for validation
 
 
 def test_floors() -> None:

@@ -105,14 +105,14 @@ def picture_folder(folder: Path, labels: str, sizes: tuple[int, ...] = (8, 12, 2
 
 def test_pictures_of_mixed_sizes_are_brought_to_one(tmp_path: Path) -> None:
     folder = prepare(picture_folder(tmp_path / "mixed", "ab" * 12), out=tmp_path, image_size=8, mapping={"image": "file_name", "label": "label"})
-    case = ImageCase(Knobs(dataset=str(folder), label_fraction=0.5), Console(quiet=True))
+    case = ImageCase(Knobs(data=str(folder), label_fraction=0.5), Console(quiet=True))
     assert case.train.pixels(np.arange(3)).shape == (3, 8, 8, 3)
     assert set(case.floors) == {"majority class", "k-NN on pixels"}
 
 
 def test_a_prepared_size_that_the_encoder_does_not_take_is_named_with_the_cure(tmp_path: Path) -> None:
     folder = prepare(picture_folder(tmp_path / "mixed", "ab" * 12), out=tmp_path, image_size=16, mapping={"image": "file_name", "label": "label"})
-    case = ImageCase(Knobs(dataset=str(folder), label_fraction=0.5, image_size=8), Console(quiet=True))
+    case = ImageCase(Knobs(data=str(folder), label_fraction=0.5, image_size=8), Console(quiet=True))
     experiment = case.build(0)
     with pytest.raises(Mt2stError, match=r"16×16 px.*image_size=8"):
         experiment.primary(experiment.encoder.features(experiment.streams["primary"].batch(0)))
@@ -123,4 +123,4 @@ def test_a_class_with_one_example_stops_the_case_before_training(tmp_path: Path)
         picture_folder(tmp_path / "rare", "ab" * 12 + "z"), out=tmp_path, image_size=8, mapping={"image": "file_name", "label": "label"}
     )
     with pytest.raises(Mt2stError, match=r"class 'z'|first: 'z'"):
-        ImageCase(Knobs(dataset=str(folder), label_fraction=0.5), Console(quiet=True))
+        ImageCase(Knobs(data=str(folder), label_fraction=0.5), Console(quiet=True))

@@ -212,9 +212,9 @@ class TestGlossData:
             rows = [{"caption": f"{split} {n} of kind{n % 2} {n % 5}", "label": "ab"[n % 2]} for n in range(60)]
             (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         folder = prepare(tmp_path, out=tmp_path / "data", image_size=1, mapping={"captions": "caption", "label": "label"})
-        knobs = text.Knobs(dataset=str(folder), label_fraction=0.5)
+        knobs = text.Knobs(data=str(folder), label_fraction=0.5)
         with pytest.raises(Mt2stError, match="names no lemmas"):
             GlossData(knobs, ("masked_lm", "part_of_speech", "matching"), Console(quiet=True))
-        assert len(GlossData(text.Knobs(dataset=str(folder), auxiliaries=("masked_lm",)), ("masked_lm",), Console(quiet=True)).train) > 0
+        assert len(GlossData(text.Knobs(data=str(folder), auxiliaries=("masked_lm",)), ("masked_lm",), Console(quiet=True)).train) > 0
 
 

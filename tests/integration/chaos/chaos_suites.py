@@ -43,7 +43,7 @@ CASES = ("vqa", "retrieval")
 PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record", "report", "over")
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 _SHARED = {
-    "dataset": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
+    "data": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
     "checkpoint_every_steps": 2, "checkpoint_every_seconds": 0.0, "encoder": _TINY, "threads": 1,
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
