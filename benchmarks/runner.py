@@ -31,6 +31,7 @@ from benchmarks.run_lock import LockedError
 from benchmarks.strategies import STRATEGY_KNOBS, SuiteKnobs, from_plain
 from mt2st.checkpoint import newest_checkpoint
 from mt2st.errors import Mt2stError
+from mt2st.prefetch import Prefetched
 from mt2st.trainer import TrainConfig, Trainer, TrainingInterrupted
 
 __all__ = [
@@ -267,10 +268,11 @@ def _train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_ste
     if newest_checkpoint(folder.checkpoints) is None:
         folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
 
+    workers = knobs.data_workers
     trainer = Trainer(
         experiment.encoder,
         mixture,
-        experiment.streams,
+        {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
         config,
         folder=folder.checkpoints,
         validate=experiment.validate,

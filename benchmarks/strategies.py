@@ -162,6 +162,8 @@ class SuiteKnobs:
     """optimiser steps between checkpoints; 0 = none by step"""
     threads: int = 0
     """CPU threads of torch; 0 = as torch chooses"""
+    data_workers: int = 0
+    """threads that make each stream's next batches ahead; 0 = the training loop makes them; any number gives the same bits"""
     trackers: tuple[str, ...] = ()
     """trackers that accelerate starts, such as tensorboard or wandb"""
     on_leak: Literal["refuse", "drop"] = "refuse"
@@ -186,6 +188,8 @@ class SuiteKnobs:
             raise Mt2stError(f"budget = {self.budget!r} must be > 0 training FLOPs, for example 1.9e12")
         if self.threads < 0:
             raise Mt2stError(f"threads = {self.threads} must be ≥ 0; 0 lets torch choose")
+        if self.data_workers < 0:
+            raise Mt2stError(f"data_workers = {self.data_workers} must be ≥ 0; 0 = no threads beside the training loop")
         for name in self.strategies:  # schedules check their own knobs
             self.strategy(name).schedule()
 
@@ -198,8 +202,8 @@ class SuiteKnobs:
 
     def shared(self) -> dict[str, Any]:
         """The knobs that all runs of a suite have in common and that decide its numbers, as plain values."""
-        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "on_leak", "trackers", "checkpoint_every_seconds",
-                   "checkpoint_every_steps"}  # fmt: skip
+        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "data_workers", "on_leak", "trackers",
+                   "checkpoint_every_seconds", "checkpoint_every_steps"}  # fmt: skip
         return {key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")}
 
 

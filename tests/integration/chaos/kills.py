@@ -123,10 +123,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--accumulation", type=int, default=1, help="micro-batches an optimiser step")
+    parser.add_argument("--data-workers", type=int, default=0, help="threads that make batches ahead")
     options = parser.parse_args()
+    changes = {"accumulation": options.accumulation, "data_workers": options.data_workers}
     with tempfile.TemporaryDirectory() as folder:
-        found = campaign(options.case, options.kills, options.seed, Path(folder), accumulation=options.accumulation)
-    print(as_json(found | {"accumulation": options.accumulation}))
+        found = campaign(options.case, options.kills, options.seed, Path(folder), **changes)
+    print(as_json(found | changes))
     return 1 if found["lost_or_different"] else 0
 
 
