@@ -109,7 +109,7 @@ RECIPES = {
     "fashion-mnist": Knobs(data="fashion_mnist", image_size=28, classifier=VitKnobs(width=48)),
 }
 
-TRIALS = trials_around(0.002)
+TRIALS = trials_around(4e-3)
 
 
 def smoke(knobs: Knobs) -> Knobs:

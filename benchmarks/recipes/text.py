@@ -83,7 +83,7 @@ class Knobs(GlossKnobs):
 
 RECIPES = {"default": Knobs(), "all-labels": Knobs(label_fraction=1.0)}
 
-TRIALS = trials_around(7e-4)
+TRIALS = trials_around(1.5e-3)
 
 
 def smoke(knobs: Knobs) -> Knobs:

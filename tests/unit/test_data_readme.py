@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from benchmarks.cli import main as benchmarks_main
 from data_prep.__main__ import main
 from mt2st.dataset import PreparedDataset
 
 README = Path(__file__).resolve().parents[2] / "data_prep" / "README.md"
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+BIRDS = ("robin", "wren", "finch", "heron")
+IN_SMALL = [
+    "--steps", "2", "--seeds", "1", "--strategies", "STL", "Switch", "--images-per-batch", "4", "--caption-images-per-batch", "4",
+    "--validation-fraction", "0.3", "--validations", "1", "--views", "equal-steps",
+]  # fmt: skip
 
 
 def draw(path: Path, number: int) -> None:
@@ -35,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for n in range(8):
             draw(tmp_path / "photos" / split / f"p{n}.png", 8 * start + n)
             rows += [{"image": f"p{n}.png", "question": f"what is it, {q}?", "answer": "a cat"} for q in range(2)]
-            draw(tmp_path / "birds" / split / f"kind{n}_robin.png", 8 * start + n)
+            draw(tmp_path / "birds" / split / f"kind{n}_{BIRDS[n % 4]}.png", 8 * start + n)
         (tmp_path / "photos" / split / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return tmp_path
 
@@ -49,6 +56,10 @@ def test_the_blocks_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str
         elif kind == "console":
             for line in text.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words[:3] == ["python", "-m", "benchmarks"]:
+                    commands += 1
+                    assert benchmarks_main([*words[3:], *IN_SMALL]) == 0, (line, capsys.readouterr())
+                    continue
                 assert words[:3] == ["python", "-m", "data_prep"]
                 if "easy_vqa" in words:
                     continue  # the whole set is prepared, checked and shown in tests of its own
@@ -60,10 +71,11 @@ def test_the_blocks_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str
             names = runpy.run_path(str(folder / "reading.py"))
             assert np.asarray(names["pixels"]).shape == (2, 32, 32, 3)
             assert len(names["questions"]) == 2 * names["training"].num_images
-    assert (commands, python_blocks) == (6, 1)
+    assert (commands, python_blocks) == (7, 1)
     sets = {PreparedDataset.open(path).card.name for path in (folder / "prepared").iterdir() if not path.name.startswith(".")}
     assert sets == {"pets", "toml_pets"}
     assert (folder / "preview" / "birds.html").exists()
+    assert (folder / "results" / "retrieval" / "default" / "report.html").exists()
 
 
 def test_an_adapter_is_about_15_lines() -> None:
