@@ -14,7 +14,7 @@ class GlossKnobs(DataKnobs):
 
     data: str = "wordnet"
     """the set: an adapter, a prepared folder, or data that need no code"""
-    label_fraction: float = 0.1
+    label_fraction: float = 0.01
     """share of training glosses whose class may be used, class by class"""
     training_share: float = 1.0
     """share of the training split that is used at all, with or without labels"""
