@@ -65,8 +65,8 @@ def check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
         return Mt2stError(f"{path} is no manifest of prepared data: {field} = {str(value)[:60]!r} is not {wanted}; {CURE}")
 
     if manifest.get("format_version") != FORMAT_VERSION:
-        found = str(manifest.get("format_version"))[:60]
-        raise Mt2stError(f"{path} has format_version {found!r}, this program reads {FORMAT_VERSION}; {CURE}")
+        found = repr(manifest.get("format_version"))[:60]
+        raise Mt2stError(f"{path} has format_version {found}, this program reads {FORMAT_VERSION}; {CURE}")
     side = manifest.get("image_size")
     if not _count(side) or not 1 <= side <= _LARGEST_SIDE:
         raise refuse("image_size", side, f"a number of pixels from 1 to {_LARGEST_SIDE}")

@@ -265,5 +265,27 @@ def test_foreign_folders_and_versions_are_refused(make: Maker, tmp_path: Path) -
     with pytest.raises(Mt2stError, match=r"format_version 1, this program reads 2"):
         PreparedDataset.open(tmp_path / "foreign")
     write_sealed_json(tmp_path / "foreign" / "manifest.json", {"format_version": 2, "status": "finished"})
-    with pytest.raises(Mt2stError, match="is no manifest of prepared data"):
+    with pytest.raises(Mt2stError, match="is no manifest of prepared data: image_size = 'None'"):
         PreparedDataset.open(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("splits", {"train": {"images": [0, 99], "captions": [0, 0], "questions": [0, 0]}}, "split 'train' ends at row 99"),
+        ("splits", {"train": {"images": [2, 1], "captions": [0, 0], "questions": [0, 0]}}, r"splits\['train'\].images = '\[2, 1\]'"),
+        ("split_order", ["test"], "split_order"),
+        ("store", "cloud", "store = 'cloud' is not one of pixels, encoded"),
+        ("image_size", 3, "whole number of 3×3 images"),
+        ("files", {"../../x": {"bytes": 1, "sha256": ""}}, "files = "),
+        ("card", "pets", "is not a dataset card"),
+    ],
+)
+def test_a_manifest_that_lies_under_a_whole_seal_is_refused(make: Maker, field: str, value: object, complaint: str) -> None:
+    folder = make({"train": interleaved()}).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("sha256")
+    write_sealed_json(folder / "manifest.json", manifest | {field: value})
+    with pytest.raises(Mt2stError, match=complaint) as caught:
+        PreparedDataset.open(folder).split("train").caption_texts()
+    assert "\n" not in str(caught.value)
