@@ -78,11 +78,11 @@ class Knobs(GlossKnobs):
 
 # The best of the trials below at the equal budget, one seed (results/published/representation/tuning.md).
 TUNED = Knobs(
-    stl=SingleTask(5e-3),
+    stl=SingleTask(2.5e-3),
     mtl=MultiTask(0.01, 0.3),
-    diminish=Diminishing(0.01, 1.0, rate=3.0),
-    switch=Switching(0.01, 0.3, at=0.3),
-    sampled=SampledDiminishing(0.01, 0.3, rate=3.0),
+    diminish=Diminishing(5e-3, 1.0, rate=6.0, shape=2.0),
+    switch=Switching(5e-3, 1.0, at=0.3),
+    sampled=SampledDiminishing(5e-3, 1.0, rate=6.0, shape=2.0),
 )
 RECIPES = {"default": TUNED, "10-percent": replace(TUNED, label_fraction=0.1), "all-labels": replace(TUNED, label_fraction=1.0)}
 
