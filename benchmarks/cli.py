@@ -35,6 +35,8 @@ COMMANDS = {
 
 def main(argv: list[str]) -> int:
     """Do what `argv` says; returns the exit code (see `EXIT_CODES`). Short errors go to stderr."""
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "160")  # tables in a log or a pipe need not wrap at 80 characters
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(argv)

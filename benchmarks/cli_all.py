@@ -100,16 +100,22 @@ def table_of_cases(found: list) -> TextTable:
     for case, summary in found:
         metric = case.spec.primary
         unit = flops_unit([row.flops for row in summary.of_view(EQUAL_STEPS)])
+        labels = (summary.benchmark, with_unit(metric) + ("" if metric.higher_is_better else " ↓"))
         for strategy in dict.fromkeys(row.strategy for row in summary.rows):
             budget = next((row for row in summary.of_view(EQUAL_BUDGET) if row.strategy == strategy), None)
             steps = next((row for row in summary.of_view(EQUAL_STEPS) if row.strategy == strategy), None)
-            cells = [summary.benchmark, with_unit(metric) + ("" if metric.higher_is_better else " ↓"), strategy]
+            cells = [*labels, strategy]
+            labels = ("", "")  # said once a case
             for row in (budget, steps):
                 cells += [interval_text(row.primary, metric), difference_text(row.to_multi, metric)] if row else [NOTHING, NOTHING]
             cells.append(NOTHING if steps is None or steps.flops is None else f"{flops_text(steps.flops, unit)} {unit}")
             cells.append(NOTHING if steps is None or steps.compression_multi is None else f"{steps.compression_multi:.0%}")
             cells.append(NOTHING if summary.limit is None else f"{summary.limit:.0%}")
             body.append(tuple(cells))
+        for floor, values in summary.floors.items():
+            if metric.id in values:
+                value = metric.text(values[metric.id])
+                body.append(("", "", f"floor: {floor}", value, NOTHING, value, *[NOTHING] * (len(head) - 6)))
     caption = (
         "Means over seeds with 95 % intervals; differences paired by seed and item; ↓ lower is better. Training FLOPs and the "
         "share saved of MTL's are those at equal steps; limit = the auxiliaries' share of MTL's FLOPs."

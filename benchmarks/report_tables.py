@@ -254,5 +254,5 @@ def to_rich(table: TextTable, width: int) -> list[RichTable]:
         shown.add_column(Text(name), justify="right" if column else "left", overflow="fold")
     for row in table.body:
         cells = row if sum(widths) <= width else [cell.replace(" [", "\n[") for cell in row]
-        shown.add_row(*[Text(cell) for cell in cells], style="dim" if row[0].startswith("floor: ") else None)
+        shown.add_row(*[Text(cell) for cell in cells], style="dim" if any(cell.startswith("floor: ") for cell in row) else None)
     return [shown]

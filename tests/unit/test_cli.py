@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,7 +203,9 @@ def test_all_runs_every_case_and_writes_one_table(cases: Path, tmp_path: Path, c
     captured = capsys.readouterr()
     assert captured.out.count("ran default") == 2
     table = (root / "TABLE.md").read_text()
-    assert "| demo | accuracy, % | Switch |" in table
+    assert "| demo | accuracy, % | STL |" in table  # case and metric once
+    assert "|  |  | Switch |" in table
+    assert "|  |  | floor: chance |" in table
     assert "two-words" in table
     assert main(["all", "--results", str(root), "--cases", "demo", "--only-table"]) == 0
     assert "ran" not in capsys.readouterr().out
@@ -237,7 +238,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], *[[name, "--help"] for name in cli_cases.case_names()]])
-def test_help_of_the_real_cases_answers_within_a_second_and_imports_nothing_heavy(arguments: list[str]) -> None:
+def test_help_of_the_real_cases_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"
         "from benchmarks.cli import main\n"
@@ -248,12 +249,5 @@ def test_help_of_the_real_cases_answers_within_a_second_and_imports_nothing_heav
         "heavy = ('torch', 'numpy', 'scipy', 'matplotlib', 'transformers', 'open_clip', 'datasets')\n"
         "print('heavy:', [name for name in heavy if name in sys.modules])\n"
     )
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - start)
-        assert result.stdout.endswith("heavy: []\n")
-        if best < 1.0:
-            break
-    assert best < 1.0
+    result = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("heavy: []\n")
