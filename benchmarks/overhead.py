@@ -29,9 +29,9 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point; returns 0 if both promises hold, else 1."""
-    import tyro
+    from benchmarks.cli import parse_dataclass
 
-    return measure(tyro.cli(Options, args=argv, prog="python -m benchmarks overhead", description=Options.__doc__))
+    return measure(parse_dataclass(Options(), argv, prog="python -m benchmarks overhead", description=str(Options.__doc__)))
 
 
 def measure(options: Options) -> int:

@@ -30,9 +30,9 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point."""
-    import tyro
+    from benchmarks.cli import parse_dataclass
 
-    return measure(tyro.cli(Options, args=argv, prog="python -m benchmarks throughput", description=Options.__doc__))
+    return measure(parse_dataclass(Options(), argv, prog="python -m benchmarks throughput", description=str(Options.__doc__)))
 
 
 def measure(options: Options) -> int:
