@@ -66,7 +66,7 @@ class UNetKnobs:
 class Knobs(DataKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
-    steps: int = 200
+    steps: int = 180
     """optimiser steps of every strategy in the equal-steps view"""
     seeds: int = 2
     """training seeds per strategy, 0 … seeds − 1 (two, for the time)"""
@@ -92,7 +92,7 @@ class Knobs(DataKnobs):
     """held-out pictures whose denoising loss is measured, at most"""
     samples: int = 256
     """pictures sampled a run for the Fréchet distance, with the classes' shares in test"""
-    sampling_steps: int = 20
+    sampling_steps: int = 12
     """DDIM steps a sample"""
 
     def __post_init__(self) -> None:
