@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
         try:
             case = load_case(name)
             failed |= case.run(case.knobs(options.recipe, smoke=options.smoke), options.results, recipe) != 0
-        except Mt2stError as error:  # one case that cannot run must not keep the others from running
-            sys.stderr.write(f"error: {name}: {error}\n")
+        except (Mt2stError, OSError, ImportError, RuntimeError) as error:  # one case that cannot run must not keep the others from running
+            sys.stderr.write(f"error: {name}: {' '.join(str(error).split()) or type(error).__name__}\n")
             failed = True
     return 1 if write_table(names, recipe, options.results) or failed else 0
 

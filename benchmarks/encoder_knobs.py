@@ -10,7 +10,7 @@ class EncoderKnobs:
     """Which towers, how large; the sizes are those of `small` towers, trained from scratch."""
 
     towers: str = "small"
-    """small, open_clip:NAME[:PRETRAINED] or hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]"""
+    """small, open_clip:NAME[:PRETRAINED[:weights-only]] or hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]"""
     width: int = 64
     """width of image and text tokens"""
     layers: int = 1

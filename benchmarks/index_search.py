@@ -74,7 +74,7 @@ def run(options: Options) -> int:
     from benchmarks.hardware import describe, environment
     from benchmarks.record import slug
     from benchmarks.report_tables import to_markdown, to_rich
-    from benchmarks.search_measure import Protocol, default_plans, exact_truth, measure, parse_plan
+    from benchmarks.search_measure import Protocol, announced, default_plans, exact_truth, measure, parse_plan
     from benchmarks.search_report import draw, search_table
     from mt2st.errors import Mt2stError
     from mt2st.files import content_hash, write_bytes, write_sealed_json, write_text
@@ -117,8 +117,8 @@ def run(options: Options) -> int:
     truth = exact_truth(data, options.k)
     raw: dict[str, Any] = {}
     for place, plan in enumerate(plans):
-        console.print(f"[{place + 1}/{len(plans)}] {plan.spec}", markup=False, highlight=False)
         try:
+            console.print(f"[{place + 1}/{len(plans)}] {announced(plan.spec)}", markup=False, highlight=False)
             for measured in measure(plan, data, truth, protocol):
                 number = len(record["settings"])
                 raw[f"{number}/batch_seconds"], raw[f"{number}/single_seconds"] = measured.batch_seconds, measured.single_seconds

@@ -177,8 +177,9 @@ def run_folder(
     }
     suite = {"knobs": {name: value for name, value in knobs.shared().items() if name not in varied}, "data": dict(case.data)}
     return RunFolder.of(
-        results, benchmark, recipe, strategy=run.strategy, view=run.views[0], seed=run.seed, config=config, suite=suite
-    )
+        results, benchmark, recipe, strategy=run.strategy, view=run.views[0], seed=run.seed, config=config, suite=suite,
+        conditions=knobs.conditions(),
+    )  # fmt: skip
 
 
 def mixture_of(experiment: Experiment, schedule: Schedule) -> MT2ST:

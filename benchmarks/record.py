@@ -86,6 +86,7 @@ class RunFolder:
         seed: int,
         config: Mapping[str, Any],
         suite: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> RunFolder:
         """The folder of the run that these words describe; nothing is written yet.
 
@@ -94,6 +95,8 @@ class RunFolder:
             config: everything that decides the run's numbers (knobs, data hash, derived steps): equal configuration, equal run.
             suite: what the compared runs have in common, without strategy, seed and derived steps. Reports never mix runs of
                 different suites in one folder. None = `config` itself.
+            conditions: what else a resume must know (where data lie, threads that make batches), which changes no number and so is
+                no part of the hash.
         """
         for name, value in (("benchmark", benchmark), ("recipe", recipe)):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
@@ -111,6 +114,7 @@ class RunFolder:
             "config": plain_config,
             "config_hash": content_hash(plain_config),
             "suite_hash": config_hash(plain_config if suite is None else suite),
+            "conditions": plain(conditions or {}, "conditions"),
         }
         return cls(root / benchmark / recipe / identity["run_id"], identity)
 

@@ -68,6 +68,7 @@ def report(
 
         spec = load_case(benchmark).spec
     records = load_records(root, benchmark, recipe, suite_hash=suite_hash)
+    spec = spec.for_data({str(run.values.get("data", {}).get("name", "")) for run in records.finished})
     summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, method=method)
     folder = root / benchmark / recipe
     pictures = _draw(summary, records.finished, spec, folder)

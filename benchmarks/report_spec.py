@@ -13,8 +13,8 @@ Imports nothing heavy: recipes hold a `ReportSpec` and must be importable for `-
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mt2st.errors import Mt2stError
@@ -90,6 +90,7 @@ class ReportSpec:
         curve_id: id of the validation metric in the curves; "" = the primary's id.
         floors: floor name in the records → label in the table; empty = every floor under its own name.
         notes: plain text, a paragraph each, shown under the table.
+        data_notes: (name of a data set, note): notes that are true of that set only, shown for its records.
         pictures: file names inside a run's folder to show in the HTML report, such as "gallery.png" (PNG only).
     """
 
@@ -100,12 +101,17 @@ class ReportSpec:
     curve_id: str = ""
     floors: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    data_notes: tuple[tuple[str, str], ...] = ()
     pictures: tuple[str, ...] = ()
 
     @property
     def validation_id(self) -> str:
         """Id of the metric in the curves and in `metrics.validation` that "FLOPs to MTL's validation score" looks at."""
         return self.curve_id or self.primary.id
+
+    def for_data(self, names: Collection[str]) -> ReportSpec:
+        """This spec with the notes that are true of these data sets."""
+        return replace(self, notes=(*self.notes, *(note for name, note in self.data_notes if name in names)), data_notes=())
 
 
 def accuracy(metric_id: str = "accuracy", label: str = "accuracy", array: str = "score") -> Metric:
@@ -127,6 +133,18 @@ def median_rank(direction: str) -> Metric:
     """`<direction>/median_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
     label = f"{_ARROWS.get(direction, direction)} median rank"
     return Metric(f"{direction}/median_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",), statistic="median")
+
+
+def mean_rank(direction: str) -> Metric:
+    """`<direction>/mean_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
+    label = f"{_ARROWS.get(direction, direction)} mean rank"
+    return Metric(f"{direction}/mean_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",))
+
+
+def compositional(metric: Metric) -> Metric:
+    """The metric on a case's second test split: ids begin with `compositional/`, arrays with `compositional_`."""
+    arrays = tuple(f"compositional_{name}" for name in metric.arrays)
+    return replace(metric, id=f"compositional/{metric.id}", label=f"compositional {metric.label}", arrays=arrays)
 
 
 def mean_reciprocal_rank(direction: str) -> Metric:

@@ -15,6 +15,7 @@ from benchmarks.report_spec import ReportSpec
 from benchmarks.statistics import Method, pareto_front
 from mt2st.files import content_hash
 
+LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
 STRATEGY_ORDER = ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
 VIEW_ORDER = ("equal-budget", "equal-steps")
 
@@ -92,8 +93,8 @@ def summarise(records: Records, spec: ReportSpec, *, benchmark: str, recipe: str
 def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list[RunRecord]], list[str]]:
     """Runs by (view, strategy), sorted by seed, and remarks on those left out.
 
-    A strategy that was run with several settings of its own (another switch point, say) is never mixed: the setting of the run
-    that started last counts.
+    A strategy that was run with several settings (another switch point, another budget of a sweep) is never mixed: the setting of the
+    run that started last counts.
     """
     found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     for run in finished:
@@ -105,13 +106,13 @@ def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list
         chosen[view, strategy] = sorted(settings.pop(last), key=lambda run: run.seed)
         if settings:
             count = sum(len(runs) for runs in settings.values())
-            remarks.append(f"{strategy} ({view}): {count} run(s) with earlier settings of the strategy left out")
+            remarks.append(f"{strategy} ({view}): {count} run(s) with other settings left out")
     return chosen, remarks
 
 
 def _setting(run: RunRecord) -> str:
-    """What a strategy's seeds have in common: its own knobs (`config["strategy"]`), where the recipe records them."""
-    return content_hash(run.values["config"].get("strategy"))
+    """What a strategy's seeds have in common: its own knobs and those of the suite, which a sweep varies."""
+    return content_hash([run.values["config"].get("strategy"), run.values["config"].get("knobs")])
 
 
 def _floors(runs: Sequence[RunRecord], spec: ReportSpec) -> dict[str, dict[str, float]]:
@@ -138,6 +139,8 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
     found = []
     for hole in records.holes:
         found.append(f"{hole.kind}: {hole_text(hole)}")
+    if left := max((run.values["data"].get(LEFT_IN, 0) for run in records.finished if "data" in run.values), default=0):
+        found.append(f"{left} training images are in the test split as well (--on-leak allow): scores on them tell nothing of unseen images")
     seeds = {frozenset(run.seed for run in runs) for runs in by_place.values()}
     if len(seeds) > 1:
         found.append("strategies have different seeds; each difference uses the seeds that both sides have")

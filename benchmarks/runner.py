@@ -61,7 +61,7 @@ def run_suite(
     """Run what is not finished yet, then write the report.
 
     Returns:
-        0, or 1 if a run failed (the others went on; the table shows the hole and why).
+        0, or 1 if a run failed or the report has a hole (the others went on; the table shows the hole and why).
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the running run was checkpointed and recorded as interrupted.
@@ -75,8 +75,8 @@ def run_suite(
         for run in plan_runs(knobs, costs)
     ]
     failed = execute(case, plan, costs, console)
-    report(benchmark, recipe, results, spec=spec, console=console, suite_hash=plan[0].folder.identity["suite_hash"])
-    return 1 if failed else 0
+    paths = report(benchmark, recipe, results, spec=spec, console=console, suite_hash=plan[0].folder.identity["suite_hash"])
+    return 1 if failed or paths.holes else 0
 
 
 def execute(case: Case, plan: Sequence[Planned], costs: StepCosts, console: Console) -> int:
@@ -141,15 +141,19 @@ def resume_run(run_dir: Path) -> int:
     identity = RunFolder.existing(run_dir).identity
     benchmark, recipe, strategy = identity["benchmark"], identity["recipe"], identity["strategy"]
     definition = load_case(benchmark)
-    settings = {**identity["config"]["knobs"], STRATEGY_KNOBS[strategy]: identity["config"]["strategy"]}
+    conditions = identity.get("conditions", {})
+    settings = {**identity["config"]["knobs"], **conditions, STRATEGY_KNOBS[strategy]: identity["config"]["strategy"]}
     kind = type(next(iter(definition.recipes.values())))
     knobs = replace(from_plain(kind, settings), strategies=(strategy,), seeds=identity["seed"] + 1)
+    if knobs.threads:
+        torch.set_num_threads(knobs.threads)
     case = definition.module.make_case(knobs, console)
     costs = StepCosts(case.build(0))
     results = run_dir.resolve().parents[2]
     for run in plan_runs(knobs, costs):
         folder = run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results)
         if folder.path == run_dir.resolve():
+            folder.identity = identity  # with the suite it belongs to, which a sweep hashes in its own way
             line, _ = _run_one(case, Planned(knobs, run, folder), costs, environment(), lambda step: None, 0.0)
             console.print(f"{run_dir.name}: {line}", highlight=False, markup=False)
             return int(line.startswith("failed"))

@@ -5,6 +5,7 @@ Three sources: a run folder (embeddings of a trained checkpoint), a user's `.npy
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ DISTRIBUTIONS = ("clustered", "gaussian", "uniform")
 DIRECTIONS = ("text_to_image", "image_to_text")
 _CLUSTER_SPREAD = 0.5  # standard deviation of an item around its centre, in units of the centres' own; total over all dimensions
 _QUERY_NOISE = 0.6  # length of a query's noise over its item's length
+_COPIES = 3  # of all vectors in float32: as generated, normalised, and in the index
 
 Ints = NDArray[np.int64]
 
@@ -90,12 +92,21 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
         width: E, at least 1.
         num_queries: Q, at least 1; items are drawn with replacement.
         seed: of everything.
+
+    Raises:
+        Mt2stError: unknown distribution, a number too small, or more vectors than the memory that is available takes.
     """
     if distribution not in DISTRIBUTIONS:
         raise unknown_name("distribution", distribution, DISTRIBUTIONS)
     for name, value, low in (("items", num_items, 2), ("width", width, 1), ("num_queries", num_queries, 1)):
         if value < low:
             raise Mt2stError(f"{name} = {value} must be at least {low}")
+    needed, available = _COPIES * 4 * width * (num_items + num_queries), available_bytes()
+    if needed > available:
+        raise Mt2stError(
+            f"{num_items:,} items and {num_queries:,} queries of width {width:,} need about {needed / 1e9:,.1f} GB of memory ({_COPIES} copies in "
+            f"float32), but {available / 1e9:,.1f} GB are available; give fewer --items or --num-queries, or a smaller --width"
+        )
     rng = np.random.default_rng(seed)
     if distribution == "uniform":
         gallery = rng.random((num_items, width), dtype=np.float32)
@@ -112,6 +123,16 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
     origin = {"distribution": distribution, "seed": seed, "query_noise": _QUERY_NOISE, "cluster_spread": _CLUSTER_SPREAD}
     name = f"{distribution}-{num_items}x{width}"
     return SearchData(name, gallery, queries.astype(np.float32), np.arange(num_queries), relevant, origin)
+
+
+def available_bytes() -> int:
+    """Memory that programs can still take without swapping, as the system estimates it; all there is where it gives no estimate."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def newest_run(results: Path) -> Path:

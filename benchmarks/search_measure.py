@@ -22,6 +22,10 @@ from mt2st.evaluate import check_ids, hits_through_index
 from mt2st.index import VectorIndex, create_index, parse_spec
 
 TASK_CUTOFFS = (1, 5, 10)
+GPU_CODES = (48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
+"""codes a vector that FAISS has GPU kernels for; more than 48 tables of 256 float32 do not fit into 48 KiB of shared memory"""
+GPU_CODE_DIMENSIONS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)
+"""dimensions a code that FAISS's GPU kernels take without precomputed tables; 1 would be no compression worth the name"""
 _PAIRS_AT_ONCE = 1 << 20
 
 Ints = NDArray[np.int64]
@@ -99,11 +103,23 @@ def parse_plan(text: str) -> Plan:
         raise Mt2stError(f"setting {text!r}: the values of {name} must be whole numbers, such as {name}=1,4,16") from None
 
 
+def announced(spec: str) -> str:
+    """The spec as it is printed: where it leaves the device to the index, with the one that it takes.
+
+    Raises:
+        Mt2stError: there is no such index.
+    """
+    if parse_spec(spec)[1].get("device") != "auto":
+        return spec
+    return f"{spec} (takes {create_index(spec).parameters['device']})"
+
+
 def default_plans(num_items: int, width: int, gpu: bool, installed: Callable[[str], bool]) -> list[Plan]:
     """The sweep for a gallery of this size: every kind of index that is installed, with its search-time knob.
 
     Inverted files get about √N lists, a power of two; product quantisers the finest split with at least 2 dimensions a code, if
-    there are the 256 items that their codebooks need ("np": without FAISS's polysemous training, 20 s for 4,000 items).
+    there are the 256 items that their codebooks need ("np": without FAISS's polysemous training, 20 s for 4,000 items). On a GPU the
+    finest split that FAISS has a kernel for; a width that allows none, such as a prime one, goes without.
     """
     lists = 1 << max(0, round(np.log2(max(1.0, num_items**0.5))))
     probes = tuple(value for value in (1, 2, 4, 8, 16, 32, 64) if value <= lists)
@@ -114,7 +130,10 @@ def default_plans(num_items: int, width: int, gpu: bool, installed: Callable[[st
         plans += [Plan(f"faiss_cpu:IVF{lists},PQ{codes}np", "nprobe", probes)] if num_items >= 256 else []
         plans += [Plan("faiss_cpu:HNSW32", "ef_search", (16, 32, 64, 128, 256)), Plan("faiss_cpu:SQ8")]
     if gpu and installed("faiss"):
-        plans += [Plan("faiss_gpu:Flat"), Plan(f"faiss_gpu:IVF{lists},Flat", "nprobe", probes), Plan("faiss_gpu:CAGRA")]
+        plans += [Plan("faiss_gpu:Flat"), Plan(f"faiss_gpu:IVF{lists},Flat", "nprobe", probes)]
+        codes = next((count for count in GPU_CODES if width % count == 0 and width // count in GPU_CODE_DIMENSIONS), 0)
+        plans += [Plan(f"faiss_gpu:IVF{lists},PQ{codes}np", "nprobe", probes)] if codes and num_items >= 256 else []
+        plans += [Plan("faiss_gpu:CAGRA")]
     plans += [Plan(name, "ef_search", (16, 32, 64, 128, 256)) for name in ("hnswlib", "usearch") if installed(name)]
     return plans
 
@@ -208,6 +227,7 @@ def _one(index: VectorIndex, plan: Plan, data: SearchData, truth: Truth, protoco
         "single_p99_seconds": float(p99),
     }
     label = plan.spec.partition("?")[0].replace("faiss_cpu:", "").replace("faiss_gpu:", "GPU ")
+    label += f" device={index.parameters['device']}" if "device" in parse_spec(plan.spec)[1] else ""
     swept = index.parameters.get(plan.knob) if plan.knob else None
     label += f" {plan.knob}={swept}" if swept is not None else ""
     return Measured(label, plan.spec, index.parameters, quality, cost, batch, single)

@@ -79,6 +79,11 @@ def search_table(record: Mapping[str, Any]) -> TextTable:
     return TextTable(f"Search: {record['name']}", tuple(head), tuple(body), caption, 4 + bool(hits))
 
 
+def _family(row: Row) -> str:
+    """The label without its search-time knob."""
+    return str(row["label"]).partition(" nprobe=")[0].partition(" ef_search=")[0]
+
+
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Recall against queries a second, and against bytes; the Pareto front of each as a line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,8 +91,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
     rows = record["settings"]
     key = recall_key(rows)
-    family = {row["label"].partition(" nprobe")[0].partition(" ef_search")[0]: None for row in rows}
-    styles = {name: _STYLES[place % len(_STYLES)] for place, name in enumerate(family)}
+    styles = {name: _STYLES[place % len(_STYLES)] for place, name in enumerate(dict.fromkeys(map(_family, rows)))}
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = (
@@ -96,7 +100,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     )
     for axes, (title, value, cost) in zip(figure.subplots(1, 2), panels):
         for name, (colour, marker) in styles.items():
-            mine = [row for row in rows if row["label"].startswith(name) and row["label"].removeprefix(name)[:1] in ("", " ")]
+            mine = [row for row in rows if _family(row) == name]
             points = ([row["quality"][key] for row in mine], [value(row) for row in mine])
             axes.plot(*points, color=colour, marker=marker, ms=5, lw=0.8, alpha=0.85, label=name)
         front = [rows[place] for place in pareto(rows, cost)]

@@ -11,6 +11,7 @@ from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch, weight_at
 
 Knobs = TypeVar("Knobs")
+_CONDITIONS = ("data_folder", "options", "data_workers", "on_leak", "trackers", "checkpoint_every_seconds", "checkpoint_every_steps")
 EQUAL_STEPS: Literal["equal-steps"] = "equal-steps"
 EQUAL_BUDGET: Literal["equal-budget"] = "equal-budget"
 View = Literal["equal-steps", "equal-budget"]
@@ -166,8 +167,8 @@ class SuiteKnobs:
     """threads that make each stream's next batches ahead; 0 = the training loop makes them; any number gives the same bits"""
     trackers: tuple[str, ...] = ()
     """trackers that accelerate starts, such as tensorboard or wandb"""
-    on_leak: Literal["refuse", "drop"] = "refuse"
-    """training images whose content is in the test split: refuse to start, or drop them and count"""
+    on_leak: Literal["refuse", "drop", "allow"] = "refuse"
+    """training images whose content is in the test split: refuse to start, drop them and count, or train on them and say so"""
     data_folder: Path = Path("data")
     """where prepared data are kept"""
 
@@ -202,9 +203,12 @@ class SuiteKnobs:
 
     def shared(self) -> dict[str, Any]:
         """The knobs that all runs of a suite have in common and that decide its numbers, as plain values."""
-        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", "data_folder", "data_workers", "on_leak", "trackers",
-                   "checkpoint_every_seconds", "checkpoint_every_steps"}  # fmt: skip
+        private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", *_CONDITIONS}
         return {key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")}
+
+    def conditions(self) -> dict[str, Any]:
+        """The knobs that a resume needs as well and that do not decide the numbers (or do so by the data's content hash)."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items() if key in _CONDITIONS}
 
 
 def from_plain(kind: type[Knobs], values: Mapping[str, Any]) -> Knobs:
@@ -220,6 +224,8 @@ def from_plain(kind: type[Knobs], values: Mapping[str, Any]) -> Knobs:
             raise unknown_name(f"knob of {kind.__name__} in the run's config.json", name, hints)
         if is_dataclass(hints[name]):
             value = from_plain(hints[name], value)
+        elif hints[name] is Path:
+            value = Path(value)
         elif isinstance(value, list):
             value = tuple(value)
         arguments[name] = value

@@ -18,7 +18,7 @@ from typing import Any
 # Nothing heavy is imported before a command needs it: help must come at once.
 
 _NAME_HELP = (
-    "a name from `list`; a path to an adapter (my/dir/pets.py; loading it runs it) or a module path; hf:owner/name[@revision]; "
+    "a name from `list`; a path to an adapter (my/dir/pets.py; loading it runs it) or a module path; hf:owner/name[:configuration][@revision]; "
     "a .parquet/.jsonl/.csv/.tsv/.tar/.toml file; or a folder (ImageFolder, parquet or tar shards; write ./folder)"
 )
 
@@ -68,7 +68,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", action="append", metavar="SPLIT", help="only this split (may be given again; default all)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a further option of the adapter")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse images of more pixels (default 89,478,485)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse images of more pixels (default 89,478,485, highest 1,000,000,000)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,17 +88,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `… list | head`
         sys.stderr.close()
         return 1
+    except OSError as error:
+        place = error.filename or "no file named"
+        print(f"error: {error.strerror or error}: {place}; check space, permissions and the path", file=sys.stderr)
+        return 1
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from data_prep.find import adapter_names, find_adapter
+    from mt2st.errors import Mt2stError
 
+    broken = 0
     print(f"{'name':<20} {'task':<20} {'examples':<42} {'licence':<18} needs")
     for name in adapter_names():
-        card = find_adapter(name).CARD
+        try:
+            card = find_adapter(name).CARD
+        except Mt2stError as error:  # an installed package is broken; the others are listed all the same
+            print(f"error: {error}", file=sys.stderr)
+            broken = 1
+            continue
         sizes = ", ".join(f"{split} {count:,}" if count is not None else split for split, count in card.splits.items())
         print(f"{name:<20} {card.task:<20} {sizes:<42} {card.licence:<18} {card.requires or 'nothing'}")
-    return 0
+    return broken
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
@@ -164,8 +175,18 @@ def _preview(arguments: argparse.Namespace) -> int:
 
     adapter = find_adapter(arguments.name, _mapping(arguments))
     source = Path(arguments.source) if arguments.source else None
-    out, options = Path(arguments.out), _options(arguments)
-    for path in preview(adapter, out, source=source, options=options, count=arguments.count, seed=arguments.seed):
+    limit = {"max_pixels": arguments.max_pixels} if arguments.max_pixels is not None else {}
+    written = preview(
+        adapter,
+        Path(arguments.out),
+        source=source,
+        options=_options(arguments),
+        splits=_splits(arguments, adapter.CARD.splits),
+        count=arguments.count,
+        seed=arguments.seed,
+        **limit,
+    )
+    for path in written:
         print(path)
     return 0
 

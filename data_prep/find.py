@@ -9,10 +9,11 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from data_prep.plain import is_plain, open_plain
@@ -52,14 +53,10 @@ def find_adapter(name: str | Path, mapping: Mapping[str, str] | None = None) -> 
         return checked_adapter(importlib.import_module(f"data_prep.adapters.{text}"), text)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == text:
-            return checked_adapter(point.load(), text)
+            return checked_adapter(_loaded(point.load, f"adapter {text!r} of an installed package ({point.value})"), text)
     if "." in text:
-        try:
-            return checked_adapter(importlib.import_module(text), text)
-        except ModuleNotFoundError as error:
-            raise Mt2stError(
-                f"adapter module {text!r} cannot be imported ({error}); give a path ending in .py, or install the package"
-            ) from None
+        what = f"adapter module {text!r} (a file would be a path ending in .py)"
+        return checked_adapter(_loaded(lambda: importlib.import_module(text), what), text)
     raise unknown_name("dataset", text, adapter_names(), "A path to a .py file or a module path works too.")
 
 
@@ -100,7 +97,7 @@ def call_examples(adapter: Adapter, split: str, source: Path | None, options: di
     """`adapter.examples(split)` with `source` and `image_size` if it takes them, and with the user's `options`.
 
     Raises:
-        Mt2stError: an option that the adapter does not take.
+        Mt2stError: an option that the adapter does not take; while reading, whatever goes wrong inside the adapter.
     """
     parameters = inspect.signature(adapter.examples).parameters
     known = [name for name in parameters if name not in ("split", "source", "image_size")]
@@ -110,7 +107,26 @@ def call_examples(adapter: Adapter, split: str, source: Path | None, options: di
     arguments = dict(options)
     own = {"source": source, "image_size": image_size}
     arguments |= {name: value for name, value in own.items() if name in parameters}
-    return iter(adapter.examples(split, **arguments))
+    return named_errors(adapter, split, lambda: adapter.examples(split, **arguments))
+
+
+def named_errors(adapter: Adapter, split: str, read: Callable[[], Iterable[Example]]) -> Iterator[Example]:
+    """What `read` yields; an error inside the adapter says at which example (counted from 0) it came up.
+
+    Raises:
+        Mt2stError: names adapter, split, example, and the kind, text and line of the adapter's own error, which is its cause.
+    """
+    number = 0
+    try:
+        for example in read():
+            yield example
+            number += 1
+    except Exception as error:
+        # Errors of ours name their place, but for what `Example` itself refuses.
+        if isinstance(error, Mt2stError) and not str(error).startswith("Example"):
+            raise
+        place = f"adapter {adapter.CARD.name!r}, split {split!r}, example {number}"
+        raise _adapter_error(place, error, getattr(adapter, "__file__", None)) from error
 
 
 def adapter_fingerprint(adapter: Adapter) -> str:
@@ -121,12 +137,13 @@ def adapter_fingerprint(adapter: Adapter) -> str:
     return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()])
 
 
-def left_out(adapter: Adapter, source: Path | None) -> dict[str, int]:
-    """What the adapter itself left out, by reason (`left_out()`), for the manifest; empty where it does not say."""
+def left_out(adapter: Adapter, source: Path | None, splits: Sequence[str]) -> dict[str, int]:
+    """What the adapter itself left out of `splits`, by reason (`left_out()`), for the manifest; empty where it does not say."""
     count: Callable[..., dict[str, int]] | None = getattr(adapter, "left_out", None)
     if count is None:
         return {}
-    return count(source=source) if "source" in inspect.signature(count).parameters else count()
+    parameters = inspect.signature(count).parameters
+    return count(**{name: value for name, value in (("source", source), ("splits", splits)) if name in parameters})
 
 
 def source_fingerprint(source: Path | None) -> str:
@@ -146,8 +163,29 @@ def _load_file(path: Path) -> Any:
         raise Mt2stError(f"adapter file {path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up here
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Mt2stError(f"adapter file {path}, line {error.lineno}: {error.msg}") from None
+    execute = spec.loader.exec_module
+    _loaded(lambda: execute(module), f"adapter file {path}", spec.origin)
     return module
+
+
+def _loaded(load: Callable[[], Any], what: str, file: str | None = None) -> Any:
+    """What `load` returns; whatever somebody's code raises there becomes one line about `what`."""
+    try:
+        return load()
+    except Mt2stError:
+        raise
+    except Exception as error:
+        raise _adapter_error(f"{what} cannot be imported", error, file) from error
+
+
+def _adapter_error(place: str, error: Exception, file: str | None) -> Mt2stError:
+    """`error` of somebody's adapter in one line; `file` is the adapter's, to name the line of it that was at work."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == file]
+    at = f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
+    cure = "mend the adapter, or the record that it cannot read"
+    if isinstance(error, FileNotFoundError):
+        cure = "complete the source folder, or check --source"
+    elif isinstance(error, ImportError):
+        cure = "install the missing package, or mend the import"
+    kind = "" if isinstance(error, Mt2stError) else f"{type(error).__name__}: "
+    return Mt2stError(f"{place}: {kind}{' '.join(str(error).split())[:300]}{at}; {cure}")

@@ -1,7 +1,8 @@
 """Datasets that need no code: tables with plain columns, image folders, caption files, tar shards, Hub datasets.
 
 `open_plain` tells them apart by what lies at the path:
-    hf:owner/name[@revision]   a dataset of the Hugging Face Hub (or a local one in its format), columns by `--map`
+    hf:owner/name[:configuration][@revision]
+                               a dataset of the Hugging Face Hub (or a local one in its format), columns by `--map`
     x.parquet .jsonl .csv      one split, "train"; columns by `--map`, or by carrying our field names
     x.tsv                      open_clip's caption file: tab-separated with a header; columns "filepath" and "title"
     x.toml                     any of these with names, splits, card and mapping written down (see data_prep/README.md)
@@ -27,6 +28,9 @@ from mt2st.records import DatasetCard, Example
 F = TypeVar("F")
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+# What the package datasets raises for sets that it cannot find, reach or make sense of (its own errors are of these kinds).
+_HUB_ERRORS = (OSError, ValueError)
+_LISTED_CONFIGURATIONS = 30  # some sets have hundreds
 _TOML_KEYS = (
     "name",
     "title",
@@ -132,32 +136,29 @@ class HubDataset:
     revision: str | None
     mapping: Mapping[str, str] = field(default_factory=dict)
     hub_splits: Mapping[str, str] = field(default_factory=dict)
+    configuration: str | None = None
 
     def examples(self, split: str, *, streaming: bool = False) -> Iterator[Example]:
         """The rows of `split`; `streaming` reads them over the network without keeping files."""
-        from datasets import ClassLabel, Image, load_dataset
-        from datasets.exceptions import DatasetNotFoundError
-
+        datasets = _datasets_package(self.name)
         name = self.hub_splits.get(split, split)
+        place = f"{self.name}:{self.configuration}" if self.configuration else self.name
         try:
-            rows = load_dataset(self.name, split=name, revision=self.revision, streaming=streaming)
-        except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise Mt2stError(
-                f"Hub dataset {self.name!r}, split {name!r} cannot be loaded ({reason}); check name, split and network"
-            ) from None
+            rows = datasets.load_dataset(self.name, self.configuration, split=name, revision=self.revision, streaming=streaming)
+        except _HUB_ERRORS as error:
+            raise _hub_error(self.name, self.configuration, self.revision, error, f", split {name!r}") from None
         features = rows.features or {}
         mapping = self.mapping or guess_mapping(list(features))
         if not mapping:
-            raise _unmapped(f"Hub dataset {self.name!r}", list(features))
+            raise _unmapped(f"Hub dataset {place!r}", list(features))
         labels: tuple[str, ...] = ()
         for ours, column in mapping.items():
-            if ours == "image" and isinstance(features.get(column), Image):
-                rows = rows.cast_column(column, Image(decode=False))  # prepare decodes, in parallel and with its limits
-            if ours == "label" and isinstance(features.get(column), ClassLabel):
+            if ours == "image" and isinstance(features.get(column), datasets.Image):
+                rows = rows.cast_column(column, datasets.Image(decode=False))  # prepare decodes, in parallel and with its limits
+            if ours == "label" and isinstance(features.get(column), datasets.ClassLabel):
                 labels = tuple(features[column].names)
         for number, row in enumerate(rows):
-            yield example_from_row(row, mapping, f"{self.name}/{name}, record {number}", number, None, labels)
+            yield example_from_row(row, mapping, f"{place}/{name}, record {number}", number, None, labels)
 
 
 def _of_split(files: Mapping[str, F], split: str, card: DatasetCard) -> F:
@@ -244,20 +245,21 @@ def _split_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
 
 
 def _hub(name: str, mapping: Mapping[str, str], facts: dict[str, Any]) -> HubDataset:
-    place, _, revision = name.removeprefix("hf:").partition("@")
-    from datasets import get_dataset_split_names
-    from datasets.exceptions import DatasetNotFoundError
-
+    named, _, revision = name.removeprefix("hf:").partition("@")
+    place, _, configuration = named.partition(":")
+    datasets = _datasets_package(place)
     hub_splits: dict[str, str] = dict(facts.pop("splits", {}))
     if not hub_splits:
         try:
-            hub_splits = {split.lower(): split for split in get_dataset_split_names(place, revision=revision or None)}
-        except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-            raise _unreachable(repr(place), error) from None
-    facts.setdefault("source", f"Hugging Face Hub, {place}")
+            found = datasets.get_dataset_split_names(place, configuration or None, revision=revision or None)
+            hub_splits = {split.lower(): split for split in found}
+        except _HUB_ERRORS as error:
+            raise _hub_error(place, configuration or None, revision or None, error) from None
+    facts.setdefault("source", f"Hugging Face Hub, {named}")
     facts.setdefault("revision", revision or "unpinned")
-    card = _card(place.rstrip("/").split("/")[-1], mapping, dict.fromkeys(hub_splits), facts)
-    return HubDataset(card, place, revision or None, mapping, hub_splits)
+    title = place.rstrip("/").split("/")[-1] + (f"-{configuration}" if configuration else "")
+    card = _card(title, mapping, dict.fromkeys(hub_splits), facts)
+    return HubDataset(card, place, revision or None, mapping, hub_splits, configuration or None)
 
 
 def _unmapped(place: str, columns: list[str]) -> Mt2stError:
@@ -266,10 +268,30 @@ def _unmapped(place: str, columns: list[str]) -> Mt2stError:
     )
 
 
-def _unreachable(place: str, error: Exception) -> Mt2stError:
-    return Mt2stError(
-        f"Hub dataset {place} cannot be loaded ({' '.join(str(error).split())[:300]}); check the name and the network"
-    )
+def _datasets_package(place: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise Mt2stError(f"Hub dataset {place!r} needs the package datasets ({error}); pip install 'mt2st[data]'") from None
+    return datasets
+
+
+def _hub_error(place: str, configuration: str | None, revision: str | None, error: Exception, split: str = "") -> Mt2stError:
+    """Why a Hub dataset cannot be loaded; where it is for want of a configuration that exists, those that do are listed."""
+    datasets = _datasets_package(place)
+    try:
+        known = datasets.get_dataset_config_names(place, revision=revision)
+        default = datasets.get_dataset_default_config_name(place, revision=revision)
+    except _HUB_ERRORS:  # the set itself cannot be reached, as `error` says
+        known, default = [], None
+    if configuration is not None and known and configuration not in known:
+        return unknown_name(f"configuration of Hub dataset {place!r}", configuration, known)
+    if configuration is None and len(known) > 1 and default is None:
+        listing = ", ".join(known[:_LISTED_CONFIGURATIONS]) + (" …" if len(known) > _LISTED_CONFIGURATIONS else "")
+        example = f"hf:{place}:{known[0]}" + (f"@{revision}" if revision else "")
+        return Mt2stError(f"Hub dataset {place!r} has {len(known)} configurations: {listing}; name one, such as {example}")
+    reason = " ".join(str(error).split())[:300]
+    return Mt2stError(f"Hub dataset {place!r}{split} cannot be loaded ({reason}); check name, split and network")
 
 
 def _from_toml(path: Path, mapping: Mapping[str, str]) -> Any:

@@ -34,7 +34,7 @@ from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, content_hash
 from mt2st.manifest import FORMAT_VERSION
-from mt2st.pixels import DEFAULT_MAX_PIXELS, FITS
+from mt2st.pixels import DEFAULT_MAX_PIXELS, FITS, check_max_pixels
 from mt2st.prepared import PreparedDataset
 from mt2st.records import Adapter, DatasetCard, Example
 
@@ -98,7 +98,8 @@ def prepare(
             decoded at every read; "auto" takes pixels unless the card's declared examples would need more than 64 GiB so.
         fit: how an image becomes square: "squash", "crop" or "pad" (see `mt2st.pixels.decode_image`).
         on_error: "fail" stops at the first bad image; "skip" leaves out bad images with their texts and counts them.
-        max_pixels: largest width × height that is decoded.
+        max_pixels: largest width × height that is decoded; at most 10⁹. Above the default with store="pixels" alone: stored originals
+            are decoded again at every read, under the default limit.
         workers: decoding processes; None = all cores, once decoding has taken 2 seconds in this process; 0 = here only.
         progress: called every few hundred examples.
 
@@ -129,9 +130,9 @@ def prepare(
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         named = getattr(error, "filename", None) or partial_folder(result)
+        cure = "restore it, or check --source and --out" if isinstance(error, FileNotFoundError) else "free space or mend permissions"
         raise Mt2stError(
-            f"preparing {card.name!r} failed at {named}: {reason}; free space or mend permissions, and run the same command again: "
-            "it continues from there"
+            f"preparing {card.name!r} failed at {named}: {reason}; {cure}, and run the same command again: it continues from there"
         ) from error
     return result
 
@@ -147,7 +148,7 @@ def _checked_settings(
     options: dict[str, Any],
 ) -> _Settings:
     check_range("image_size", image_size, 1, 16384, "give the side of the stored square in pixels")
-    check_range("max_pixels", max_pixels, 1, DEFAULT_MAX_PIXELS, "larger images must be shrunk before")
+    check_max_pixels(max_pixels)
     for what, value, known in (("store", store, STORES), ("fit", fit, FITS), ("on_error", on_error, ("fail", "skip"))):
         if value not in known:
             raise unknown_name(what, value, known)
@@ -163,6 +164,10 @@ def _checked_settings(
     if store == "auto":
         declared = sum(card.splits[split] or 0 for split in chosen)
         store = "pixels" if declared * 3 * image_size**2 <= AUTO_PIXELS_LIMIT_BYTES else "encoded"
+    if store == "encoded" and max_pixels > DEFAULT_MAX_PIXELS:
+        raise Mt2stError(
+            f"max_pixels = {max_pixels} is above {DEFAULT_MAX_PIXELS}, the limit under which stored originals are read; give --store pixels"
+        )
     return _Settings(image_size, store, fit, on_error, max_pixels, chosen, options)
 
 
@@ -191,7 +196,7 @@ def _build(
         "on_error": settings.on_error,
         "options": {name: str(value) for name, value in settings.options.items()},
         "counts": counts,
-        "left_out": left_out(adapter, source),
+        "left_out": left_out(adapter, source, settings.splits),
         "prepare_seconds": round(time.monotonic() - started, 3),
         "reused_images": writer.reused_images,
     }

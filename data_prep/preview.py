@@ -6,14 +6,14 @@ import base64
 import html
 import io
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.find import adapter_source, call_examples
 from mt2st.errors import check_range
 from mt2st.files import atomic_path, write_text
-from mt2st.pixels import ImageError, load_rgb
+from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 from mt2st.records import Adapter, Example
 
 if TYPE_CHECKING:
@@ -36,10 +36,12 @@ def preview(
     *,
     source: Path | None = None,
     options: dict[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
     count: int = 24,
     seed: int = 0,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> tuple[Path, Path]:
-    """Write `count` random examples of each split.
+    """Write `count` random examples of each of `splits` (None: all); larger images than `max_pixels` are named, not shown.
 
     Returns:
         (out/<name>.html, out/<name>.png)
@@ -48,11 +50,12 @@ def preview(
     card = adapter.CARD
     folder = adapter_source(adapter, source)
     sections, sheet = [], []
-    for split in card.splits:
+    chosen = tuple(card.splits) if splits is None else tuple(splits)
+    for split in chosen:
         drawn = sample(call_examples(adapter, split, folder, options or {}, THUMBNAIL_SIDE), count, seed)
-        shown = [(example, *_thumbnail(example)) for example in drawn]
+        shown = [(example, *_thumbnail(example, max_pixels)) for example in drawn]
         sections.append(f"<h2>{_escape(split)}</h2><main>{''.join(_figure(*item) for item in shown)}</main>")
-        sheet.extend(shown[: max(1, count // len(card.splits))])
+        sheet.extend(shown[: max(1, count // len(chosen))])
     facts = f"{card.task} · revision {card.revision} · licence {card.licence}"
     head = f"<h1>{_escape(card.title)}</h1><p>{_escape(facts)}</p><p><small>{_escape(card.notes)}</small></p>"
     policy = (
@@ -98,12 +101,12 @@ def contact_sheet(pictures: list[tuple[Image | None, str]]) -> Image:
     return sheet
 
 
-def _thumbnail(example: Example) -> tuple[Image | None, str]:
+def _thumbnail(example: Example, max_pixels: int) -> tuple[Image | None, str]:
     """The picture, at most `THUMBNAIL_SIDE` each way, and why there is none."""
     if example.image is None:
         return None, "no image"
     try:
-        picture = load_rgb(example.image)
+        picture = load_rgb(example.image, max_pixels=max_pixels)
     except ImageError as error:
         return None, str(error)
     scale = THUMBNAIL_SIDE / max(picture.size)

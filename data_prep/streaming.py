@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.find import adapter_source, call_examples
+from data_prep.find import adapter_source, call_examples, named_errors
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, decode_image
 from mt2st.records import Adapter, Example
@@ -144,7 +144,8 @@ class ExampleStream:
 
     def _examples(self, shard: Path | None) -> Iterator[Example]:
         if shard is not None:
-            yield from self._adapter.shard_examples(shard)  # type: ignore[attr-defined]
+            read: Callable[[Path], Iterator[Example]] = self._adapter.shard_examples  # type: ignore[attr-defined]
+            yield from named_errors(self._adapter, f"{self._split}/{shard.name}", lambda: read(shard))
             return
         everything = call_examples(self._adapter, self._split, self._source, self._options, self._image_size)
         for number, example in enumerate(everything):

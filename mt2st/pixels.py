@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
 
 FITS = ("squash", "crop", "pad")
 DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
+HIGHEST_MAX_PIXELS = 1_000_000_000  # what max_pixels may be raised to: 4 GB, at Pillow's 4 bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # What Pillow's parsers are known to raise on hostile bytes, beside OSError.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, LookupError, TypeError, AttributeError, MemoryError,
                   struct.error, zlib.error)  # fmt: skip
+_PILLOW_LIMIT = threading.Lock()
 
 
 class ImageError(Mt2stError):
@@ -49,7 +54,8 @@ def decode_image(
         size: side of the result, in pixels.
         fit: how other aspect ratios become square: "squash" keeps everything and distorts; "crop" cuts the longer side
             at the centre; "pad" adds white at the shorter side.
-        max_pixels: largest width × height that is decoded (a small file can claim a picture of many gigabytes).
+        max_pixels: largest width × height that is decoded (a small file can claim a picture of many gigabytes), at most
+            `HIGHEST_MAX_PIXELS`. Up to the default, a lower limit set in Pillow holds too; above it, this one alone.
         name: what errors call the image; by default its path.
 
     Returns:
@@ -57,6 +63,7 @@ def decode_image(
 
     Raises:
         ImageError: the file is missing, is no image of a known format, is truncated, or is larger than `max_pixels`.
+        Mt2stError: a value that is out of range.
     """
     return fit_image(load_rgb(image, max_pixels=max_pixels, name=name), size, fit)
 
@@ -66,14 +73,17 @@ def load_rgb(image: Path | bytes | Image, *, max_pixels: int = DEFAULT_MAX_PIXEL
     from PIL import Image as Pillow  # heavy: not needed to list or describe datasets
 
     name = name or (str(image) if isinstance(image, Path) else "the image")
-    limit = min(max_pixels, Pillow.MAX_IMAGE_PIXELS or max_pixels)
+    check_max_pixels(max_pixels)
+    raised = max_pixels > DEFAULT_MAX_PIXELS
+    limit = max_pixels if raised else min(max_pixels, Pillow.MAX_IMAGE_PIXELS or max_pixels)
     try:
         if isinstance(image, Path):
             image = image.read_bytes()
-        opened = Pillow.open(io.BytesIO(image), formats=_FORMATS) if isinstance(image, bytes) else image
-        if opened.width * opened.height > limit:
-            raise ImageError(_too_large(name, f"{opened.width}×{opened.height} pixels", limit))
-        return _to_rgb(opened, name)
+        with _pillow_limit(max_pixels) if raised else nullcontext():
+            opened = Pillow.open(io.BytesIO(image), formats=_FORMATS) if isinstance(image, bytes) else image
+            if opened.width * opened.height > limit:
+                raise ImageError(_too_large(name, f"{opened.width}×{opened.height} pixels", limit))
+            return _to_rgb(opened, name)
     except ImageError:
         raise
     except (FileNotFoundError, NotADirectoryError):
@@ -107,8 +117,30 @@ def fit_image(image: Image, size: int, fit: str) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
+def check_max_pixels(max_pixels: int) -> None:
+    """Raise `Mt2stError` for a limit on pixels that is out of range."""
+    check_range("max_pixels", max_pixels, 1, HIGHEST_MAX_PIXELS, "larger images must be shrunk before")
+
+
 def _too_large(name: str, found: str, limit: int) -> str:
-    return f"{name} holds {found} above the limit max_pixels = {limit}; shrink it, or raise --max-pixels if you trust it"
+    cure = "shrink it"
+    if limit < HIGHEST_MAX_PIXELS:
+        cure += f", or raise --max-pixels (up to {HIGHEST_MAX_PIXELS}) if you trust it"
+    return f"{name} holds {found} above the limit max_pixels = {limit}; {cure}"
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow refuses images by a limit of its own, one for the process; raise it meanwhile, one thread at a time."""
+    from PIL import Image as Pillow
+
+    with _PILLOW_LIMIT:
+        before = Pillow.MAX_IMAGE_PIXELS
+        Pillow.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Pillow.MAX_IMAGE_PIXELS = before
 
 
 def _to_rgb(image: Image, name: str) -> Image:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mt2st.batch import Batch
 from mt2st.dataset import PreparedSplit
-from mt2st.errors import Mt2stError
+from mt2st.errors import Mt2stError, unknown_name
 
 Tokenize = Callable[[list[str]], Tensor]
 
@@ -202,8 +202,10 @@ class QuestionStream:
 class CaptionStream:
     """Images with one of their captions each; `caption_group` tells identical captions apart from different ones.
 
-    `rows` limits the captions to some (int64 caption rows), such as the first of each image; None takes all. Captions of
-    text-only items are not drawn; `captions_without_image` counts them.
+    Args:
+        rows: limits the captions to some (int64 caption rows), such as the first of each image; None takes all. Captions of
+            text-only items are not drawn; `captions_without_image` counts them.
+        texts: "captions", or "questions" for sets without captions: the questions' words, without their answers.
     """
 
     def __init__(
@@ -215,19 +217,23 @@ class CaptionStream:
         seed: int = 0,
         name: str = "captions",
         rows: np.ndarray | None = None,
+        texts: str = "captions",
     ) -> None:
         if images_per_batch < 1:
             raise Mt2stError(f"images_per_batch = {images_per_batch} of stream {name!r} must be ≥ 1")
-        texts = split.caption_texts()
-        caption_images = split.caption_images()
-        rows = np.arange(len(texts)) if rows is None else rows
+        if texts not in ("captions", "questions"):
+            raise unknown_name("texts of a CaptionStream", texts, ("captions", "questions"))
+        asked = texts == "questions"
+        captions = split.question_texts() if asked else split.caption_texts()
+        caption_images = split.question_images() if asked else split.caption_images()
+        rows = np.arange(len(captions)) if rows is None else rows
         shown = split.has_pixels()[caption_images[rows]]
         self.captions_without_image = int((~shown).sum())
         rows = rows[shown]
-        texts, caption_images = [texts[row] for row in rows], caption_images[rows]
+        captions, caption_images = [captions[row] for row in rows], caption_images[rows]
         self._captions = np.argsort(caption_images, kind="stable")
         self._images, self._starts, self._counts = np.unique(np.sort(caption_images), return_index=True, return_counts=True)
-        self.tokens = tokenize(texts)
+        self.tokens = tokenize(captions)
         # Captions are identical if the text tower cannot tell them apart: after case folding and cutting.
         _, groups = np.unique(self.tokens.numpy(), axis=0, return_inverse=True)
         self.groups = torch.from_numpy(groups.reshape(-1).astype(np.int64))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ _ROWS_PER_BLOCK = 256  # of float64 scratch: 1 MB at width 512, which stays in t
 _UNIT_TOLERANCE = 1e-5
 _SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 _LARGEST_HEADER = 100_000_000
+_MOST_AXES = 32
 
 
 def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[Any]:
@@ -127,7 +129,7 @@ def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
     if path.suffix == ".npy":
         try:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-        except (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError) as error:
+        except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Mt2stError(f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays") from None
     if path.suffix == ".safetensors":
@@ -149,16 +151,21 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
             if name == "__metadata__":
                 continue
             kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            if len(shape) > _MOST_AXES or not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
+                claimed = f"shape {entry['shape']!r}"[:80] + f" and bytes {first!r} to {last!r}"[:80]
+                raise Mt2stError(f"{path}: tensor {name!r} claims {claimed}, which no array has; {cure}")
             dtype = np.dtype(np.uint16 if kind == "BF16" else _SAFETENSORS_DTYPES.get(kind, np.void))
             if dtype == np.void:
-                raise Mt2stError(f"{path}: tensor {name!r} has type {kind}, which is no embedding; save float16, float32 or float64")
-            count = int(np.prod(shape, dtype=np.int64))
+                raise Mt2stError(f"{path}: tensor {name!r} has type {kind!r}, which is no embedding; save float16, float32 or float64")
+            count = math.prod(shape)  # of Python's integers, which do not wrap around
             start = 8 + header_bytes + first
-            if last - first != count * dtype.itemsize or first < 0 or start + count * dtype.itemsize > size:
+            if last - first != count * dtype.itemsize or start + count * dtype.itemsize > size:
                 raise Mt2stError(f"{path} is torn: tensor {name!r} does not fit into {size} bytes; {cure}")
             values: NDArray[Any] = np.memmap(path, dtype, "r", start, (count,)) if count else np.empty(0, dtype)
             if kind == "BF16":  # the upper half of a float32
                 values = cast(NDArray[Any], (values.astype(np.uint32) << 16).view(np.float32))
             yield name, values.reshape(shape)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except Mt2stError:
+        raise
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Mt2stError(f"{path} has no readable safetensors header ({type(error).__name__}); {cure}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.data_knobs import DataKnobs
 from benchmarks.encoder_knobs import EncoderKnobs
+from benchmarks.report_summary import LEFT_IN
 from data_prep.prepare import prepare
 from data_prep.rows import parse_mapping
 from mt2st.dataset import PreparedDataset, PreparedSplit, leaked_images, without_leaked
@@ -25,31 +26,55 @@ from mt2st.errors import Mt2stError
 def prepared(
     knobs: DataKnobs, image_size: int, *, options: dict[str, Any] | None = None, console: Console
 ) -> PreparedDataset:
-    """Prepare `knobs.data` if that was not done before, and open it: a folder of prepared data is opened as it is."""
+    """Prepare `knobs.data` if that was not done before, and open it: a folder of prepared data is opened as it is.
+
+    Raises:
+        Mt2stError: a prepared folder of another image size, or one with settings that only preparing can follow.
+    """
+    options = {**(options or {}), **dict(option.split("=", 1) for option in knobs.options)}
     if (Path(knobs.data) / "manifest.json").is_file():
-        return PreparedDataset.open(knobs.data)
+        if knobs.source or knobs.map or knobs.options:
+            raise Mt2stError(f"{knobs.data} is prepared already, so source, map and options come too late; leave them out, or prepare anew")
+        found = PreparedDataset.open(knobs.data)
+        if found.image_size != image_size:
+            raise Mt2stError(f"{knobs.data} holds images of {found.image_size} px, not {image_size}; set --image-size {found.image_size}")
+        return found
     mapping = parse_mapping(knobs.map) if knobs.map else None
     with console.status(f"preparing {knobs.data} at {image_size} px"):
         return PreparedDataset.open(
-            prepare(knobs.data, out=knobs.data_folder, image_size=image_size, options=options, source=knobs.source or None, mapping=mapping)
+            prepare(
+                knobs.data, out=knobs.data_folder, image_size=image_size, options=options or None, source=knobs.source or None, mapping=mapping
+            )
         )
 
 
-def guarded(train: PreparedSplit, evaluation: PreparedSplit, on_leak: str) -> tuple[PreparedSplit, int]:
-    """`train`, and how many of its images were dropped because their content is in `evaluation`.
+def guarded(
+    train: PreparedSplit, evaluations: Sequence[PreparedSplit], on_leak: str, items: str = "images"
+) -> tuple[PreparedSplit, dict[str, int]]:
+    """`train` without the images whose content is in `evaluations`, and for the record how many were dropped, or left in.
 
     Raises:
         Mt2stError: there are such images and `on_leak` is "refuse".
     """
-    leaked = leaked_images(evaluation, train)
-    if not leaked:
-        return train, 0
+    dropped = left = 0
+    for evaluation in evaluations:
+        leaked = leaked_images(evaluation, train)
+        if leaked and on_leak == "allow":
+            left += len(leaked)
+        elif leaked:
+            train = _without(train, evaluation, leaked, on_leak)
+            dropped += len(leaked)
+    return train, {f"training_{items}_dropped_for_being_in_test": dropped} | ({LEFT_IN: left} if left else {})
+
+
+def _without(train: PreparedSplit, evaluation: PreparedSplit, leaked: list[str], on_leak: str) -> PreparedSplit:
     if on_leak == "refuse":
         raise Mt2stError(
             f"{len(leaked)} training images of {train.dataset.card.name!r} have the content of {evaluation.name!r} images, such as "
-            f"{', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak drop trains without them"
+            f"{', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak drop trains without them, "
+            "--on-leak allow with them (where a published split is so), and the report says so"
         )
-    return without_leaked(train, evaluation), len(leaked)
+    return without_leaked(train, evaluation)
 
 
 def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:

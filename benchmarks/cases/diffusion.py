@@ -41,7 +41,7 @@ class DiffusionCase:
         self.knobs = knobs
         dataset = prepared(knobs, knobs.image_size, console=console)
         test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), test_split, knobs.on_leak)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak)
         if not (whole.has_pixels().all() and test_split.has_pixels().all()):
             raise Mt2stError(f"{knobs.data!r} has items without a picture; the diffusion case needs a set of pictures with labels")
         self.names = class_names(whole)
@@ -72,7 +72,7 @@ class DiffusionCase:
             "training_images": self.train.num_images,
             "validation_images": validation.num_images,
             "test_images": self.test.num_images,
-            "training_images_dropped_for_being_in_test": leaked,
+            **leaked,
             "classes": len(self.names),
         }
 

@@ -62,7 +62,7 @@ class GlossData:
                 raise unknown_name("auxiliary", name, known_auxiliaries)
         dataset = prepared(knobs, image_size=1, console=console)
         test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), test_split, knobs.on_leak)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak, "glosses")
         if knobs.training_share < 1:
             whole = whole.subset(whole.labelled_fraction(knobs.training_share, seed=0))
         self.names = class_names(whole)
@@ -77,7 +77,14 @@ class GlossData:
         check_taught(self.taught, self.test.codes, self.names, "test")
         check_taught(self.taught, self.validation.codes, self.names, "validation")
         if not any(self.train.lemmas) and {"gloss_lemma", "matching", "hypernym"} & set(knobs.auxiliaries):
-            raise Mt2stError(f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out of auxiliaries")
+            raise Mt2stError(
+                f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out: for example "
+                "--auxiliaries masked_lm (text) or --auxiliaries skip_gram (representation)"
+            )
+        if "hypernym" in knobs.auxiliaries and not any(self.train.hypernyms):
+            raise Mt2stError(f"{knobs.data!r} names no hypernyms (extra 'hypernyms'); leave hypernym out of auxiliaries")
+        if "part_of_speech" in knobs.auxiliaries and len(np.unique(self.train.parts)) < 2:
+            raise Mt2stError(f"{knobs.data!r} names fewer than two parts of speech (extra 'pos'); leave part_of_speech out of auxiliaries")
         with console.status("floors"):
             self.floors = {
                 "majority class": majority(self.taught, self.test.codes),
@@ -93,7 +100,7 @@ class GlossData:
             "labelled_glosses": len(self.labelled),
             "validation_glosses": len(self.validation),
             "test_glosses": len(self.test),
-            "training_glosses_dropped_for_being_in_test": leaked,
+            **leaked,
             "classes": len(self.names),
         }
 

@@ -46,7 +46,7 @@ class ImageCase:
         self.knobs = knobs
         dataset = prepared(knobs, knobs.image_size, console=console)
         self.test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split, knobs.on_leak)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
         if not whole.has_pixels().all():
             raise Mt2stError(f"{knobs.data!r} has items without a picture; the image case needs a set of pictures with labels")
         self.names = class_names(whole)
@@ -68,7 +68,7 @@ class ImageCase:
             "labelled_images": self.labelled.num_images,
             "validation_images": self.validation.num_images,
             "test_images": self.test_split.num_images,
-            "training_images_dropped_for_being_in_test": leaked,
+            **leaked,
             "classes": len(self.names),
         }
 

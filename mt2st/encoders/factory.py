@@ -1,14 +1,14 @@
-"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED]` or `hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`."""
+"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED[:weights-only]]` or `hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mt2st.encoders.open_clip_towers import SmallConfig, named_towers, small_towers
+from mt2st.encoders.open_clip_towers import WEIGHTS_ONLY, SmallConfig, named_towers, small_towers
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
 
-FAMILIES = ("small", "open_clip:NAME[:PRETRAINED]", "hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]")
+FAMILIES = ("small", "open_clip:NAME[:PRETRAINED[:weights-only]]", "hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]")
 
 
 def make_towers(
@@ -19,6 +19,7 @@ def make_towers(
         make_towers("small", tokenizer=TextTokenizer.train(texts, 400))
         make_towers("open_clip:ViT-B-32:laion2b_s34b_b79k")
         make_towers("open_clip:ViT-B-32:weights/mine.safetensors")
+        make_towers("open_clip:ViT-B-32:weights/mine.pt:weights-only")  # no safetensors: torch.load with weights_only=True
         make_towers("hf:google/siglip-base-patch16-224")
         make_towers("hf:facebook/dinov2-small+google-bert/bert-base-uncased")
 
@@ -32,7 +33,8 @@ def make_towers(
         An `nn.Module` that is a `Towers`; its `tokenize` is the one its weights expect.
 
     Raises:
-        Mt2stError: unknown family or name, weights that are missing or not safetensors, `small` without a tokenizer.
+        Mt2stError: unknown family or name, weights that are missing, or not safetensors without the ending `:weights-only`,
+            `small` without a tokenizer.
     """
     family, _, rest = spec.partition(":")
     if family == "small" and not rest:
@@ -40,8 +42,8 @@ def make_towers(
             raise Mt2stError("small towers need a tokenizer; train one on the training texts with TextTokenizer.train")
         return small_towers(small or SmallConfig(), tokenizer, sigmoid=sigmoid)
     if family == "open_clip" and rest:
-        name, _, pretrained = rest.partition(":")
-        return named_towers(name, pretrained or None)
+        name, _, pretrained = rest.removesuffix(f":{WEIGHTS_ONLY}").partition(":")
+        return named_towers(name, pretrained or None, weights_only=rest.endswith(f":{WEIGHTS_ONLY}"))
     if family == "hf" and rest:
         from mt2st.encoders.hugging_face import hugging_face_towers
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
 from mt2st.encoders.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
-from mt2st.errors import Mt2stError
+from mt2st.errors import Mt2stError, check_range
 
 DUAL_MODELS = ("clip", "siglip", "siglip2")
 HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and std
@@ -168,14 +168,12 @@ def hugging_face_towers(
         vision, language, model = load_model(name, revision), load_model(text, text_revision), None
         require_input(vision, "pixel_values", name, "vision")
         require_input(language, "input_ids", text, "text")
-    tokenizer = load_pretrained(transformers.AutoTokenizer, text, text_revision)
-    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where the files are missing
-        raise Mt2stError(f"{text!r} holds no tokenizer; save the model's own into the same folder with tokenizer.save_pretrained")
+    tokenizer = load_tokenizer(text, text_revision)
     if tokenizer.pad_token_id is None:
         raise Mt2stError(f"the tokenizer of {text!r} has no padding token; set one and save it again with save_pretrained")
-    limit = _longest_text(language.config, tokenizer)
-    if context_length is not None and not 1 <= context_length <= limit:
-        raise Mt2stError(f"context_length = {context_length} of {text!r} is outside [1, {limit}], what the model was made for")
+    limit = longest_text(language, tokenizer)
+    if context_length is not None:
+        check_range(f"context_length of {text!r}", context_length, 1, limit, "that is what the model was made for")
     size = image_size or _image_size(vision.config)
     towers = HuggingFaceTowers(
         vision,
@@ -222,6 +220,31 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
         ) from None
 
 
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The tokenizer of a Hub name or a folder.
+
+    Raises:
+        Mt2stError: it cannot be loaded, or there is none: transformers then makes one of special tokens alone, to which all texts
+            are the same.
+    """
+    import transformers
+
+    tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision)
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise Mt2stError(f"{name!r} holds no tokenizer; save the model's own into the same folder with tokenizer.save_pretrained")
+    return tokenizer
+
+
+def longest_text(model: nn.Module, tokenizer: Any) -> int:
+    """The tokens that a text may have at most, special ones included: what both model and tokenizer were made for."""
+    config: Any = model.config
+    positions = int(getattr(config, "max_position_embeddings", 0) or 512)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            positions -= module.padding_idx + 1  # in RoBERTa and its kin positions start after the padding id
+    return min(positions, int(tokenizer.model_max_length))
+
+
 def require_input(model: Any, takes: str, name: str, role: str) -> None:
     """Raise `Mt2stError` unless `model` is an encoder of `takes` ("pixel_values", "input_ids")."""
     if model.main_input_name != takes or getattr(model.config, "is_encoder_decoder", False):
@@ -254,13 +277,6 @@ def _image_size(config: Any) -> int:
 def _must_interpolate(vision: Any, image_size: int) -> bool:
     """Whether the vision model must be told to stretch its position embeddings (DINOv2 does so unasked)."""
     return image_size != _image_size(vision.config) and "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
-
-
-def _longest_text(config: Any, tokenizer: Any) -> int:
-    positions = int(getattr(config, "max_position_embeddings", 0) or 512)
-    if "roberta" in config.model_type:  # its positions start after the padding id
-        positions -= int(config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))
 
 
 def _mean_and_std(name: str, revision: str | None, model_type: str) -> tuple[Any, Any]:

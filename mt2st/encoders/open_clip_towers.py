@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
 import torch
+from open_clip import pretrained as open_clip_pretrained
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -15,6 +19,11 @@ from mt2st.encoders import TowerOutput
 from mt2st.encoders.pixels import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
+
+WEIGHTS_ONLY = "weights-only"
+"""what follows a tag or path, after a colon, to allow weights that are not safetensors"""
+_HUB_NAME = "open_clip_model.safetensors"  # what open_clip itself calls weights that it puts on the Hub
+_LOAD_ERRORS = (RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, EOFError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -201,39 +210,50 @@ def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool
     )
 
 
-def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
+def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool = False) -> OpenClipTowers:
     """Any open_clip model by name, with the tokenizer that belongs to it.
 
     Args:
         name: such as "ViT-B-32"; `open_clip.list_models()` has them all.
-        pretrained: a tag of `open_clip.list_pretrained()`, or the path of local safetensors weights; None = fresh weights.
+        pretrained: a tag of `open_clip.list_pretrained()`, or the path of local weights; None = fresh weights.
+        weights_only: False = safetensors alone, of a tag too: what it has in another format is not even downloaded. True = other
+            formats as well, pickles through `torch.load(weights_only=True)`, which makes tensors and plain containers only.
 
     Raises:
-        Mt2stError: unknown name or tag; a weights file that is missing, not safetensors, torn or of another model; weights
-            that cannot be downloaded; a model whose text tower is one of transformers.
+        Mt2stError: unknown name or tag; a weights file that is missing, torn, of another model, or not safetensors without
+            `weights_only`; weights that cannot be downloaded; a model whose text tower is one of transformers.
     """
     known = open_clip.list_models()
     if name not in known:
         raise unknown_name("open_clip model", name, known)
-    if pretrained and (Path(pretrained).suffix or "/" in pretrained):
-        if not Path(pretrained).is_file():
-            raise Mt2stError(f"weights {pretrained!r} are not a file; give a safetensors file or a tag of {name}")
-        if Path(pretrained).suffix != ".safetensors":
-            raise Mt2stError(
-                f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so convert them"
-            )
-    elif pretrained and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+    is_path = pretrained is not None and bool(Path(pretrained).suffix or "/" in pretrained)
+    if pretrained and is_path and not Path(pretrained).is_file():
+        raise Mt2stError(f"weights {pretrained!r} are not a file; give a safetensors file or a tag of {name}")
+    if pretrained and not is_path and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise unknown_name(f"pretrained tag of {name}", pretrained, open_clip.list_pretrained_tags_by_model(name))
-    partner = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_model_name")
+    config = open_clip.get_model_config(name) or {}
+    partner = config.get("text_cfg", {}).get("hf_model_name")
     if partner:
         raise Mt2stError(
             f"open_clip's {name} has a text tower of transformers, {partner}; use hf:VISION+{partner} with a vision model"
         )
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained and not is_path else {}
+    if tag and tag.get("quick_gelu", False) != config.get("quick_gelu", False):
+        warnings.warn(f"{pretrained!r} and {name} differ in their activation (QuickGELU); see open_clip.list_pretrained()", stacklevel=2)
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)
+        # open_clip is given a file in place of a tag, and looks for none itself; the tag's normalisation of pixels goes with it.
+        file = _weights_file(name, pretrained, tag, weights_only) if pretrained else None
+        pixels = {key: tag[key] for key in ("mean", "std") if key in tag}
+        model = open_clip.create_model(name, pretrained=file, force_custom_text=True, force_preprocess_cfg=pixels)
         tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Mt2stError:
+        raise
+    except UnpicklingError:
+        raise Mt2stError(
+            f"weights {pretrained!r} for {name} hold more than tensors or are torn, so they are not loaded; convert them to safetensors"
+        ) from None
+    except _LOAD_ERRORS as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         weights = f"weights {pretrained!r}" if pretrained else "fresh weights"
         raise Mt2stError(
             f"cannot load {weights} for {name} ({reason}); offline, give a local safetensors file of this very model"
@@ -245,6 +265,32 @@ def named_towers(name: str, pretrained: str | None = None) -> OpenClipTowers:
         pad, frame = 0, {tokenizer.sot_token_id, tokenizer.eot_token_id}
     ids = tuple(sorted(frame - {None, pad}))
     return OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids)
+
+
+def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only: bool) -> str:
+    """The file of a tag, downloaded unless it is there already (`tag`: open_clip's entry), or the path itself (`tag` empty).
+
+    Left to itself open_clip takes whatever format a tag has, a pickle if there is nothing else.
+    """
+    allow = f"convert them, or allow them with {pretrained}:{WEIGHTS_ONLY} (torch.load with weights_only=True)"
+    if not tag:
+        if Path(pretrained).suffix != ".safetensors" and not weights_only:
+            raise Mt2stError(f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so {allow}")
+        return pretrained
+    if weights_only:
+        return str(open_clip.download_pretrained(tag))
+    repository, wanted = os.path.split(tag.get("hf_hub", ""))
+    if not repository:
+        raise Mt2stError(f"open_clip's {pretrained!r} for {name} has no safetensors; other formats can execute code when loaded, so {allow}")
+    safe = str(Path(wanted).with_suffix(".safetensors")) if wanted else _HUB_NAME
+    try:
+        return str(open_clip_pretrained.download_pretrained_from_hf(repository, filename=safe))
+    except OSError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise Mt2stError(
+            f"cannot load weights {pretrained!r} for {name} as safetensors ({reason}); offline, give a local safetensors file of this very "
+            f"model; if the Hub has them in another format only, {allow}"
+        ) from None
 
 
 def _cut_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -12,10 +12,10 @@ import transformers
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
-from mt2st.encoders.hugging_face import load_model, load_pretrained, require_input
+from mt2st.encoders.hugging_face import load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.words import TextFeatures
-from mt2st.errors import Mt2stError
+from mt2st.errors import Mt2stError, check_range
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,18 @@ class TextEncoder(nn.Module):
         """A bidirectional checkpoint with its tokenizer: a Hub name, or a folder that `save_pretrained` wrote (safetensors).
 
         Raises:
-            Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, or has no mask or padding token.
+            Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, has no tokenizer or no mask or padding
+                token, or takes fewer tokens than `context_length`.
         """
         model = load_model(name, revision)
         require_input(model, "input_ids", name, "text")
-        words = load_pretrained(transformers.AutoTokenizer, name, revision)
+        words = load_tokenizer(name, revision)
         if words.mask_token_id is None or words.pad_token_id is None or not hasattr(model.config, "hidden_size"):
             raise Mt2stError(
                 f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language model; "
                 "give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
-        limit = int(getattr(model.config, "max_position_embeddings", 512))
-        if context_length > limit:
-            raise Mt2stError(f"context_length = {context_length} exceeds the {limit} positions of {name!r}; lower it")
+        check_range(f"context_length of {name!r}", context_length, 1, longest_text(model, words), "that is what the model was made for")
 
         def tokenize(texts: list[str], length: int) -> Tensor:
             found = words(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")

@@ -1,11 +1,20 @@
-"""Indexes on disk: the backend's own file, and beside it a sealed manifest that says what the file is and of which data.
+"""Indexes on disk: a sealed manifest, and beside it the backend's own file, which the manifest names.
+
+    tools.index.json                  the manifest of the index `tools.index`: backend, parameters, hash of the data set, token
+    tools.index.0123456789abcdef      the backend's file of that token; every save draws a new one
 
 An index of other data looks perfectly healthy and gives perfectly wrong answers; so loading takes the hash of the data that the
 caller means, and refuses any other. No file is read before its SHA-256 agrees with the manifest, and none through pickle.
+
+A save writes the new file, then the manifest that names it, then deletes the file that the manifest named before: a crash between
+any two operations leaves the old index or the new one, never a manifest of one with the file of the other. At worst it leaves a
+file that nothing names. Several processes that save at once delete no file that is in use, for each saves under its own token.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 import sys
 from pathlib import Path
 
@@ -15,22 +24,34 @@ from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path, file_hash, read_sealed_json, write_sealed_json
 from mt2st.index._base import VectorIndex
 
-FORMAT_VERSION = 1
-_KINDS = {"data_hash": str, "file_sha256": str, "backend": str, "parameters": dict, "count": int, "width": int}
+FORMAT_VERSION = 2
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_KINDS = {"data_hash": str, "token": str, "file_sha256": str, "backend": str, "parameters": dict, "count": int, "width": int}
 _CURE = "build the index again and save it with mt2st.index.save_index"
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of the index file `path` lies."""
+    """Where the manifest of the index `path` lies."""
     return path.with_name(path.name + ".json")
 
 
+def data_path(path: Path, token: str) -> Path:
+    """Where the backend's file of the index `path` lies: always beside the manifest, whatever that says.
+
+    Raises:
+        Mt2stError: the token is not 16 hexadecimal digits, so it could lead elsewhere.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise Mt2stError(f"{manifest_path(path)} has token {token[:80]!r}, which is not 16 hexadecimal digits; {_CURE}")
+    return path.with_name(f"{path.name}.{token}")
+
+
 def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
-    """Write the index to `path` and its manifest beside it, both atomically.
+    """Write the index to two files that begin with `path`; one that was there is replaced at once, or stays if anything fails.
 
     Args:
         index: an index with items.
-        path: the file.
+        path: the name that `load_index` finds it by; the files are `path`.json and `path`.TOKEN.
         data_hash: content hash of the data set, such as `mt2st.vectors.matrix_hash(embeddings)`.
 
     Raises:
@@ -40,7 +61,10 @@ def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
         raise Mt2stError(f"the {index.backend} index holds no items, so there is nothing to save to {path}; call add(embeddings) first")
     if not data_hash:
         raise Mt2stError(f"data_hash is empty; give the content hash of the data set, so that {path} is never used with another")
-    with atomic_path(path) as partial:
+    before = _saved_file(path)
+    token = secrets.token_hex(8)
+    file = data_path(path, token)
+    with atomic_path(file) as partial:
         index.write(partial)
     write_sealed_json(
         manifest_path(path),
@@ -51,16 +75,19 @@ def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
             "count": len(index),
             "width": index.width,
             "data_hash": data_hash,
-            "file_sha256": file_hash(path),
+            "token": token,
+            "file_sha256": file_hash(file),
         },
     )
+    if before is not None:
+        before.unlink(missing_ok=True)
 
 
 def load_index(path: Path, data_hash: str) -> VectorIndex:
     """The index that `save_index` wrote.
 
     Args:
-        path: the index file.
+        path: what `save_index` was given.
         data_hash: content hash of the data set that the caller means.
 
     Raises:
@@ -75,18 +102,27 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
         raise Mt2stError(f"{manifest_path(path)} has no usable {', '.join(wrong)}; {_CURE}")
     if manifest["data_hash"] != data_hash:
         raise Mt2stError(f"{path} is an index of another data set (content {manifest['data_hash'][:12]}…, wanted {data_hash[:12]}…); {_CURE}")
-    if not path.is_file():
-        raise Mt2stError(f"{path} is missing, only its manifest is there; {_CURE}")
-    if file_hash(path) != manifest["file_sha256"]:
-        raise Mt2stError(f"{path} does not match its manifest, so it is torn or was replaced; {_CURE}")
+    file = data_path(path, manifest["token"])
+    if not file.is_file():
+        raise Mt2stError(f"{file} is missing, only its manifest is there; {_CURE}")
+    if file_hash(file) != manifest["file_sha256"]:
+        raise Mt2stError(f"{file} does not match its manifest, so it is torn or was replaced; {_CURE}")
     backend = manifest["backend"]
     if "." in backend and backend not in sys.modules:  # a file must not decide which code is imported
         raise Mt2stError(f"{manifest_path(path)} names the backend {backend!r}, which is not ours; import that module first if you trust it")
     try:
         index = create_index(backend, **manifest["parameters"])
-        index.restore(path, manifest["count"], manifest["width"])
+        index.restore(file, manifest["count"], manifest["width"])
     except Mt2stError:
         raise
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:  # vouched for, and yet no index of ours
-        raise Mt2stError(f"{path} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}") from None
+        raise Mt2stError(f"{file} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}") from None
     return index
+
+
+def _saved_file(path: Path) -> Path | None:
+    """The file that the manifest of `path` names; None where there is no manifest, or none of ours."""
+    try:
+        return data_path(path, str(read_sealed_json(manifest_path(path), _CURE).get("token")))
+    except Mt2stError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_prep.check import check
-from data_prep.find import find_adapter
+from data_prep.find import call_examples, find_adapter
 from data_prep.prepare import prepare
 from mt2st.dataset import PreparedDataset, PreparedSplit
 from mt2st.errors import Mt2stError
@@ -72,9 +72,10 @@ def test_cards_are_complete(stem: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_prepared_data_hold_every_split(name: str, prepared: dict[str, PreparedDataset]) -> None:
+def test_prepared_data_hold_every_split(name: str, prepared: dict[str, PreparedDataset], tmp_path: Path) -> None:
     data = prepared[name]
-    assert data.splits == tuple(data.card.splits) == tuple(find_adapter(name.partition("/")[0]).CARD.splits)
+    adapter, source, options = laid_out(name, tmp_path)
+    assert data.splits == tuple(data.card.splits) == tuple(adapter.CARD.splits)
     for split_name in data.splits:
         split = data.split(split_name)
         assert split.num_images >= 4
@@ -85,7 +86,10 @@ def test_prepared_data_hold_every_split(name: str, prepared: dict[str, PreparedD
             assert all(labelled) or ("test" in split_name and not any(labelled))
         if split.has_pixels().any():
             assert split.pixels(np.flatnonzero(split.has_pixels())[:2]).shape[1:] == (16, 16, 3)
-        assert all(math.isfinite(value) for value in (split.num_captions, split.num_questions))
+        given = list(call_examples(adapter, split_name, source, dict(options), 16))
+        assert split.caption_texts() == [caption for example in given for caption in example.captions]
+        assert split.question_texts() == [example.question for example in given if example.question is not None]
+        assert split.labels() == list({example.image_id or str(n): example.label for n, example in enumerate(given)}.values())
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -239,6 +243,17 @@ def test_a_linked_image_folder_is_fine_and_a_name_that_leaves_is_not(tmp_path: P
 def test_conceptual_captions_counts_dead_addresses(prepared: dict[str, PreparedDataset]) -> None:
     assert prepared["conceptual_captions"].manifest["left_out"] == {"train_dead_addresses": 2, "val_dead_addresses": 2}
     assert prepared["conceptual_captions/shards"].split("train").caption_texts() == [f"caption {n}" for n in range(4)]
+
+
+def test_conceptual_captions_counts_the_prepared_splits_alone(tmp_path: Path) -> None:
+    """A list without its images, as after downloading one split alone, is no obstacle to the other."""
+    adapter, source, _ = laid_out("conceptual_captions", tmp_path / "source")
+    assert source
+    shutil.rmtree(source / "train")
+    found = prepare(adapter, source=source, splits=["val"], out=tmp_path / "out", image_size=8, workers=0)
+    assert PreparedDataset.open(found).manifest["left_out"] == {"val_dead_addresses": 2}
+    with pytest.raises(Mt2stError, match="holds no train"):
+        prepare(adapter, source=source, out=tmp_path / "out", image_size=8, workers=0)
 
 
 def test_wordnet_has_supersenses_lemmas_and_hypernyms(prepared: dict[str, PreparedDataset]) -> None:

@@ -14,7 +14,7 @@ from mt2st.errors import Mt2stError
 from mt2st.evaluate import check_ids
 from mt2st.files import read_sealed_json, write_sealed_json
 from mt2st.index import SearchIndex, VectorIndex, backend_names, create_index, empty_like, load_index, parse_spec, save_index
-from mt2st.index._store import manifest_path
+from mt2st.index._store import data_path, manifest_path
 from mt2st.vectors import matrix_hash
 
 SPECS = {
@@ -26,7 +26,7 @@ SPECS = {
         "faiss_cpu:HNSW16?ef_search=64",
         "faiss_cpu:SQ8",
     ],
-    "faiss_gpu": ["faiss_gpu:Flat", "faiss_gpu:IVF4,Flat?nprobe=4", "faiss_gpu:CAGRA"],
+    "faiss_gpu": ["faiss_gpu:Flat", "faiss_gpu:IVF4,Flat?nprobe=4", "faiss_gpu:IVF2,PQ4np?nprobe=2", "faiss_gpu:CAGRA"],
     "hnswlib": ["hnswlib?threads=1"],
     "usearch": ["usearch?threads=1", "usearch?storage=f16&threads=1", "usearch?storage=i8&threads=1"],
 }
@@ -225,7 +225,8 @@ def test_save_and_load_give_the_same_answers(spec: str, gallery: np.ndarray, que
     assert loaded.parameters == index.parameters
     for ours, theirs in zip(index.search(queries, 7), loaded.search(queries, 7)):
         np.testing.assert_array_equal(ours, theirs)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["an index.bin", "an index.bin.json"]
+    token = read_sealed_json(manifest_path(path), "")["token"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([f"an index.bin.{token}", "an index.bin.json"])
 
 
 def test_files_that_must_be_refused(spec: str, gallery: np.ndarray, tmp_path: Path) -> None:
@@ -239,21 +240,23 @@ def test_files_that_must_be_refused(spec: str, gallery: np.ndarray, tmp_path: Pa
         load_index(path, matrix_hash(gallery[::-1]))
     with pytest.raises(Mt2stError, match="data_hash is empty"):
         save_index(index, path, "")
-    whole = path.read_bytes()
+    value = read_sealed_json(manifest_path(path), "")
+    file = data_path(path, value["token"])
+    whole = file.read_bytes()
     for torn in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b"\x80\x04K\x01."):
-        path.write_bytes(torn)
+        file.write_bytes(torn)
         with pytest.raises(Mt2stError, match="torn or was replaced"):
             load_index(path, data)
-    path.unlink()
+    file.unlink()
     with pytest.raises(Mt2stError, match="only its manifest"):
         load_index(path, data)
-    path.write_bytes(whole)
+    file.write_bytes(whole)
     manifest = manifest_path(path).read_text()
     manifest_path(path).write_text(manifest.replace('"count": 400', '"count": 300'))
     with pytest.raises(Mt2stError, match="checksum"):
         load_index(path, data)
     manifest_path(path).write_text(manifest)
-    value = read_sealed_json(manifest_path(path), "")
+    load_index(path, data)
     write_sealed_json(manifest_path(path), value | {"format_version": 99})
     with pytest.raises(Mt2stError, match="format 99"):
         load_index(path, data)

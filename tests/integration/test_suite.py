@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -113,8 +114,10 @@ def outcome(results: Path) -> dict[str, Any]:
     return {"weights": weights.read_bytes(), "flops": record.values["flops"], "curve": curve, "items": items, "metrics": record.values["metrics"]}
 
 
-def test_resume_command_finishes_one_run(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=4)
+def test_resume_command_gives_what_the_suite_would_have_given(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"test_split": "train", "validation_fraction": 0.3, "on_leak": "allow", "data_workers": 1}  # what config's hash leaves out, too
+    knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=4, **changes)
+    assert run(knobs, tmp_path / "whole")[0] == 0
     step = runner.Trainer.train_step
 
     def stopping(self: Any, at: int) -> Any:
@@ -124,12 +127,16 @@ def test_resume_command_finishes_one_run(data_folder: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(runner.Trainer, "train_step", stopping)
     with pytest.raises(KeyboardInterrupt):
-        run(knobs, tmp_path)
+        run(knobs, tmp_path / "killed")
     monkeypatch.setattr(runner.Trainer, "train_step", step)
-    (folder,) = (tmp_path / "vqa" / "tiny").glob("switch-*")
-    monkeypatch.chdir(tmp_path)  # resuming prepares into ./data if need be
+    (folder,) = (tmp_path / "killed" / "vqa" / "tiny").glob("switch-*")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.torch, "set_num_threads", threads := MagicMock())
     assert runner.resume_run(folder) == 0
+    threads.assert_called_once_with(1)
+    assert not (tmp_path / "data").exists()  # the data were found where the command had put them
     assert RunFolder.existing(folder).state() == "finished"
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
 def test_failed_seed_leaves_a_hole_and_the_others_go_on(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +166,44 @@ def test_leaked_images_are_dropped_and_counted(data_folder: Path) -> None:
         VqaCase(tiny_knobs(data_folder, test_split="train"), Console(quiet=True))
     with pytest.raises(Mt2stError, match="empty"):  # all of them are in the test split
         VqaCase(tiny_knobs(data_folder, test_split="train", on_leak="drop"), Console(quiet=True))
+
+
+def test_leaked_images_that_are_allowed_are_said(data_folder: Path, tmp_path: Path) -> None:
+    knobs = tiny_knobs(data_folder, test_split="train", on_leak="allow", strategies=("STL",), views=("equal-steps",), steps=2)
+    code, printed = run(knobs, tmp_path)
+    assert code == 0
+    assert "60 training images are in the test split as well (--on-leak allow)" in " ".join(printed.split())
+
+
+def test_a_set_without_captions_learns_from_its_questions(data_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "colours"
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        rows = []
+        for number, example in enumerate(drawn_dataset.examples(split)):
+            name = f"{number // 2}.png"
+            (folder / split / name).write_bytes(example.image)  # type: ignore[arg-type]
+            rows.append({"file_name": name, "question": example.question, "answers": example.answers[0].text})
+        (folder / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    knobs = tiny_knobs(data_folder, data=str(folder), strategies=("MTL",), views=("equal-steps",), steps=2)
+    case = VqaCase(knobs, Console(quiet=True))
+    assert case.data["training_captions"] == 0
+    batch = case.build(0).streams[runner.AUXILIARY].batch(0)
+    assert len(np.unique(batch["caption_tokens"].numpy(), axis=0)) == 2  # "what colour is it?" and "which shape is it?", no answers
+    assert sorted(set(batch["caption_group"].tolist())) == [0, 1]
+    code, printed = run(knobs, tmp_path / "results")
+    assert code == 0
+    assert "easy-VQA has no captions" not in printed
+
+
+def test_a_prepared_folder_takes_no_settings_of_preparing(data_folder: Path) -> None:
+    folder = next(path for path in data_folder.iterdir() if path.name.startswith("drawn-16px"))
+    with pytest.raises(Mt2stError, match="--image-size 16"):
+        VqaCase(tiny_knobs(data_folder, data=str(folder), image_size=32), Console(quiet=True))
+    with pytest.raises(Mt2stError, match="come too late"):
+        VqaCase(tiny_knobs(data_folder, data=str(folder), options=("a=b",)), Console(quiet=True))
+    with pytest.raises(Mt2stError, match="'a' is not NAME=VALUE"):
+        tiny_knobs(data_folder, options=("a",))
 
 
 def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:

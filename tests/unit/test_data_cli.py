@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from PIL import Image
 
 from data_prep.__main__ import main
 from data_prep.check import check, difference_hash
-from data_prep.find import find_adapter
+from data_prep.find import call_examples, find_adapter
 from data_prep.preview import preview, sample
+from mt2st.errors import Mt2stError
 from mt2st.records import Example
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,6 +94,8 @@ def test_prepare_prints_the_folder(pets: Path, capsys: pytest.CaptureFixture[str
         (["prepare", "easy_vqa", "--option", "x=1"], "unknown option of dataset 'easy_vqa'"),
         (["check", "easy_vqa", "--split", "trian"], "did you mean 'train'"),
         (["preview", "easy_vqa", "--count", "0"], "count = 0"),
+        (["preview", "easy_vqa", "--split", "trian"], "unknown split 'trian'; did you mean 'train'? Known: test, train"),
+        (["prepare", "easy_vqa", "--max-pixels", "1000000001"], "max_pixels = 1000000001 is outside"),
         (["check", "easy_vqa", "--map", "image"], "is not FIELD=COLUMN"),
     ],
 )
@@ -100,6 +104,68 @@ def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.
     shown = capsys.readouterr().err
     assert message in shown
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["prepare", "check", "preview"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (None, "example 0: FileNotFoundError: .*train.txt.*pets.py, line 10.*complete the source folder, or check --source"),
+        ("ok\n", "example 1: IndexError: .*pets.py, line 11.*mend the adapter"),
+    ],
+)
+def test_what_a_users_adapter_raises_is_one_line(
+    pets: Path, capsys: pytest.CaptureFixture[str], command: str, line: str | None, message: str
+) -> None:
+    reading = """
+def examples(split, *, source):
+    lines = (source / f"{split}.txt").read_text().splitlines()
+    yield from (Example(captions=(lines[n],)) for n in range(2))
+"""
+    pets.write_text(ADAPTER[: ADAPTER.index("def picture")] + reading)
+    source = pets.parent / "source"
+    source.mkdir()
+    if line is not None:
+        (source / "train.txt").write_text(line)
+    out = [] if command == "check" else ["--out", str(pets.parent / "out")]
+    assert main([command, str(pets), "--source", str(source), *out]) == 1
+    shown = capsys.readouterr().err
+    assert re.match(f"error: adapter 'pets', split 'train', {message}", shown), shown
+    assert len(shown.splitlines()) == 1
+    assert "free space" not in shown
+
+
+def test_the_adapters_own_error_is_the_cause(pets: Path) -> None:
+    pets.write_text(ADAPTER.replace("image=picture(value)", "image={}['img']"))
+    with pytest.raises(Mt2stError, match="adapter 'pets', split 'test', example 0: KeyError: 'img'") as caught:
+        list(call_examples(find_adapter(pets), "test", None, {}, 8))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_other_errors_are_one_line_too(pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["preview", str(pets), "--out", str(pets / "below a file")]) == 1
+    assert re.match(r"error: Not a directory: .*pets\.py.*; check space, permissions and the path\n$", capsys.readouterr().err)
+    pets.write_text("import no_such_package\n")
+    assert main(["check", str(pets)]) == 1
+    assert re.match(r"error: .*No module named 'no_such_package' .*install the missing package.*\n$", capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert main(["check", "hf:owner/name"]) == 1
+    assert re.match(r"error: Hub dataset 'owner/name' needs the package datasets .*pip install 'mt2st\[data\]'\n$", capsys.readouterr().err)
+
+
+def test_a_broken_package_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = tmp_path / "bad_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mt2st.datasets]\na_bad_one = no_such_package.pets\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["list"]) == 1
+    shown = capsys.readouterr()
+    assert "easy_vqa" in shown.out
+    assert "wordnet" in shown.out
+    assert re.match(r"error: adapter 'a_bad_one' of an installed package \(no_such_package\.pets\) cannot be imported: .*\n$", shown.err)
 
 
 def test_check_of_a_good_set(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,6 +256,19 @@ def test_preview_shows_and_escapes(pets: Path, capsys: pytest.CaptureFixture[str
     pets.write_text(ADAPTER.replace("image=picture(value)", "image=b'bad'"))
     page, _ = preview(find_adapter(pets), out)
     assert "cannot be decoded" in page.read_text()
+
+
+def test_preview_keeps_to_the_split_and_the_limit(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["preview", str(pets), "--out", str(pets.parent / "shown"), "--split", "test", "--max-pixels"]
+    assert main([*command, "1600"]) == 0
+    text = Path(capsys.readouterr().out.split()[0]).read_text()
+    assert text.count("<img ") == text.count("<figure>") == 2
+    assert "<h2>test</h2>" in text
+    assert "<h2>train</h2>" not in text
+    assert main([*command, "1599"]) == 0  # the pictures have 40 × 40 pixels
+    text = Path(capsys.readouterr().out.split()[0]).read_text()
+    assert text.count("40×40 pixels above the limit max_pixels = 1599") == text.count("<figure>") == 2
+    assert "<img " not in text
 
 
 def test_the_sample_is_random_deterministic_and_ordered() -> None:

@@ -77,8 +77,15 @@ def test_parquet_with_embedded_images_in_the_hubs_layout(tmp_path: Path) -> None
     assert split.caption_images().tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
-def test_a_hub_dataset_by_mapping(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package, keeping what it caches in the test's own folder."""
+    package = pytest.importorskip("datasets")
+    monkeypatch.setattr(package.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return package
+
+
+def test_a_hub_dataset_by_mapping(tmp_path: Path, datasets: Any) -> None:
     folder = tmp_path / "hub" / "pets" / "data"
     folder.mkdir(parents=True)
     features = datasets.Features(
@@ -93,6 +100,47 @@ def test_a_hub_dataset_by_mapping(tmp_path: Path) -> None:
     assert split.dataset.card.revision == "abc123"
     with pytest.raises(Mt2stError, match="has columns img, kind, words; say which is which with --map"):
         prepared(tmp_path, f"hf:{folder.parent}")
+
+
+def hub_with_configurations(folder: Path, default: str = "") -> Path:
+    """A repository of two configurations as the Hub lays them out: a README.md whose head lists their files."""
+    head = "configs:\n"
+    for name in ("english", "german"):
+        (folder / name).mkdir(parents=True)
+        head += f"- config_name: {name}\n" + ("  default: true\n" if name == default else "") + "  data_files:\n"
+        for split in ("train", "test"):
+            rows = [{"image": {"bytes": png(n), "path": None}, "caption": f"{name} {split} {n}"} for n in range(2)]
+            pq.write_table(pa.Table.from_pylist(rows), folder / name / f"{split}-00000-of-00001.parquet")
+            head += f"  - split: {split}\n    path: {name}/{split}-*\n"
+    (folder / "README.md").write_text(f"---\n{head}---\n# Pets\n")
+    return folder
+
+
+@pytest.mark.usefixtures("datasets")
+def test_a_hub_dataset_of_several_configurations(tmp_path: Path) -> None:
+    folder = hub_with_configurations(tmp_path / "hub" / "pets")
+    for name in ("english", "german"):
+        split = prepared(tmp_path, f"hf:{folder}:{name}@abc123", "test")
+        assert split.caption_texts() == [f"{name} test 0", f"{name} test 1"]
+        assert split.dataset.card.name == f"pets-{name}"
+        assert split.dataset.card.revision == "abc123"
+    with pytest.raises(Mt2stError, match=r"has 2 configurations: english, german; name one, such as hf:.*pets:english@abc123$"):
+        prepared(tmp_path, f"hf:{folder}@abc123")
+    with pytest.raises(Mt2stError, match=r"unknown configuration of Hub dataset .*pets' 'germn'; did you mean 'german'"):
+        prepared(tmp_path, f"hf:{folder}:germn")
+    (tmp_path / "pets.toml").write_text(f'data = "hf:{folder}:german"\n')
+    assert prepared(tmp_path, str(tmp_path / "pets.toml")).caption_texts() == ["german train 0", "german train 1"]
+    (tmp_path / "vague.toml").write_text(f'data = "hf:{folder}"\n[splits]\ntrain = "train"\n')
+    with pytest.raises(Mt2stError, match="has 2 configurations: english, german; name one"):
+        prepared(tmp_path, str(tmp_path / "vague.toml"))
+
+
+@pytest.mark.usefixtures("datasets")
+def test_the_default_configuration_needs_no_name(tmp_path: Path) -> None:
+    folder = hub_with_configurations(tmp_path / "hub" / "pets", default="german")
+    assert prepared(tmp_path, f"hf:{folder}").caption_texts() == ["german train 0", "german train 1"]
+    with pytest.raises(Mt2stError, match=r"Hub dataset .*pets' cannot be loaded \(.*\); check name, split and network"):
+        prepared(tmp_path, f"hf:{folder.parent / 'nowhere' / 'pets'}")
 
 
 def test_a_toml_file_says_everything(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import errno
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from data_prep.prepare import Progress, prepare
 from data_prep.store import partial_folder
 from mt2st.dataset import PreparedDataset
 from mt2st.errors import Mt2stError
+from mt2st.pixels import DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS, ImageError, decode_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -306,6 +309,51 @@ def test_all_missing_images_are_counted(pets: Path, workers: int) -> None:
         run(pets, workers=workers, on_error="skip")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_limit_on_pixels_can_be_raised(pets: Path) -> None:
+    """A picture of 90 million pixels: above the default, within what the user allows."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.new("1", (10_000, 9_000), 1).save(pets / "source" / "train" / "large.png", compress_level=1)
+    with pytest.raises(Mt2stError, match=r"large\.png\) holds 10000×9000 pixels above the limit max_pixels = 89478485; .*raise --max-pixels"):
+        run(pets, splits=["train"])
+    with pytest.raises(Mt2stError, match="above the limit max_pixels = 89999999"):
+        run(pets, splits=["train"], max_pixels=89_999_999)
+    split = PreparedDataset.open(run(pets, splits=["train"], max_pixels=90_000_000)).split("train")
+    assert split.pixels([split.image_ids().index("large")]).min() == 255
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_gives_way_to_a_raised_one_alone(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow raises above twice as many; the pictures have 36
+    path = pets / "source" / "train" / "p007.png"
+    with pytest.raises(ImageError, match="above the limit max_pixels = 10;"):
+        decode_image(path, 4, max_pixels=DEFAULT_MAX_PIXELS)
+    assert decode_image(path, 4, max_pixels=DEFAULT_MAX_PIXELS + 1)[0, 0, 0] == 7
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [40_000, 2_000_000])
+def test_above_the_highest_limit_no_knob_is_offered(pets: Path, side: int) -> None:
+    path = pets / "source" / "train" / "p000.png"
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", side, side)  # width and height in the PNG's header, bytes 12 to 29, then its checksum
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(Mt2stError, match=r"p000.* above the limit max_pixels = 1000000000; shrink it$"):
+        run(pets, max_pixels=HIGHEST_MAX_PIXELS)
+
+
+def test_a_file_that_vanishes_has_its_own_cure(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "gone.png")
+
+    monkeypatch.setattr(store, "_write", vanished)
+    with pytest.raises(Mt2stError, match=r"failed at gone\.png: No such file or directory; restore it, or check --source") as caught:
+        run(pets)
+    assert "free space" not in str(caught.value)
+
+
 def yielding(pets: Path, body: str) -> None:
     (pets / "pets.py").write_text(
         ADAPTER[: ADAPTER.index("def examples")] + f"def examples(split):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
@@ -317,6 +365,10 @@ def yielding(pets: Path, body: str) -> None:
     [
         ("return iter(())", "split 'train' of 'pets' is empty"),
         ("yield 'text'", "item 0 is str, not Example"),
+        ("yield Example(captions=('c',))\nyield {}['img']", r"adapter 'pets', split 'train', example 1: KeyError: 'img' \(pets\.py, line \d+\)"),
+        ("return None", "adapter 'pets', split 'train', example 0: TypeError: 'NoneType' object is not iterable"),
+        ("yield Example(captions=('c',))\nyield Example(captions='text')", "example 1: Example.captions is a string"),
+        ("open(split)\nyield", "example 0: FileNotFoundError: .*'train'.*; complete the source folder, or check --source"),
         ("for n in (1, 2): yield Example(captions=('c',), question='q', question_id='same')", "question_id 'same' occurs twice"),
         ("yield Example(captions=('\\ud800',))", "item-0.*cannot be stored"),
         ("yield Example(captions=('c',), extra={'x': float('nan')})", "item-0.*cannot be stored"),
@@ -343,7 +395,9 @@ def test_bad_examples_are_named(pets: Path, body: str, message: str) -> None:
         ({"splits": ["trian"]}, "did you mean 'train'"),
         ({"splits": []}, "no split"),
         ({"image_size": 0}, "image_size = 0"),
-        ({"max_pixels": 10**12}, "max_pixels"),
+        ({"max_pixels": 0}, "max_pixels = 0"),
+        ({"max_pixels": HIGHEST_MAX_PIXELS + 1}, r"max_pixels = 1000000001 is outside .*must be shrunk before"),
+        ({"max_pixels": DEFAULT_MAX_PIXELS + 1, "store": "encoded"}, "max_pixels = 89478486 .*give --store pixels"),
         ({"workers": -1}, "workers = -1"),
         ({"options": {"language": "en"}}, "unknown option"),
         ({"options": {"language": ["en"]}}, "options are texts, numbers"),
@@ -412,7 +466,10 @@ def test_adapters_are_found_by_entry_point(pets: Path, monkeypatch: pytest.Monke
         ("easy-vqa", "did you mean 'easy_vqa'"),
         ("no_such_package.pets", "cannot be imported"),
         ("nowhere.py", "does not exist"),
-        ("broken.py", "line 2"),
+        ("broken.py", r"broken\.py cannot be imported: SyntaxError: .*line 2"),
+        ("needy.py", r"ModuleNotFoundError: No module named 'no_such_package' \(needy\.py, line 2\); install the missing package"),
+        ("failing.py", r"failing\.py cannot be imported: ZeroDivisionError: division by zero \(failing\.py, line 3\); mend the adapter"),
+        ("failing_module.pets", r"'failing_module.pets' .*cannot be imported: NameError: name 'undefined'"),
         ("empty.py", "has no CARD"),
         ("mute.py", "has no function examples"),
     ],
@@ -420,6 +477,11 @@ def test_adapters_are_found_by_entry_point(pets: Path, monkeypatch: pytest.Monke
 def test_adapters_that_are_none_are_named(pets: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.chdir(pets)
     (pets / "broken.py").write_text("x = 1\ndef examples(:\n")
+    (pets / "needy.py").write_text("x = 1\nimport no_such_package\n")
+    (pets / "failing.py").write_text("x = 1\n\nx = 1 / 0\n")
+    monkeypatch.syspath_prepend(pets)
+    (pets / "failing_module").mkdir()
+    (pets / "failing_module" / "pets.py").write_text("undefined\n")
     (pets / "empty.py").write_text("x = 1\n")
     (pets / "mute.py").write_text(ADAPTER[: ADAPTER.index("def examples")])
     with pytest.raises(Mt2stError, match=message):

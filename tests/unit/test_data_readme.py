@@ -71,11 +71,11 @@ def test_the_blocks_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str
             names = runpy.run_path(str(folder / "reading.py"))
             assert np.asarray(names["pixels"]).shape == (2, 32, 32, 3)
             assert len(names["questions"]) == 2 * names["training"].num_images
-    assert (commands, python_blocks) == (7, 1)
+    assert (commands, python_blocks) == (8, 1)
     sets = {PreparedDataset.open(path).card.name for path in (folder / "prepared").iterdir() if not path.name.startswith(".")}
     assert sets == {"pets", "toml_pets"}
     assert (folder / "preview" / "birds.html").exists()
-    assert (folder / "results" / "retrieval" / "default" / "report.html").exists()
+    assert all((folder / "results" / case / "default" / "report.html").exists() for case in ("retrieval", "vqa"))
 
 
 def test_an_adapter_is_about_15_lines() -> None:

@@ -119,6 +119,21 @@ def test_positions_of_something_else_and_empty_sets_are_refused(tmp_path: Path) 
         next(iter(ExampleStream(find_adapter(tmp_path / "empty.py"), "train", image_size=8)))
 
 
+def test_what_an_adapter_raises_in_a_shard_names_it(tmp_path: Path) -> None:
+    (tmp_path / "torn.py").write_text(
+        "from pathlib import Path\n"
+        "from mt2st.records import DatasetCard, Example\n"
+        "CARD = DatasetCard('torn', 'Torn', 'retrieval', 'here', '1', 'CC0-1.0', {'train': None}, 'hit_rate@1')\n"
+        "def shards(split):\n    return [Path('a.tar')]\n"
+        "def shard_examples(shard):\n    yield Example(captions=('c',))\n    yield {}['caption']\n"
+        "def examples(split):\n    return shard_examples(None)\n"
+    )
+    stream = iter(ExampleStream(find_adapter(tmp_path / "torn.py"), "train", image_size=8))
+    assert next(stream)[1].captions == ("c",)
+    with pytest.raises(Mt2stError, match=r"adapter 'torn', split 'train/a\.tar', example 1: KeyError: 'caption' \(torn\.py, line 8\)"):
+        next(stream)
+
+
 def test_text_only_examples_have_no_pixels(tmp_path: Path) -> None:
     write = LAYOUTS["wordnet"]
     assert write

@@ -53,6 +53,12 @@ def test_small_exact_and_faiss_measurements() -> None:
     assert [len(seconds) for seconds in direct["seconds"].values()] == [2, 2, 2]  # ours, direct, and the control
 
 
+def test_faiss_ratio_is_to_both_direct_calls() -> None:
+    ratio, noise = peers_retrieval.faiss_ratios(ours=[2.0, 4.0, 9.0], direct=[1.0, 2.0, 3.0], control=[4.0, 2.0, 3.0])
+    assert ratio == pytest.approx(2.0)  # of 1, 2 and 3
+    assert noise == pytest.approx(1.0)  # of 4, 1 and 1
+
+
 def test_a_failed_process_says_why() -> None:
     with pytest.raises(Mt2stError, match=r"measuring peak .*failed"):
         peers_retrieval.work("peak", {"size": -1})

@@ -225,7 +225,7 @@ def test_roles_must_fit(tmp_path: Path) -> None:
 def test_a_missing_folder_and_a_context_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(Mt2stError, match="is not a folder; give a folder that save_pretrained wrote"):
         hugging_face_towers(str(tmp_path / "nowhere"))
-    with pytest.raises(Mt2stError, match=r"context_length = 99 of .* is outside \[1, 24\]"):
+    with pytest.raises(Mt2stError, match=r"context_length of .* = 99 is outside \[1, 24\]"):
         hugging_face_towers(clip(tmp_path), context_length=99)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import index_search
-from benchmarks.search_data import SearchData, generate, load
+from benchmarks import index_search, search_data
+from benchmarks.search_data import SearchData, available_bytes, generate, load
 from benchmarks.search_measure import Plan, ann_recall, default_plans, exact_truth, parse_plan, similarities, tolerant_recall
 from benchmarks.search_report import cheapest, index_bytes, pareto, seconds_a_query
 from mt2st.errors import Mt2stError
@@ -88,7 +88,6 @@ def test_default_plans_can_be_built(num_items: int, width: int) -> None:
     assert any("exact" in plan.spec for plan in plans)
     assert any("PQ" in plan.spec for plan in plans) == (num_items >= 256)
     assert not any("gpu" in plan.spec for plan in plans)
-    assert any("faiss_gpu" in plan.spec for plan in default_plans(num_items, width, gpu=True, installed=lambda name: True))
     if num_items <= 300:
         gallery = np.random.default_rng(0).standard_normal((num_items, width)).astype(np.float32)
         for plan in plans:
@@ -99,6 +98,48 @@ def test_default_plans_can_be_built(num_items: int, width: int) -> None:
                     if knobs:
                         index.set_search_knobs(**knobs)
                 assert index.search(gallery[:1], 1)[1].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("num_items", "width", "expected"),
+    [
+        (20_000, 64, ["Flat", "IVF128,Flat", "IVF128,PQ32np", "CAGRA"]),
+        (10**6, 512, ["Flat", "IVF1024,Flat", "IVF1024,PQ32np", "CAGRA"]),
+        (300, 768, ["Flat", "IVF16,Flat", "IVF16,PQ48np", "CAGRA"]),
+        (300, 31, ["Flat", "IVF16,Flat", "CAGRA"]),
+        (200, 64, ["Flat", "IVF16,Flat", "CAGRA"]),
+    ],
+)
+def test_a_gpu_adds_every_kind_of_index_that_faiss_has_for_it(num_items: int, width: int, expected: list[str]) -> None:
+    plans = default_plans(num_items, width, gpu=True, installed=lambda name: True)
+    assert [plan.spec for plan in plans if "gpu" in plan.spec] == [f"faiss_gpu:{factory}" for factory in expected]
+    assert all(plan.knob == "nprobe" and len(plan.values) > 1 for plan in plans if "faiss_gpu:IVF" in plan.spec)
+    assert [plan for plan in plans if "gpu" not in plan.spec] == default_plans(num_items, width, gpu=False, installed=lambda name: True)
+    assert not any("faiss" in plan.spec for plan in default_plans(num_items, width, gpu=True, installed=lambda name: name != "faiss"))
+
+
+def test_more_vectors_than_memory_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 << 20 < available_bytes() < 1 << 60
+    words = r"10,000,000,000,000 items and 1,000 queries of width 64 need about 7,680,000\.\d GB.*fewer --items"
+    with pytest.raises(Mt2stError, match=words) as caught:
+        index_search.main(["--data", "generated", "--items", str(10**13), "--results", str(tmp_path)])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(Mt2stError, match=r"--num-queries"):
+        generate("uniform", 10, 64, 10**13, seed=0)
+    monkeypatch.setattr(search_data, "available_bytes", lambda: 3 * 4 * 8 * 60)
+    assert len(generate("uniform", 50, 8, 10, seed=0).gallery) == 50
+    with pytest.raises(Mt2stError, match="51 items and 10 queries of width 8"):
+        generate("uniform", 51, 8, 10, seed=0)
+
+
+def test_auto_says_what_it_chose_where_people_look(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(tmp_path, "--settings", "exact?device=auto", "exact") == 0
+    device = create_index("exact?device=auto").parameters["device"]
+    assert f"[1/2] exact?device=auto (takes {device})" in capsys.readouterr().out
+    (folder,) = (tmp_path / "index" / "clustered-600x8").iterdir()
+    record = read_sealed_json(folder / "run.json", "")
+    assert [row["label"] for row in record["settings"]] == [f"exact device={device}", "exact"]
+    assert f"exact device={device}" in (folder / "TABLE.md").read_text()
 
 
 @pytest.mark.parametrize("distribution", ["clustered", "gaussian", "uniform"])

@@ -250,13 +250,14 @@ def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
     assert "With one seed an interval is over items only." in made(tmp_path).table.read_text()
 
 
-def test_settings_of_a_strategy_are_never_mixed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("varied", ["strategy", "knobs"])
+def test_settings_of_a_strategy_are_never_mixed(tmp_path: Path, varied: str) -> None:
     """Two switch points under one name: the later one counts, the earlier is named."""
     from benchmarks.record import RunFolder
 
     for day, at in ((1, 0.3), (2, 0.5)):
         for seed in range(2):
-            config = {"strategy": {"at": at}}
+            config = {varied: {"at": at}}  # a knob of the strategy's own, or one of the suite's, as in a sweep
             folder = RunFolder.of(
                 tmp_path, "demo", "default", strategy="Switch", view="equal-steps", seed=seed, config=config, suite={}
             )
@@ -274,7 +275,7 @@ def test_settings_of_a_strategy_are_never_mixed(tmp_path: Path) -> None:
     assert len(summary.rows) == 1
     assert summary.rows[0].primary is not None
     assert summary.rows[0].primary.estimate == 0.5
-    assert summary.remarks == ("Switch (equal-steps): 2 run(s) with earlier settings of the strategy left out",)
+    assert summary.remarks == ("Switch (equal-steps): 2 run(s) with other settings left out",)
 
 
 def test_mixed_data_and_commits_are_remarked(tmp_path: Path) -> None:

@@ -191,8 +191,32 @@ class TestTextEncoder:
         with torch.no_grad():
             tokens = tiny.tokenize(["a small stone"])
             torch.testing.assert_close(loaded.embed(tokens), tiny.eval().embed(tokens))
-        with pytest.raises(Mt2stError, match="exceeds the 10 positions"):
-            TextEncoder.pretrained(str(tmp_path), 11)
+        for length in (0, 11):
+            with pytest.raises(Mt2stError, match=rf"context_length of .* = {length} is outside \[1, 10\]"):
+                TextEncoder.pretrained(str(tmp_path), length)
+
+    def test_a_checkpoint_without_its_tokenizer_is_refused(self, tmp_path: Path) -> None:
+        """transformers would make up a tokenizer to which every word is the unknown one."""
+        tiny_bert().model.save_pretrained(tmp_path)
+        with pytest.raises(Mt2stError, match=r"holds no tokenizer; save the model's own into the same folder"):
+            TextEncoder.pretrained(str(tmp_path), 8)
+
+    def test_the_positions_of_a_roberta_begin_after_its_padding_id(self, tmp_path: Path) -> None:
+        tiny = tiny_bert()
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 12}
+        roberta = transformers.RobertaConfig(vocab_size=tiny.vocabulary_size, pad_token_id=tiny.pad_id, **sizes)
+        transformers.RobertaModel(roberta).save_pretrained(tmp_path)
+        words = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tiny._tokenize.__self__._tokenizer, pad_token="[PAD]", mask_token="[MASK]", bos_token="[START]", eos_token="[END]"
+        )
+        words.save_pretrained(tmp_path)
+        limit = 11 - tiny.pad_id
+        encoder = TextEncoder.pretrained(str(tmp_path), limit)
+        tokens = encoder.tokenize(["stone " * 20])
+        assert encoder.real(tokens).all(), "a text that fills the context takes the last position"
+        assert encoder.embed(tokens).shape == (1, 8)
+        with pytest.raises(Mt2stError, match=rf"= {limit + 1} is outside \[1, {limit}\]"):
+            TextEncoder.pretrained(str(tmp_path), limit + 1)
 
 
 class TestGlossData:

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from open_clip import factory as open_clip_factory
+from open_clip import pretrained as open_clip_pretrained
 from safetensors.torch import save_file
 from tiny import tiny_config, tiny_towers, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -175,8 +176,100 @@ def test_weights_of_another_model_or_torn_ones_are_one_clear_line(tmp_path: Path
 def test_weights_that_can_execute_code_are_refused_unread(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(b"never opened")
-    with pytest.raises(Mt2stError, match="are not safetensors; other formats can execute code"):
+    with pytest.raises(Mt2stError, match=rf"are not safetensors; other formats can execute code.*{suffix}:weights-only"):
         named_towers("tiny-vit", str(path))
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def test_pickled_weights_load_as_tensors_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    plain = open_clip.create_model("tiny-vit")
+    torch.save({"state_dict": tensors_of(plain)}, tmp_path / "mine.pt")
+    towers = make_towers(f"open_clip:tiny-vit:{tmp_path / 'mine.pt'}:weights-only")
+    torch.testing.assert_close(towers.model.visual.proj, plain.visual.proj)
+    assert make_towers("open_clip:tiny-vit:weights-only").image_size == 16, "fresh weights stay fresh"
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("content", ["bomb", [1], {}, {1: 2}, {"state_dict": 3}, {"a": torch.zeros(2)}, b"", b"torn"])
+def test_pickles_of_something_else_are_one_clear_line(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "mine.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({"a": Bomb(tmp_path / "executed")} if content == "bomb" else content, path)
+    words = r"mine\.pt' for tiny-vit hold more than tensors" if content == "bomb" else r"mine\.pt' for tiny-vit"
+    with pytest.raises(Mt2stError, match=words) as caught:
+        named_towers("tiny-vit", str(path), weights_only=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+class Hub:
+    """A Hub that holds the files of one folder, and remembers what it was asked for."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **tag: Any) -> None:
+        self.folder, self.asked = folder, list[str]()
+        folder.mkdir()
+        monkeypatch.setitem(open_clip_pretrained._PRETRAINED, "tiny-vit", {"mine": {"url": "", "hf_hub": "", **tag}})
+        monkeypatch.setattr(open_clip_pretrained, "hf_hub_download", self.download)
+        monkeypatch.setattr(open_clip_pretrained, "download_pretrained_from_url", lambda url, cache_dir: self.download("url", url))
+
+    def download(self, repo_id: str, filename: str, **more: Any) -> str:
+        self.asked.append(f"{repo_id}/{filename}")
+        if not (self.folder / filename).is_file():
+            raise FileNotFoundError(f"no {filename} in {repo_id}")
+        return str(self.folder / filename)
+
+
+@pytest.mark.parametrize(
+    ("entry", "safe", "pickled"),
+    [("me/mine/", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"), ("me/mine/w.bin", "w.safetensors", "w.bin")],
+)
+def test_a_tag_is_safetensors_unless_asked_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str, safe: str, pickled: str) -> None:
+    torch.manual_seed(3)
+    plain = open_clip.create_model("tiny-vit")
+    hub = Hub(tmp_path / "hub", monkeypatch, hf_hub=entry, mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
+    torch.save(tensors_of(plain), hub.folder / pickled)
+    with pytest.raises(Mt2stError, match=rf"cannot load weights 'mine' for tiny-vit as safetensors .*no {safe}.*mine:weights-only"):
+        named_towers("tiny-vit", "mine")
+    assert hub.asked == [f"me/mine/{safe}"], "a pickle is not even downloaded"
+    allowed = make_towers("open_clip:tiny-vit:mine:weights-only")
+    assert hub.asked[-1] == f"me/mine/{pickled}"
+    save_file(tensors_of(plain), hub.folder / safe)
+    for towers in (allowed, named_towers("tiny-vit", "mine")):
+        torch.testing.assert_close(towers.model.visual.proj, plain.visual.proj)
+        black = towers.normalize(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))[0, :, 0, 0]
+        torch.testing.assert_close(black, torch.tensor([-0.2, -0.4, -0.6]))  # by the tag's own mean and std
+    assert hub.asked[-1] == f"me/mine/{safe}"
+
+
+def test_a_tag_that_is_nowhere_safetensors_is_refused_before_it_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    plain = open_clip.create_model("tiny-vit")
+    hub = Hub(tmp_path / "hub", monkeypatch, url="mine.pt")
+    torch.save(tensors_of(plain), hub.folder / "mine.pt")
+    with pytest.raises(Mt2stError, match=r"'mine' for tiny-vit has no safetensors; other formats can execute code.*mine:weights-only"):
+        named_towers("tiny-vit", "mine")
+    assert hub.asked == []
+    torch.testing.assert_close(named_towers("tiny-vit", "mine", weights_only=True).model.visual.proj, plain.visual.proj)
+
+
+def test_a_tag_of_another_activation_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(tmp_path / "hub", monkeypatch, hf_hub="me/mine/", quick_gelu=True)
+    save_file(tensors_of(open_clip.create_model("tiny-vit")), hub.folder / "open_clip_model.safetensors")
+    with pytest.warns(UserWarning, match="QuickGELU"):
+        named_towers("tiny-vit", "mine")
 
 
 def test_missing_weights_unknown_names_and_tags() -> None:
@@ -192,11 +285,12 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     def offline(*args: object, **kwargs: object) -> str:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(open_clip_factory, "download_pretrained", offline)
-    with pytest.raises(
-        Mt2stError, match=r"cannot load weights 'openai' for RN50 .*no route to host.*; offline, give a local safetensors"
-    ):
-        named_towers("RN50", "openai")
+    monkeypatch.setattr(open_clip_pretrained, "hf_hub_download", offline)
+    for weights_only in (False, True):
+        with pytest.raises(
+            Mt2stError, match=r"cannot load weights 'openai' for RN50-quickgelu .*no route to host.*; offline, give a local safetensors"
+        ):
+            named_towers("RN50-quickgelu", "openai", weights_only=weights_only)
 
 
 def test_open_clip_models_with_a_hugging_face_text_tower_point_to_hf() -> None:

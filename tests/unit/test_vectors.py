@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -79,6 +80,58 @@ def test_object_arrays_are_refused(tmp_path: Path) -> None:
         read_vectors(tmp_path / "evil.npy")
 
 
+def npy_of_shape(shape: str) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24)
+
+
+def safetensors_of(**entry: object) -> bytes:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} | entry}).encode()
+    return len(header).to_bytes(8, "little") + header + np.ones(6, np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"data_offsets": [0, 24, 24]}, "no readable safetensors header"),
+        ({"data_offsets": [24]}, "no readable safetensors header"),
+        ({"data_offsets": 24}, "no readable safetensors header"),
+        ({"data_offsets": [0.0, 24.0]}, "which no array has"),
+        ({"data_offsets": ["0", "24"]}, "which no array has"),
+        ({"data_offsets": [0, 2**70]}, "is torn"),
+        ({"data_offsets": [-24, 0]}, "which no array has"),
+        ({"shape": [-2, -3]}, r"shape \[-2, -3\].*which no array has"),
+        ({"shape": [-1, 6], "data_offsets": [24, 0]}, "which no array has"),
+        ({"shape": [2**70]}, "is torn"),
+        ({"shape": [2**62, 2**62], "data_offsets": [0, 0]}, "is torn"),  # a product that wraps around to 0
+        ({"shape": [0, 2**70], "data_offsets": [0, 0]}, "no readable safetensors header"),
+        ({"shape": [2.0, 3.0]}, "which no array has"),
+        ({"shape": [True, 6]}, "which no array has"),
+        ({"shape": [None, 6]}, "which no array has"),
+        ({"shape": [1] * 99}, "which no array has"),
+        ({"shape": 6}, "no readable safetensors header"),
+        ({"dtype": ["F32"]}, "no readable safetensors header"),
+        ({"dtype": "F\n8"}, "which is no embedding"),
+    ],
+)
+def test_safetensors_headers_that_lie(entry: dict, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "lie.safetensors"
+    path.write_bytes(safetensors_of())
+    assert read_vectors(path)["a"].shape == (2, 3), "the file is good but for the lie"
+    path.write_bytes(safetensors_of(**entry))
+    with pytest.raises(Mt2stError, match=rf"lie\.safetensors.*({words})") as caught:
+        read_vectors(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b'{"a": {}}', b"{\xff}", b'{"a": 1}', b'{"a": "b"}'])
+def test_safetensors_headers_that_are_none(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "none.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(Mt2stError, match=r"none\.safetensors has no readable safetensors header"):
+        read_vectors(path)
+
+
 def test_torn_and_foreign_files(tmp_path: Path) -> None:
     from safetensors.numpy import save
 
@@ -93,6 +146,10 @@ def test_torn_and_foreign_files(tmp_path: Path) -> None:
         "type.safetensors": save({"a": np.ones(4, np.uint8)}),
         "negative.safetensors": whole.replace(b"[0,64]", b"[-4,6]"),
         "cut.npy": b"\x93NUMPY\x01\x00v\x00{'descr'",
+        "huge.npy": npy_of_shape("(1180591620717411303424,)"),
+        "wrapping.npy": npy_of_shape("(4611686018427387904, 2)"),
+        "negative.npy": npy_of_shape("(-2, -3)"),
+        "nested.npy": npy_of_shape("-" * 9000 + "1"),
         "text.npy": b"hello",
         "empty.npy": b"",
         "a.csv": b"1,2",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ from benchmarks.record import RunFolder
 from benchmarks.records_io import load_records
 from mt2st.checkpoint import newest_checkpoint, save_checkpoint
 from mt2st.errors import Mt2stError
+from mt2st.files import read_sealed_json, write_sealed_json
 from mt2st.index import create_index, load_index, save_index
+from mt2st.index._store import data_path, manifest_path
 from mt2st.vectors import matrix_hash
 
 FLIPS = (0x01, 0x80, 0xFF)
@@ -124,13 +129,83 @@ def test_indexes(tmp_path: Path, spec: str) -> None:
         except Mt2stError:
             return None
 
-    assert sweep(path, unnoticed) > 200
+    file = data_path(path, read_sealed_json(manifest_path(path), "")["token"])
+    assert sweep(file, unnoticed) > 200
+
+
+class PowerFailure(BaseException):
+    """The machine stops: nothing of ours runs after it."""
+
+
+def save_until(stop: int, path: Path, gallery: np.ndarray) -> int:
+    """Save an index of `gallery`, with the machine stopping before the `stop`-th file operation; returns the operations made.
+
+    Operations are all that change or sync the folder: opening a file to write, sync, rename, delete. Once stopped, none has an
+    effect, so that no cleaning up can help.
+    """
+    made = 0
+
+    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **named: Any) -> Any:
+            nonlocal made
+            if made >= stop:
+                raise PowerFailure
+            made += 1
+            return operation(*arguments, **named)
+
+        return run
+
+    index = create_index("exact")
+    index.add(gallery)
+    with pytest.MonkeyPatch.context() as patch:
+        for holder, name in ((os, "fsync"), (os, "open"), (Path, "write_bytes"), (Path, "replace"), (Path, "unlink")):
+            patch.setattr(holder, name, counted(getattr(holder, name)))
+        with contextlib.suppress(PowerFailure):
+            save_index(index, path, matrix_hash(gallery))
+    return made
+
+
+def test_a_crash_while_an_index_is_overwritten_leaves_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    old, new = (np.random.default_rng(seed).normal(size=(20, 4)).astype(np.float32) for seed in (0, 1))
+    save_until(1000, tmp_path / "whole" / "index.bin", old)
+    operations = save_until(1000, tmp_path / "whole" / "index.bin", new)
+    assert len(list((tmp_path / "whole").iterdir())) == 2, "a save that ends well leaves nothing of the index before"
+    assert operations > 10
+    loaded = []
+    for stop in range(operations):
+        path = tmp_path / str(stop) / "index.bin"
+        save_until(1000, path, old)
+        assert save_until(stop, path, new) == stop
+        found = {}
+        for name, gallery in (("old", old), ("new", new)):
+            with contextlib.suppress(Mt2stError):
+                found[name] = load_index(path, matrix_hash(gallery)).search(gallery[:3], 1)[1][:, 0].tolist()
+        assert list(found.values()) == [[0, 1, 2]], f"stopped before operation {stop} of {operations}"
+        loaded += found
+        save_until(1000, path, new)  # and a plain repetition mends all
+        assert len(load_index(path, matrix_hash(new))) == 20
+    assert loaded == sorted(loaded, reverse=True), "the change from old to new happens once"
+    assert {"old", "new"} == set(loaded)
+
+
+@pytest.mark.parametrize("token", ["../../x", "/etc/passwd", "", ".", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef\n", "9" * 300, 7])
+def test_an_index_manifest_cannot_lead_elsewhere(tmp_path: Path, token: Any) -> None:
+    index = create_index("exact")
+    index.add(np.eye(4, dtype=np.float32))
+    path = tmp_path / "index.bin"
+    save_index(index, path, "data")
+    manifest = read_sealed_json(manifest_path(path), "")
+    good = data_path(path, manifest["token"])
+    write_sealed_json(manifest_path(path), manifest | {"token": token})
+    with pytest.raises(Mt2stError, match="token") as caught:
+        load_index(path, "data")
+    assert "\n" not in str(caught.value)
+    save_index(index, path, "data")
+    assert good.is_file(), "nothing is deleted on the word of such a manifest"
+    assert len(load_index(path, "data")) == 4
 
 
 def test_an_index_manifest_cannot_make_us_import_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mt2st.files import read_sealed_json, write_sealed_json
-    from mt2st.index._store import manifest_path
-
     (tmp_path / "harmful_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     gallery = np.eye(4, dtype=np.float32)

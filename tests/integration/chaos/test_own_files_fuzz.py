@@ -33,7 +33,7 @@ from mt2st.dataset import PreparedDataset
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash, read_sealed_json, write_sealed_json
 from mt2st.index import create_index, load_index, save_index
-from mt2st.index._store import manifest_path
+from mt2st.index._store import data_path, manifest_path
 from mt2st.vectors import read_vectors
 
 SHORT, LONG, SECONDS_AN_INPUT = 60, 4000, 5.0
@@ -148,14 +148,15 @@ def index_target(folder: Path, name: str) -> Target:
     path = folder / "index.bin"
     save_index(index, path, "data")
     manifest = read_sealed_json(manifest_path(path), "")
+    file = data_path(path, manifest["token"])
 
     def vouched() -> None:
-        write_value(manifest_path(path), manifest | {"file_sha256": file_hash(path)})
+        write_value(manifest_path(path), manifest | {"file_sha256": file_hash(file)})
         load_index(path, "data").search(np.ones((1, 4), np.float32), 2)
 
     if name == "manifest":
         return Target(manifest_path(path), lambda: load_index(path, "data"), True)
-    return Target(path, vouched, False)
+    return Target(file, vouched, False)
 
 
 def prepared_target(folder: Path, name: str) -> Target:
