@@ -75,6 +75,9 @@ def _verify_items(folder: Path, listing: Mapping[str, Any]) -> None:
     path = folder / RECORD_FILE
     if listing.get("file") != ITEMS_FILE or not isinstance(listing.get("arrays"), dict):
         raise Mt2stError(f"{path} names {listing.get('file')!r} as its items file instead of {ITEMS_FILE}; {RECORD_CURE}")
+    for name, described in listing["arrays"].items():
+        if not isinstance(described, dict) or not isinstance(described.get("shape"), list) or not isinstance(described.get("dtype"), str):
+            raise Mt2stError(f"{path}: items.arrays.{name} is no shape and type; {RECORD_CURE}")
     items = folder / ITEMS_FILE
     if not items.exists():
         raise Mt2stError(f"{items} is missing though {RECORD_FILE} lists it; {RECORD_CURE}")

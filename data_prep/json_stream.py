@@ -15,6 +15,7 @@ from mt2st.errors import Mt2stError
 _BLOCK_CHARACTERS = 1 << 20
 # One record, or a value that is skipped, may not be larger: a file without structure would be read into memory whole.
 MAX_VALUE_CHARACTERS = 256 << 20
+_LONGEST_TAIL = 8  # characters after a whole number that can belong to it: ".", "e", "e+"
 _SPACE = " \t\r\n"
 
 
@@ -107,13 +108,17 @@ class _Reader:
             raise self._broken(f"expected {character!r}, found {found!r}" if found else "the file ends early")
         self._at += 1
 
+    def _may_go_on(self, value: Any, end: int) -> bool:
+        """Whether the next block could make another number of this one: "-0" of "-0.", 1 of "1e"."""
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and len(self._buffer) - end < _LONGEST_TAIL and set(self._buffer[end:]) <= set("0123456789.eE+-")
+
     def _value(self) -> Any:
         self._peek()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
-                # A number at the end of the buffer may go on in the next block.
-                if end < len(self._buffer) or self._ended or not self._fill():
+                if self._ended or not self._may_go_on(value, end) or not self._fill():
                     self._at = end
                     return value
             except RecursionError:

@@ -76,7 +76,7 @@ def check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     if not isinstance(manifest.get("content_hash"), str):
         raise refuse("content_hash", manifest.get("content_hash"), "a text")
     card = manifest.get("card")
-    if not isinstance(card, dict) or not all(isinstance(card.get(name), str) for name in _CARD_TEXTS):
+    if not isinstance(card, dict) or set(card) != {*_CARD_TEXTS, "splits"} or not all(isinstance(card[name], str) for name in _CARD_TEXTS):
         raise refuse("card", card, "a dataset card")
     pairs = card.get("splits")
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
@@ -123,7 +123,7 @@ def check_tables(tables: Mapping[str, Any], manifest: Mapping[str, Any], folder:
     for table, schema in schemas().items():
         try:
             tables[table].validate(full=True)  # reads all of it once; offsets that leave their buffer would crash a later access
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise refuse(table, " ".join(str(error).split())[:200]) from None
         if not tables[table].schema.equals(schema):
             raise refuse(table, f"its columns are not {', '.join(schema.names)}")

@@ -86,7 +86,7 @@ class PreparedDataset:
             path = self.folder / f"{name}.arrow"
             try:
                 tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise Mt2stError(f"{path} cannot be read as Arrow ({' '.join(str(error).split())[:200]}); {CURE}") from None
         check_tables(tables, self.manifest, self.folder)
         return tables

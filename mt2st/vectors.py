@@ -128,7 +128,10 @@ def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
         raise Mt2stError(f"{path} is not a file; give an .npy or .safetensors file, or a run folder with embeddings.safetensors")
     if path.suffix == ".npy":
         try:
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"numbers of type {array.dtype}")
+            return {"": array}
         except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Mt2stError(f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays") from None

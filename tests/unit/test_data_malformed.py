@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import json_stream
@@ -211,6 +211,8 @@ def test_option_values_are_checked(tmp_path: Path, option: dict[str, str], name:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(json_values, max_size=6), st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
+@example([-0.0, 10.5, 1e-7], 2, None, False)  # numbers cut by a block's end where the first part is a number as well
+@example([-0.0, 10.5, 1e-7], 3, 1, True)
 def test_streaming_json_equals_loading_it(values: list[Any], block: int, indent: int | None, inside: bool) -> None:
     document: Any = {"info": {"x": [1, {"y": "]}"}]}, "records": values, "after": 1} if inside else values
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:

@@ -16,6 +16,7 @@ from benchmarks.cases.common import prepared
 from benchmarks.cases.diffusion import draw_samples, held_out_losses, noised, some_of
 from benchmarks.cases.judge import Judge, frechet_distance
 from benchmarks.cases.labels import class_codes, class_names
+from benchmarks.data_knobs import DataKnobs
 from benchmarks.recipes.diffusion import NOISE_LEVELS, Knobs
 from benchmarks.recipes.image import VitKnobs
 from data_prep.adapters.openmoji_classes import class_of
@@ -132,7 +133,7 @@ class TestCase:
         from rich.console import Console
 
         folder = tmp_path_factory.mktemp("digits")
-        return prepared("digits", folder=folder, image_size=8, console=Console(quiet=True)).split("test")
+        return prepared(DataKnobs(data="digits", data_folder=folder), 8, console=Console(quiet=True)).split("test")
 
     def test_held_out_losses_are_fixed_and_of_the_floor_for_a_network_that_says_zero(self, digits) -> None:
         part = some_of(digits, 10)
