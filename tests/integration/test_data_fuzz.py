@@ -87,6 +87,7 @@ def exhaust(path: Path) -> None:
 
 
 def open_toml(path: Path) -> None:
+    (path.parent / "t.jsonl").write_text('{"i": "a cat"}\n', encoding="utf-8")  # what the undamaged mapping finds
     for _ in find_adapter(str(path)).examples("train"):
         pass
 
@@ -122,7 +123,7 @@ PARSERS: list[Parser] = [
     ("x.parquet", [parquet_bytes()], exhaust),
     (
         "x.toml",
-        [b'name = "x"\nlicence = "CC0-1.0"\n[splits]\ntrain = "t.jsonl"\n[map]\nimage = "i"\n', b'data = "hf.csv"\n'],
+        [b'name = "x"\nlicence = "CC0-1.0"\n[splits]\ntrain = "t.jsonl"\n[map]\ncaptions = "i"\n', b'data = "hf.csv"\n'],
         open_toml,
     ),
     ("x.tar", [tar_bytes("w"), tar_bytes("w:gz")], lambda path: list(read_shard(path))),
