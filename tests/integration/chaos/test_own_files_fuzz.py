@@ -6,6 +6,7 @@ The short version runs always, `python -m pytest -m chaos tests/integration/chao
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -53,9 +54,9 @@ def changed_value(chance: random.Random, value: Any) -> Any:
         if chance.random() < 0.25:
             del holder[key]
         elif chance.random() < 0.1 and isinstance(holder, dict):
-            holder[chance.choice(["extra", "", "sha", "format_version"])] = chance.choice(VALUES)
+            holder[chance.choice(["extra", "", "sha", "format_version"])] = copy.deepcopy(chance.choice(VALUES))
         else:
-            holder[key] = chance.choice(VALUES)
+            holder[key] = copy.deepcopy(chance.choice(VALUES))
     return value
 
 
