@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.record import RunFolder
 from benchmarks.records_io import load_records
 from benchmarks.sweep import run_sweep
 from mt2st.errors import Mt2stError
+from mt2st.records import Example
 from tests import drawn_dataset
 
 DRAWN = Path(__file__).parents[1] / "drawn_dataset.py"
@@ -176,15 +178,7 @@ def test_leaked_images_that_are_allowed_are_said(data_folder: Path, tmp_path: Pa
 
 
 def test_a_set_without_captions_learns_from_its_questions(data_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "colours"
-    for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
-        rows = []
-        for number, example in enumerate(drawn_dataset.examples(split)):
-            name = f"{number // 2}.png"
-            (folder / split / name).write_bytes(example.image)  # type: ignore[arg-type]
-            rows.append({"file_name": name, "question": example.question, "answers": example.answers[0].text})
-        (folder / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = colours(tmp_path, lambda example: {"question": example.question, "answers": example.answers[0].text})
     knobs = tiny_knobs(data_folder, data=str(folder), strategies=("MTL",), views=("equal-steps",), steps=2)
     case = VqaCase(knobs, Console(quiet=True))
     assert case.data["training_captions"] == 0
@@ -213,16 +207,21 @@ def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:
         VqaCase(tiny_knobs(data_folder, data="easy_vqaa"), Console(quiet=True))
 
 
-def test_tables_with_other_columns_need_no_code(data_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "colours"
+def colours(place: Path, columns: Callable[[Example], dict[str, Any]]) -> Path:
+    """The drawn set as image folders with a table of these columns."""
     for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
+        (place / "colours" / split).mkdir(parents=True)
         rows = []
         for number, example in enumerate(drawn_dataset.examples(split)):
             name = f"{number // 2}.png"
-            (folder / split / name).write_bytes(example.image)  # type: ignore[arg-type]
-            rows.append({"file_name": name, "q": example.question, "a": example.answers[0].text, "words": list(example.captions)})
-        (folder / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            (place / "colours" / split / name).write_bytes(example.image)  # type: ignore[arg-type]
+            rows.append({"file_name": name, **columns(example)})
+        (place / "colours" / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place / "colours"
+
+
+def test_tables_with_other_columns_need_no_code(data_folder: Path, tmp_path: Path) -> None:
+    folder = colours(tmp_path, lambda example: {"q": example.question, "a": example.answers[0].text, "words": list(example.captions)})
     knobs = tiny_knobs(data_folder, data=str(folder), map="image=file_name,question=q,answers=a,captions=words", strategies=("STL",), steps=2)
     code, _ = run(knobs, tmp_path / "results")
     assert code == 0
