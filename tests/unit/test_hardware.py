@@ -62,18 +62,27 @@ def test_gpus_are_read_from_the_drivers_listing(tmp_path: Path, monkeypatch: pyt
     ]
 
 
+PEAK = """
+import numpy as np
+from benchmarks import hardware
+can_reset = hardware.reset_peak_resident()
+before = hardware.peak_resident_bytes()
+block = np.ones(8 << 20, np.float64)  # 64 MiB, touched
+assert hardware.resident_bytes() > 2**20
+assert hardware.peak_resident_bytes() >= before + (48 << 20), (before, hardware.peak_resident_bytes())
+del block
+if can_reset:
+    high = hardware.peak_resident_bytes()
+    assert hardware.reset_peak_resident()
+    assert hardware.peak_resident_bytes() <= high - (32 << 20), (high, hardware.peak_resident_bytes())
+assert hardware.peak_gpu_bytes() >= 0
+"""
+
+
 def test_peak_memory_follows_an_allocation_and_can_start_anew() -> None:
-    can_reset = hardware.reset_peak_resident()
-    before = hardware.peak_resident_bytes()
-    block = np.ones(8 << 20, np.float64)  # 64 MiB, touched
-    assert hardware.resident_bytes() > 2**20
-    assert hardware.peak_resident_bytes() >= before + (48 << 20)
-    del block
-    if can_reset:
-        high = hardware.peak_resident_bytes()
-        assert hardware.reset_peak_resident()
-        assert hardware.peak_resident_bytes() <= high - (32 << 20)
-    assert hardware.peak_gpu_bytes() >= 0
+    # In a small process of its own: of a large one the system may take pages back in between, which moves the measure.
+    result = subprocess.run([sys.executable, "-c", PEAK], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

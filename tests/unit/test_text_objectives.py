@@ -60,7 +60,8 @@ class TestWords:
         assert found[1].abs().sum() == 0
 
     def test_word_dropout_is_for_training_alone(self) -> None:
-        encoder = BagEncoder(5, word_width=3, dropout=0.9)
+        torch.manual_seed(0)
+        encoder = BagEncoder(5, word_width=3, dropout=0.5)
         tokens = torch.tensor([[1, 2, 3, 4]])
         assert torch.equal(encoder.eval().mean(tokens), encoder.mean(tokens))
         assert len({encoder.train().mean(tokens).sum().item() for _ in range(9)}) > 1
