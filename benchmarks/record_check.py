@@ -12,6 +12,7 @@ from mt2st.files import file_hash
 SCHEMA_VERSION = 1
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, LOG_FILE = "config.json", "run.json", "items.safetensors", "metrics.jsonl"
 IDENTITY = ("run_id", "benchmark", "recipe", "strategy", "view", "seed", "config", "config_hash", "suite_hash")
+LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
 FINISHED_NEEDS = ("views", "started_utc", "steps", "flops", "metrics", "curve")
 RECORD_CURE = "run the same command again: it sets the damaged file aside and repeats what is missing"
 

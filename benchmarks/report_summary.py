@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.hardware import describe
+from benchmarks.record_check import LEFT_IN
 from benchmarks.records_io import Hole, Records, RunRecord
 from benchmarks.report_rows import Places, Row, build_row, saving_limit
 from benchmarks.report_spec import ReportSpec
 from benchmarks.statistics import Method, pareto_front
 from mt2st.files import content_hash
 
-LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
 STRATEGY_ORDER = ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
 VIEW_ORDER = ("equal-budget", "equal-steps")
 

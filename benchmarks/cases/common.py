@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.data_knobs import DataKnobs
 from benchmarks.encoder_knobs import EncoderKnobs
-from benchmarks.report_summary import LEFT_IN
+from benchmarks.record_check import LEFT_IN
 from data_prep.prepare import prepare
 from data_prep.rows import parse_mapping
 from mt2st.dataset import PreparedDataset, PreparedSplit, leaked_images, without_leaked
@@ -24,9 +24,12 @@ from mt2st.errors import Mt2stError
 
 
 def prepared(
-    knobs: DataKnobs, image_size: int, *, options: dict[str, Any] | None = None, console: Console
+    knobs: DataKnobs, image_size: int | None, *, options: dict[str, Any] | None = None, console: Console
 ) -> PreparedDataset:
     """Prepare `knobs.data` if that was not done before, and open it: a folder of prepared data is opened as it is.
+
+    Args:
+        image_size: side of the pictures, in pixels; None for a case of texts alone, which takes a folder of any.
 
     Raises:
         Mt2stError: a prepared folder of another image size, or one with settings that only preparing can follow.
@@ -36,16 +39,15 @@ def prepared(
         if knobs.source or knobs.map or knobs.options:
             raise Mt2stError(f"{knobs.data} is prepared already, so source, map and options come too late; leave them out, or prepare anew")
         found = PreparedDataset.open(knobs.data)
-        if found.image_size != image_size:
+        if image_size is not None and found.image_size != image_size:
             raise Mt2stError(f"{knobs.data} holds images of {found.image_size} px, not {image_size}; set --image-size {found.image_size}")
         return found
     mapping = parse_mapping(knobs.map) if knobs.map else None
-    with console.status(f"preparing {knobs.data} at {image_size} px"):
-        return PreparedDataset.open(
-            prepare(
-                knobs.data, out=knobs.data_folder, image_size=image_size, options=options or None, source=knobs.source or None, mapping=mapping
-            )
+    with console.status(f"preparing {knobs.data}" + (f" at {image_size} px" if image_size else "")):
+        place = prepare(
+            knobs.data, out=knobs.data_folder, image_size=image_size or 1, options=options or None, source=knobs.source or None, mapping=mapping
         )
+    return PreparedDataset.open(place)
 
 
 def guarded(

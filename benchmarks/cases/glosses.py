@@ -60,7 +60,7 @@ class GlossData:
         for name in knobs.auxiliaries:
             if name not in known_auxiliaries:
                 raise unknown_name("auxiliary", name, known_auxiliaries)
-        dataset = prepared(knobs, image_size=1, console=console)
+        dataset = prepared(knobs, None, console=console)
         test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak, "glosses")
         if knobs.training_share < 1:

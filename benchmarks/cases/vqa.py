@@ -52,8 +52,8 @@ class VqaCase:
                 raise Mt2stError(f"the {name} part of {knobs.data!r} has no labelled questions; raise its fraction or choose another split")
         self.vocabulary = AnswerVocabulary.build(self.labelled.answer_texts(), knobs.answer_vocabulary)
         self.texts = "captions" if self.train.num_captions else "questions"
-        words = self.train.caption_texts() if self.train.num_captions else self.train.question_texts()
-        self.tokenizer = train_tokenizer(knobs.encoder, words + self.labelled.question_texts())
+        words = self.train.caption_texts() + self.labelled.question_texts() if self.train.num_captions else self.train.question_texts()
+        self.tokenizer = train_tokenizer(knobs.encoder, words)
         self.data: Mapping[str, Any] = {
             "name": dataset.card.name,
             "revision": dataset.card.revision,

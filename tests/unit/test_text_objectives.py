@@ -236,7 +236,7 @@ class TestGlossData:
         for split in ("train", "test"):
             rows = [{"caption": f"{split} {n} of kind{n % 2} {n % 5}", "label": "ab"[n % 2]} for n in range(60)]
             (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        folder = prepare(tmp_path, out=tmp_path / "data", image_size=1, mapping={"captions": "caption", "label": "label"})
+        folder = prepare(tmp_path, out=tmp_path / "data", image_size=32, mapping={"captions": "caption", "label": "label"})
         knobs = text.Knobs(data=str(folder), label_fraction=0.5)
         with pytest.raises(Mt2stError, match="names no lemmas"):
             GlossData(knobs, ("masked_lm", "part_of_speech", "matching"), Console(quiet=True))
