@@ -1,4 +1,7 @@
-"""The command line: `python -m benchmarks CASE`, and what can be done with its results. Imports nothing heavy by itself."""
+"""The command line: `python -m benchmarks CASE`, and what can be done with its results.
+
+Imports nothing heavy by itself.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.cli_cases import about_case, case_names, load_case
+from benchmarks.cases.discovery import about_case, case_names, load_case
 from mt2st.errors import Mt2stError, unknown_name
 
 EXIT_CODES = (
     "exit codes: 0 all went well · 1 a run failed (the others went on; the table shows the hole and why) · "
-    "2 bad input or a file that cannot be used, in one line · 130 stopped by Ctrl-C or SIGTERM; the same command goes on"
+    "2 bad input or a file that cannot be used, in one line · 130 stopped by Ctrl-C or SIGTERM; the same command goes "
+    "on"
 )
-# Commands beside the cases: name → (module with `main(argv) -> int`, what it does). Those whose module is absent are not offered.
+# Commands beside the cases: name → (module with `main(argv) -> int`, what it does). Those whose module is absent are
+# not offered.
 COMMANDS = {
-    "report": ("benchmarks.cli_report", "print and write the report of a case's records: report CASE [--recipe NAME]"),
-    "resume": ("benchmarks.cli_resume", "go on with one run: resume RUN_DIR"),
-    "all": ("benchmarks.cli_all", "run every case, then one table of them all"),
-    "index": ("benchmarks.index_search", "search efficiency of an embedding set, exact and approximate"),
+    "report": (
+        "benchmarks.commands.report",
+        "print and write the report of a case's records: report CASE [--recipe NAME]",
+    ),
+    "resume": ("benchmarks.commands.resume", "go on with one run: resume RUN_DIR"),
+    "all": ("benchmarks.commands.all", "run every case, then one table of them all"),
+    "index": ("benchmarks.search.command", "search efficiency of an embedding set, exact and approximate"),
     "peers": ("benchmarks.peers_", "side by side with other people's code: peers NAME"),
-    "tune": ("benchmarks.tune", "choose each strategy's settings on validation: tune CASE"),
-    "overhead": ("benchmarks.overhead", "our training loop against a bare hand-written one"),
-    "throughput": ("benchmarks.throughput", "samples a second, and the share of the machine's measured peak"),
-    "data": ("benchmarks.data", "preparing and reading data against the machine's limits"),
+    "tune": ("benchmarks.suite.tuning", "choose each strategy's settings on validation: tune CASE"),
+    "overhead": ("benchmarks.speed.overhead", "our training loop against a bare hand-written one"),
+    "throughput": ("benchmarks.speed.throughput", "samples a second, and the share of the machine's measured peak"),
+    "data": ("benchmarks.speed.data", "preparing and reading data against the machine's limits"),
     "list": ("benchmarks.cli", "the cases with their recipes"),
 }
 
@@ -46,7 +54,9 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _complain(f"{error.strerror or error}: {error.filename or 'no file named'}; check space, permissions and the path")
+        return _complain(
+            f"{error.strerror or error}: {error.filename or 'no file named'}; check space, permissions and the path"
+        )
     except KeyboardInterrupt as stop:
         reason = str(stop) or "interrupted"
         sys.stderr.write(f"{reason}; the same command goes on from the last checkpoint\n")
@@ -87,10 +97,14 @@ def run_case(name: str, argv: list[str]) -> int:
         f"--recipe NAME   which recipe's defaults to start from: {', '.join(case.recipes)} (default: default)\n"
         "--smoke         the same in small, for a first look; kept under the recipe's name with -smoke\n"
         "--results PATH  folder for the runs' records (default: results)\n\n"
-        f"The defaults below are those of recipe {shared.recipe!r}{' with --smoke' if shared.smoke else ''}.\n\n{EXIT_CODES}"
+        "The defaults below are those of recipe "
+        f"{shared.recipe!r}{' with --smoke' if shared.smoke else ''}.\n\n{EXIT_CODES}"
     )
     knobs = parse_dataclass(
-        case.knobs(shared.recipe, smoke=shared.smoke), rest, prog=f"python -m benchmarks {name}", description=description
+        case.knobs(shared.recipe, smoke=shared.smoke),
+        rest,
+        prog=f"python -m benchmarks {name}",
+        description=description,
     )
     return case.run(knobs, shared.results, f"{shared.recipe}-smoke" if shared.smoke else shared.recipe)
 
@@ -115,7 +129,9 @@ def parse_dataclass(default: Any, argv: list[str], *, prog: str, description: st
     except SystemExit:
         # tyro draws a box around its message; a command line's error is one line here.
         lines = [line.strip("│╭╮╰╯─| ") for line in printed.getvalue().splitlines()[1:]]
-        text = " ".join(line for line in lines if line.strip("+-")).replace(f"Error parsing {type(default).__name__}: ", "")
+        text = " ".join(line for line in lines if line.strip("+-")).replace(
+            f"Error parsing {type(default).__name__}: ", ""
+        )
         text = text.replace(" For full helptext", "; for all options")
         raise Mt2stError(text or f"the options {argv} were not understood; see {prog} --help") from None
 
@@ -139,19 +155,20 @@ def _commands() -> list[str]:
 
 
 def _peer_names() -> list[str]:
-    return sorted(path.stem.removeprefix("peers_") for path in Path(__file__).parent.glob("peers_*.py"))
+    return sorted(path.stem.removeprefix("peers_") for path in (Path(__file__).parent / "speed").glob("peers_*.py"))
 
 
 def _peers(argv: list[str]) -> int:
     names = _peer_names()
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(
-            f"usage: python -m benchmarks peers NAME …\n\nNAME is one of: {', '.join(names) or 'none yet'}\n\n{EXIT_CODES}\n"
+            "usage: python -m benchmarks peers NAME …\n\nNAME is one of: "
+            f"{', '.join(names) or 'none yet'}\n\n{EXIT_CODES}\n"
         )
         return 0 if argv else 2
     if argv[0] not in names:
         raise unknown_name("peer comparison", argv[0], names)
-    return import_module(f"benchmarks.peers_{argv[0]}").main(argv[1:])
+    return import_module(f"benchmarks.speed.peers_{argv[0]}").main(argv[1:])
 
 
 def _list() -> int:
@@ -163,7 +180,11 @@ def _list() -> int:
 
 def _overview() -> str:
     lines = ["usage: python -m benchmarks CASE [--recipe NAME] [--smoke] [--results PATH] [knobs …]"]
-    lines += ["       python -m benchmarks COMMAND …", "", "cases (CASE --help lists every knob with unit and default):"]
+    lines += [
+        "       python -m benchmarks COMMAND …",
+        "",
+        "cases (CASE --help lists every knob with unit and default):",
+    ]
     lines += [f"  {name:16} {about_case(name)}" for name in case_names()]
     lines += ["", "commands:", *[f"  {name:16} {COMMANDS[name][1]}" for name in _commands()], "", EXIT_CODES]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,15 @@ from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch, weight_at
 
 Knobs = TypeVar("Knobs")
-_CONDITIONS = ("data_folder", "options", "data_workers", "on_leak", "trackers", "checkpoint_every_seconds", "checkpoint_every_steps")
+_CONDITIONS = (
+    "data_folder",
+    "options",
+    "data_workers",
+    "on_leak",
+    "trackers",
+    "checkpoint_every_seconds",
+    "checkpoint_every_steps",
+)
 EQUAL_STEPS: Literal["equal-steps"] = "equal-steps"
 EQUAL_BUDGET: Literal["equal-budget"] = "equal-budget"
 View = Literal["equal-steps", "equal-budget"]
@@ -107,7 +115,12 @@ def trials_around(learning_rate: float) -> dict[str, tuple[Strategy, ...]]:
             Diminishing(high, 0.3, rate=3.0),
             Diminishing(usual, 1.0, rate=6.0, shape=2.0),
         ),
-        "Switch": (Switching(usual, 1.0, at=0.3), Switching(high, 1.0, at=0.3), Switching(high, 0.3, at=0.3), Switching(usual, 1.0, at=0.6)),
+        "Switch": (
+            Switching(usual, 1.0, at=0.3),
+            Switching(high, 1.0, at=0.3),
+            Switching(high, 0.3, at=0.3),
+            Switching(usual, 1.0, at=0.6),
+        ),
         "Sampled Diminish": (
             SampledDiminishing(usual, 1.0, rate=3.0),
             SampledDiminishing(high, 1.0, rate=3.0),
@@ -164,11 +177,16 @@ class SuiteKnobs:
     threads: int = 0
     """CPU threads of torch; 0 = as torch chooses"""
     data_workers: int = 0
-    """threads that make each stream's next batches ahead; 0 = the training loop makes them; any number gives the same bits"""
+    """threads that make each stream's next batches ahead; 0 = the training loop makes them.
+
+    Any number gives the same bits
+    """
     trackers: tuple[str, ...] = ()
     """trackers that accelerate starts, such as tensorboard or wandb"""
     on_leak: Literal["refuse", "drop", "allow"] = "refuse"
-    """training images whose content is in the test split: refuse to start, drop them and count, or train on them and say so"""
+    """training images whose content is in the test split: refuse to start, drop them and count, or train on them and
+    say so
+    """
     data_folder: Path = Path("data")
     """where prepared data are kept"""
 
@@ -204,11 +222,19 @@ class SuiteKnobs:
     def shared(self) -> dict[str, Any]:
         """The knobs that all runs of a suite have in common and that decide its numbers, as plain values."""
         private = {*STRATEGY_KNOBS.values(), "seeds", "strategies", "views", *_CONDITIONS}
-        return {key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")}
+        return {
+            key: value for key, value in asdict(self).items() if key not in private and not key.startswith("sweep_")
+        }
 
     def conditions(self) -> dict[str, Any]:
-        """The knobs that a resume needs as well and that do not decide the numbers (or do so by the data's content hash)."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items() if key in _CONDITIONS}
+        """The knobs that a resume needs as well and that do not decide the numbers (or do so by the data's content
+        hash).
+        """
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in asdict(self).items()
+            if key in _CONDITIONS
+        }
 
 
 def from_plain(kind: type[Knobs], values: Mapping[str, Any]) -> Knobs:
@@ -249,7 +275,9 @@ def training_flops(
     total = 0
     for step in range(total_steps):
         active = tuple(
-            name for name, schedule in schedules.items() if weight_at(schedule, step=step, total_steps=total_steps, seed=seed, task=name)
+            name
+            for name, schedule in schedules.items()
+            if weight_at(schedule, step=step, total_steps=total_steps, seed=seed, task=name)
         )
         total += cost((primary, *active))
     return total
@@ -258,7 +286,8 @@ def training_flops(
 def steps_for_budget(
     budget: float, schedules: Mapping[str, Schedule], primary: str, cost: Callable[[tuple[str, ...]], int], seed: int
 ) -> int:
-    """The largest number of steps whose training FLOPs do not exceed `budget`; for a switch at s this is B / (c_primary + s·c_auxiliary).
+    """The largest number of steps whose training FLOPs do not exceed `budget`; for a switch at s this is B / (c_primary
+    + s·c_auxiliary).
 
     Raises:
         Mt2stError: the budget does not pay for one step.

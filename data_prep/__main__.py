@@ -18,7 +18,8 @@ from typing import Any
 # Nothing heavy is imported before a command needs it: help must come at once.
 
 _NAME_HELP = (
-    "a name from `list`; a path to an adapter (my/dir/pets.py; loading it runs it) or a module path; hf:owner/name[:configuration][@revision]; "
+    "a name from `list`; a path to an adapter (my/dir/pets.py; loading it runs it) or a module path; "
+    "hf:owner/name[:configuration][@revision]; "
     "a .parquet/.jsonl/.csv/.tsv/.tar/.toml file; or a folder (ImageFolder, parquet or tar shards; write ./folder)"
 )
 
@@ -46,12 +47,18 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("auto", "pixels", "encoded"),
         help="decoded squares, or the original bytes; auto: pixels up to 64 GiB by the card's counts (default auto)",
     )
-    prepare.add_argument("--on-error", default="fail", choices=("fail", "skip"), help="what to do at a bad image (default fail)")
-    prepare.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores once it pays; 0: none)")
+    prepare.add_argument(
+        "--on-error", default="fail", choices=("fail", "skip"), help="what to do at a bad image (default fail)"
+    )
+    prepare.add_argument(
+        "--workers", type=int, metavar="N", help="decoding processes (default: all cores once it pays; 0: none)"
+    )
 
     check = commands.add_parser("check", help="decode and read everything, report what is wrong (exit code 1 then)")
     _add_common(check)
-    check.add_argument("--workers", type=int, metavar="N", help="decoding processes (default: all cores once it pays; 0: none)")
+    check.add_argument(
+        "--workers", type=int, metavar="N", help="decoding processes (default: all cores once it pays; 0: none)"
+    )
     preview = commands.add_parser("preview", help="random examples as an HTML page and a PNG contact sheet")
     _add_common(preview)
     preview.add_argument("--out", metavar="DIR", default="preview", help="folder of the two files (default preview/)")
@@ -64,11 +71,23 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
     parser.add_argument("--source", metavar="DIR", help="the folder with the set's files, for adapters that need one")
     parser.add_argument(
-        "--map", default="", metavar="FIELD=COLUMN,…", help="our fields → the set's columns: image=img,question=q,answers=a"
+        "--map",
+        default="",
+        metavar="FIELD=COLUMN,…",
+        help="our fields → the set's columns: image=img,question=q,answers=a",
     )
-    parser.add_argument("--split", action="append", metavar="SPLIT", help="only this split (may be given again; default all)")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a further option of the adapter")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="refuse images of more pixels (default 89,478,485, highest 1,000,000,000)")
+    parser.add_argument(
+        "--split", action="append", metavar="SPLIT", help="only this split (may be given again; default all)"
+    )
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="a further option of the adapter"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse images of more pixels (default 89,478,485, highest 1,000,000,000)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,7 +158,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     if shown:
         shown.clear()
-    from mt2st.dataset import PreparedDataset
+    from mt2st.data.splits import PreparedDataset
 
     for split, counts in PreparedDataset.open(folder).manifest["counts"].items():
         skipped = f", {counts['skipped_images']:,} bad images skipped" if counts["skipped_images"] else ""
@@ -162,7 +181,9 @@ def _check(arguments: argparse.Namespace) -> int:
     adapter = find_adapter(arguments.name, _mapping(arguments))
     source = Path(arguments.source) if arguments.source else None
     splits = _splits(arguments, adapter.CARD.splits)
-    report = check(adapter, source=source, options=_options(arguments), splits=splits, workers=arguments.workers, **limit)
+    report = check(
+        adapter, source=source, options=_options(arguments), splits=splits, workers=arguments.workers, **limit
+    )
     print(report.text())
     return 1 if report.problems else 0
 
@@ -192,7 +213,7 @@ def _preview(arguments: argparse.Namespace) -> int:
 
 
 def _mapping(arguments: argparse.Namespace) -> dict[str, str]:
-    from data_prep.rows import parse_mapping
+    from data_prep.readers.rows import parse_mapping
 
     return parse_mapping(arguments.map)
 
@@ -230,7 +251,12 @@ class ProgressLine:
             else ""
         )
         of = f" of {state.declared:,}" if state.declared else ""
-        print(f"\r\x1b[K{state.split}: {state.examples:,}{of} examples, {rate:,.0f}/s{left}", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{state.split}: {state.examples:,}{of} examples, {rate:,.0f}/s{left}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def clear(self) -> None:
         """Remove the line."""

@@ -1,6 +1,7 @@
 """`check`: decode and read everything an adapter yields, and say what is wrong with it.
 
-Findings are *problems* (exit code 1: training or evaluation on this would go wrong) or *notes* (worth knowing, not wrong as such).
+Findings are *problems* (exit code 1: training or evaluation on this would go wrong) or *notes* (worth knowing, not
+wrong as such).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 
 from data_prep.decode import ImageJob, ImagePool, ImageTask
 from data_prep.find import adapter_source, call_examples
-from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, load_rgb
-from mt2st.records import Adapter, Example
+from mt2st.data.card import Adapter, Example
+from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 
 TINY_SIDE = 8  # pixels; below this an image holds next to nothing
 NEAR_BITS = 2  # two images whose 64-bit perceptual hashes differ in at most so many bits are near-duplicates
@@ -114,7 +115,9 @@ def check(
 
 
 def difference_hash(rgb: Any) -> int:
-    """A 64-bit perceptual hash: is each cell of a 9 × 8 grey thumbnail darker than its right neighbour? (Krawetz' dHash)"""
+    """A 64-bit perceptual hash: is each cell of a 9 × 8 grey thumbnail darker than its right neighbour? (Krawetz'
+    dHash)
+    """
     grey = np.asarray(rgb.convert("L").resize((9, 8)), dtype=np.int16)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
@@ -144,7 +147,9 @@ def inspect_chunk(jobs: Sequence[ImageJob], *, max_pixels: int) -> dict[bytes, I
     return found
 
 
-def _read_split(examples: Iterator[Example], split: str, pool: ImagePool[ImageFacts], known_words: set[str]) -> SplitFindings:
+def _read_split(
+    examples: Iterator[Example], split: str, pool: ImagePool[ImageFacts], known_words: set[str]
+) -> SplitFindings:
     found = SplitFindings()
     seen = _Seen()
     waiting: deque[ImageTask[ImageFacts]] = deque()
@@ -229,9 +234,7 @@ def _read_question(example: Example, place: str, seen: _Seen, found: SplitFindin
 
 
 def _describe(split: str, found: SplitFindings, declared: int | None, lines: list[str], problems: list[str]) -> None:
-    counts = (
-        f"{found.examples:,} examples: {len(found.images):,} images, {found.captions:,} captions, {found.questions:,} questions"
-    )
+    counts = f"{found.examples:,} examples: {len(found.images):,} images, {found.captions:,} captions, {found.questions:,} questions"
     lines.append(f"{split}: {counts}")
     if found.questions:
         annotators = ", ".join(f"{count:,} with {number}" for number, count in sorted(found.annotators.items()))
@@ -275,7 +278,9 @@ def _answers_coverage(found: Mapping[str, SplitFindings], lines: list[str]) -> N
         lines.append(f"answers of {split} covered by the vocabulary of {next(iter(found))}: {', '.join(shares)}")
 
 
-def _compare(one: str, left: SplitFindings, other: str, right: SplitFindings, lines: list[str], problems: list[str]) -> None:
+def _compare(
+    one: str, left: SplitFindings, other: str, right: SplitFindings, lines: list[str], problems: list[str]
+) -> None:
     if not left.content or not right.content:
         return
     contents = set(left.content)
@@ -287,7 +292,8 @@ def _compare(one: str, left: SplitFindings, other: str, right: SplitFindings, li
         lines.append(f"{one} / {other}: too many images to compare perceptual hashes")
     elif near > shared:
         lines.append(
-            f"{one} / {other}: note: {near - shared:,} further images of {other} look much like one of {one} (perceptual hash)"
+            f"{one} / {other}: note: {near - shared:,} further images of {other} look much like one of {one} "
+            "(perceptual hash)"
         )
 
 
@@ -311,7 +317,7 @@ def _digest(text: str) -> bytes:
 
 def check_prepared_text(folder: Path) -> str:
     """One line on a prepared folder, every file's hash checked."""
-    from mt2st.dataset import PreparedDataset
+    from mt2st.data.splits import PreparedDataset
 
     data = PreparedDataset.open(folder, verify="full")
     counts = ", ".join(f"{name}: {data.split(name).num_images:,} images" for name in data.splits)

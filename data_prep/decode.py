@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from data_prep.store import StoredImage
+from mt2st.data.images import ImageError, decode_image, fit_image, load_rgb
 from mt2st.errors import Mt2stError, check_range
-from mt2st.pixels import ImageError, decode_image, fit_image, load_rgb
 
 # Starting processes costs about a second, so small sets are decoded here.
 _SERIAL_SECONDS = 2.0
@@ -63,8 +63,9 @@ class ImagePool(Generic[T]):
     """Applies a function to chunks of images. `depth` chunks may be under way at once, which bounds memory."""
 
     def __init__(self, work: Callable[[Sequence[ImageJob]], dict[bytes, T]], workers: int | None) -> None:
-        """`work` must be picklable; `workers`: None = all cores, once the work has taken 2 seconds here; 0 = in this process "
-        "only."""
+        """`work` must be picklable; `workers`: None = all cores, once the work has taken 2 seconds here; 0 = in this
+        process " "only.
+        """
         if workers is not None:
             check_range("workers", workers, 0, 1024, "give the number of decoding processes")
         self._work = work
@@ -110,21 +111,31 @@ class ImagePool(Generic[T]):
         self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
 
 
-def decode_pool(size: int, fit: str, max_pixels: int, keep_encoded: bool, workers: int | None) -> ImagePool[StoredImage]:
+def decode_pool(
+    size: int, fit: str, max_pixels: int, keep_encoded: bool, workers: int | None
+) -> ImagePool[StoredImage]:
     """A pool that decodes images for the store."""
-    return ImagePool(partial(decode_chunk, size=size, fit=fit, max_pixels=max_pixels, keep_encoded=keep_encoded), workers)
+    return ImagePool(
+        partial(decode_chunk, size=size, fit=fit, max_pixels=max_pixels, keep_encoded=keep_encoded), workers
+    )
 
 
-def decode_chunk(jobs: Sequence[ImageJob], *, size: int, fit: str, max_pixels: int, keep_encoded: bool) -> dict[bytes, StoredImage]:
+def decode_chunk(
+    jobs: Sequence[ImageJob], *, size: int, fit: str, max_pixels: int, keep_encoded: bool
+) -> dict[bytes, StoredImage]:
     """What the store keeps of each image; images that cannot be decoded carry their error."""
     found = {}
     for job in jobs:
         try:
             if keep_encoded:
-                pixels = fit_image(load_rgb(job.image, max_pixels=max_pixels, name=job.described()), size, fit).tobytes()
+                pixels = fit_image(
+                    load_rgb(job.image, max_pixels=max_pixels, name=job.described()), size, fit
+                ).tobytes()
                 stored = _encoded_bytes(job.image)
             else:
-                stored = pixels = decode_image(job.image, size, fit=fit, max_pixels=max_pixels, name=job.described()).tobytes()
+                stored = pixels = decode_image(
+                    job.image, size, fit=fit, max_pixels=max_pixels, name=job.described()
+                ).tobytes()
         except ImageError as error:
             found[job.key] = StoredImage(error=str(error), missing=error.missing)
             continue
@@ -137,8 +148,8 @@ def decode_chunk(jobs: Sequence[ImageJob], *, size: int, fit: str, max_pixels: i
 def _hidden_main() -> Iterator[None]:
     """Let workers start without importing the caller's main script anew.
 
-    A spawned process imports the parent's `__main__`. Where that is a script without `if __name__ == "__main__"`, it would start to
-    prepare the same data and wait for its own parent's lock for ever. The workers need nothing of it.
+    A spawned process imports the parent's `__main__`. Where that is a script without `if __name__ == "__main__"`, it
+    would start to prepare the same data and wait for its own parent's lock for ever. The workers need nothing of it.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -17,16 +17,19 @@ from traceback import extract_tb
 from typing import Any
 
 from data_prep.plain import is_plain, open_plain
+from mt2st.data.card import Adapter, DatasetCard, Example
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
-from mt2st.records import Adapter, DatasetCard, Example
 
 ENTRY_POINT_GROUP = "mt2st.datasets"
 _FOLDER = Path(__file__).parent / "adapters"
 
 
 def adapter_names() -> list[str]:
-    """Names of all adapters that are at hand: our files and the entry points of installed packages. Loads none of them."""
+    """Names of all adapters that are at hand: our files and the entry points of installed packages.
+
+    Loads none of them.
+    """
     stems = {path.stem for path in _FOLDER.glob("*.py") if not path.stem.startswith("_")}
     return sorted(stems | {point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
 
@@ -35,8 +38,8 @@ def find_adapter(name: str | Path, mapping: Mapping[str, str] | None = None) -> 
     """The adapter called `name`.
 
     Args:
-        name: a file stem in `data_prep/adapters/` ("easy_vqa"), an entry point's name, a path to a Python file ("my/dir/pets.py"),
-            a module path ("my_package.pets"), or data that need no code (see `data_prep.plain`).
+        name: a file stem in `data_prep/adapters/` ("easy_vqa"), an entry point's name, a path to a Python file
+            ("my/dir/pets.py"), a module path ("my_package.pets"), or data that need no code (see `data_prep.plain`).
         mapping: our fields → the set's columns, for data that need no code.
 
     Raises:
@@ -46,14 +49,18 @@ def find_adapter(name: str | Path, mapping: Mapping[str, str] | None = None) -> 
     if is_plain(text):
         return checked_adapter(open_plain(text, mapping), text)
     if mapping:
-        raise Mt2stError(f"--map is for tables, folders and Hub datasets; {text!r} has an adapter that knows its columns")
+        raise Mt2stError(
+            f"--map is for tables, folders and Hub datasets; {text!r} has an adapter that knows its columns"
+        )
     if text.endswith(".py"):
         return checked_adapter(_load_file(Path(text)), text)
     if (_FOLDER / f"{text}.py").is_file() and not text.startswith("_"):
         return checked_adapter(importlib.import_module(f"data_prep.adapters.{text}"), text)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == text:
-            return checked_adapter(_loaded(point.load, f"adapter {text!r} of an installed package ({point.value})"), text)
+            return checked_adapter(
+                _loaded(point.load, f"adapter {text!r} of an installed package ({point.value})"), text
+            )
     if "." in text:
         what = f"adapter module {text!r} (a file would be a path ending in .py)"
         return checked_adapter(_loaded(lambda: importlib.import_module(text), what), text)
@@ -70,7 +77,8 @@ def checked_adapter(adapter: Any, place: str) -> Adapter:
 
 
 def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
-    """The folder or file an adapter reads: what the user gave, or the adapter's own default (`default_source()`), if it has one.
+    """The folder or file an adapter reads: what the user gave, or the adapter's own default (`default_source()`), if it
+    has one.
 
     Raises:
         Mt2stError: the adapter needs a source and has none, takes none but got one, or the source does not exist.
@@ -80,7 +88,8 @@ def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
     name = adapter.CARD.name
     if source is not None and not takes:
         raise Mt2stError(
-            f"dataset {name!r} reads no --source ({adapter.CARD.requires or 'it brings its own data'}); leave --source out"
+            f"dataset {name!r} reads no --source ({adapter.CARD.requires or 'it brings its own data'}); leave --source "
+            "out"
         )
     if source is None and default is not None:
         source = default()
@@ -88,12 +97,15 @@ def adapter_source(adapter: Adapter, source: Path | None) -> Path | None:
         raise Mt2stError(f"dataset {name!r} needs --source: {adapter.CARD.requires or 'the folder with its files'}")
     if source is not None and not source.exists():
         raise Mt2stError(
-            f"--source {source} of dataset {name!r} does not exist; it needs {adapter.CARD.requires or 'the folder with its files'}"
+            f"--source {source} of dataset {name!r} does not exist; it needs "
+            f"{adapter.CARD.requires or 'the folder with its files'}"
         )
     return source
 
 
-def call_examples(adapter: Adapter, split: str, source: Path | None, options: dict[str, Any], image_size: int) -> Iterator[Example]:
+def call_examples(
+    adapter: Adapter, split: str, source: Path | None, options: dict[str, Any], image_size: int
+) -> Iterator[Example]:
     """`adapter.examples(split)` with `source` and `image_size` if it takes them, and with the user's `options`.
 
     Raises:
@@ -114,7 +126,8 @@ def named_errors(adapter: Adapter, split: str, read: Callable[[], Iterable[Examp
     """What `read` yields; an error inside the adapter says at which example (counted from 0) it came up.
 
     Raises:
-        Mt2stError: names adapter, split, example, and the kind, text and line of the adapter's own error, which is its cause.
+        Mt2stError: names adapter, split, example, and the kind, text and line of the adapter's own error, which is its
+            cause.
     """
     number = 0
     try:
@@ -130,15 +143,22 @@ def named_errors(adapter: Adapter, split: str, read: Callable[[], Iterable[Examp
 
 
 def adapter_fingerprint(adapter: Adapter) -> str:
-    """Hash of the adapter's file, of its settings if it is an object, and of what its `fingerprint()` says, if it has one."""
+    """Hash of the adapter's file, of its settings if it is an object, and of what its `fingerprint()` says, if it has
+    one.
+    """
     path = getattr(adapter, "__file__", None) or getattr(sys.modules.get(type(adapter).__module__), "__file__", None)
     settings: dict[str, Any] = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
     own: Callable[[], str] = getattr(adapter, "fingerprint", str)
-    return content_hash([file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()])
+    return content_hash(
+        [file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()]
+    )
 
 
 def left_out(adapter: Adapter, source: Path | None, splits: Sequence[str]) -> dict[str, int]:
-    """What the adapter itself left out of `splits`, by reason (`left_out()`), for the manifest; empty where it does not say."""
+    """What the adapter itself left out of `splits`, by reason (`left_out()`), for the manifest.
+
+    Empty where it does not say.
+    """
     count: Callable[..., dict[str, int]] | None = getattr(adapter, "left_out", None)
     if count is None:
         return {}
@@ -147,16 +167,23 @@ def left_out(adapter: Adapter, source: Path | None, splits: Sequence[str]) -> di
 
 
 def source_fingerprint(source: Path | None) -> str:
-    """Hash of the names, sizes and modification times of a source's files: a changed source prepares anew. Reads no content."""
+    """Hash of the names, sizes and modification times of a source's files: a changed source prepares anew.
+
+    Reads no content.
+    """
     if source is None:
         return ""
     paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    return content_hash([[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths])
+    return content_hash(
+        [[str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    )
 
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        raise Mt2stError(f"adapter file {path} does not exist; give the path of a Python file with CARD and examples(split)")
+        raise Mt2stError(
+            f"adapter file {path} does not exist; give the path of a Python file with CARD and examples(split)"
+        )
     name = f"mt2st_adapter_{content_hash(str(path.resolve()))[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

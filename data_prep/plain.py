@@ -19,16 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.rows import checked_mapping, example_from_row, guess_mapping, path_inside
-from data_prep.tables import TABLE_SUFFIXES, read_table
-from data_prep.tar_shards import read_shard
+from data_prep.readers.rows import checked_mapping, example_from_row, guess_mapping, path_inside
+from data_prep.readers.shards import read_shard
+from data_prep.readers.tables import TABLE_SUFFIXES, read_table
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.records import DatasetCard, Example
 
 F = TypeVar("F")
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-# What the package datasets raises for sets that it cannot find, reach or make sense of (its own errors are of these kinds).
+# What the package datasets raises for sets that it cannot find, reach or make sense of (its own errors are of these
+# kinds).
 _HUB_ERRORS = (OSError, ValueError)
 _LISTED_CONFIGURATIONS = 30  # some sets have hundreds
 _TOML_KEYS = (
@@ -50,7 +51,10 @@ _TOML_KEYS = (
 
 @dataclass(frozen=True)
 class PlainTables:
-    """Rows of local tables. `files`: split → tables, read one after another; image paths are relative to each table's folder."""
+    """Rows of local tables.
+
+    `files`: split → tables, read one after another; image paths are relative to each table's folder.
+    """
 
     CARD: DatasetCard
     path: Path
@@ -102,7 +106,10 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class TarShards:
-    """webdataset shards: members with one stem (x.jpg, x.txt, x.json) are one sample. `files`: split → shards, in order."""
+    """webdataset shards: members with one stem (x.jpg, x.txt, x.json) are one sample.
+
+    `files`: split → shards, in order.
+    """
 
     CARD: DatasetCard
     path: Path
@@ -144,7 +151,9 @@ class HubDataset:
         name = self.hub_splits.get(split, split)
         place = f"{self.name}:{self.configuration}" if self.configuration else self.name
         try:
-            rows = datasets.load_dataset(self.name, self.configuration, split=name, revision=self.revision, streaming=streaming)
+            rows = datasets.load_dataset(
+                self.name, self.configuration, split=name, revision=self.revision, streaming=streaming
+            )
         except _HUB_ERRORS as error:
             raise _hub_error(self.name, self.configuration, self.revision, error, f", split {name!r}") from None
         features = rows.features or {}
@@ -154,7 +163,9 @@ class HubDataset:
         labels: tuple[str, ...] = ()
         for ours, column in mapping.items():
             if ours == "image" and isinstance(features.get(column), datasets.Image):
-                rows = rows.cast_column(column, datasets.Image(decode=False))  # prepare decodes, in parallel and with its limits
+                rows = rows.cast_column(
+                    column, datasets.Image(decode=False)
+                )  # prepare decodes, in parallel and with its limits
             if ours == "label" and isinstance(features.get(column), datasets.ClassLabel):
                 labels = tuple(features[column].names)
         for number, row in enumerate(rows):
@@ -193,7 +204,9 @@ def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mappi
     try:
         exists = path.exists()
     except (OSError, ValueError) as error:  # too long a name, or one with a null byte
-        raise Mt2stError(f"{name[:80]!r} is no file name ({error.__class__.__name__}); give a file or folder of data") from None
+        raise Mt2stError(
+            f"{name[:80]!r} is no file name ({error.__class__.__name__}); give a file or folder of data"
+        ) from None
     if not exists:
         raise Mt2stError(f"{path} does not exist; give a file or folder of data, or hf:owner/name")
     if path.suffix == ".toml":
@@ -218,14 +231,18 @@ def _folder(path: Path, mapping: Mapping[str, str], facts: dict[str, Any]) -> An
         if files := find(path):
             return kind(_card(path.name, mapping, dict.fromkeys(files), facts), path, files, mapping)
     raise Mt2stError(
-        f"{path} is no dataset folder: it holds neither metadata.jsonl or metadata.csv (an image folder), nor .tar shards, nor "
+        f"{path} is no dataset folder: it holds neither metadata.jsonl or metadata.csv (an image folder), nor .tar "
+        "shards, nor "
         "<split>*.parquet or .jsonl tables"
     )
 
 
 def _metadata_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for place, split in [(folder, "train"), *((child, child.name) for child in sorted(folder.iterdir()) if child.is_dir())]:
+    for place, split in [
+        (folder, "train"),
+        *((child, child.name) for child in sorted(folder.iterdir()) if child.is_dir()),
+    ]:
         for name in _METADATA:
             if (place / name).is_file():
                 found.setdefault(split, place / name)
@@ -233,7 +250,9 @@ def _metadata_files(folder: Path) -> dict[str, Path]:
 
 
 def _split_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
-    """Split → files, by the words before the first digit or dash of their names: train-00000-of-00002.parquet, val_000.tar."""
+    """Split → files, by the words before the first digit or dash of their names: train-00000-of-00002.parquet,
+    val_000.tar.
+    """
     found: dict[str, tuple[Path, ...]] = {}
     for path in sorted([*folder.glob(f"*.{suffix}"), *folder.glob(f"data/*.{suffix}"), *folder.glob(f"*/*.{suffix}")]):
         name = path.parent.name if path.parent != folder and path.parent.name != "data" else path.stem
@@ -264,7 +283,8 @@ def _hub(name: str, mapping: Mapping[str, str], facts: dict[str, Any]) -> HubDat
 
 def _unmapped(place: str, columns: list[str]) -> Mt2stError:
     return Mt2stError(
-        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as image=img,caption=text"
+        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as "
+        "image=img,caption=text"
     )
 
 
@@ -272,12 +292,19 @@ def _datasets_package(place: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise Mt2stError(f"Hub dataset {place!r} needs the package datasets ({error}); pip install 'mt2st[data]'") from None
+        raise Mt2stError(
+            f"Hub dataset {place!r} needs the package datasets ({error}); pip install 'mt2st[data]'"
+        ) from None
     return datasets
 
 
-def _hub_error(place: str, configuration: str | None, revision: str | None, error: Exception, split: str = "") -> Mt2stError:
-    """Why a Hub dataset cannot be loaded; where it is for want of a configuration that exists, those that do are listed."""
+def _hub_error(
+    place: str, configuration: str | None, revision: str | None, error: Exception, split: str = ""
+) -> Mt2stError:
+    """Why a Hub dataset cannot be loaded.
+
+    Where it is for want of a configuration that exists, those that do are listed.
+    """
     datasets = _datasets_package(place)
     try:
         known = datasets.get_dataset_config_names(place, revision=revision)
@@ -289,7 +316,9 @@ def _hub_error(place: str, configuration: str | None, revision: str | None, erro
     if configuration is None and len(known) > 1 and default is None:
         listing = ", ".join(known[:_LISTED_CONFIGURATIONS]) + (" …" if len(known) > _LISTED_CONFIGURATIONS else "")
         example = f"hf:{place}:{known[0]}" + (f"@{revision}" if revision else "")
-        return Mt2stError(f"Hub dataset {place!r} has {len(known)} configurations: {listing}; name one, such as {example}")
+        return Mt2stError(
+            f"Hub dataset {place!r} has {len(known)} configurations: {listing}; name one, such as {example}"
+        )
     reason = " ".join(str(error).split())[:300]
     return Mt2stError(f"Hub dataset {place!r}{split} cannot be loaded ({reason}); check name, split and network")
 
@@ -322,14 +351,24 @@ def _from_toml(path: Path, mapping: Mapping[str, str]) -> Any:
             files[split] = tuple(path_inside(path.parent, name, f"{path}, split {split!r}") for name in listed)
         return PlainTables(_card(path.stem, mapping, dict.fromkeys(files), content), path.parent, files, mapping)
     if not isinstance(data, str):
-        raise Mt2stError(f'{path} says neither where the data are (data = "hf:owner/name" or a path) nor [splits] with a file each')
+        raise Mt2stError(
+            f'{path} says neither where the data are (data = "hf:owner/name" or a path) nor [splits] with a file each'
+        )
     return open_plain(str(path.parent / data), mapping, content)
 
 
-def _card(name: str, mapping: Mapping[str, str], splits: Mapping[str, int | None], facts: Mapping[str, Any]) -> DatasetCard:
+def _card(
+    name: str, mapping: Mapping[str, str], splits: Mapping[str, int | None], facts: Mapping[str, Any]
+) -> DatasetCard:
     """A card from what the user wrote down and what the mapping tells."""
     plain = re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("_.-") or "data"
-    task = "vqa" if "question" in mapping else "classification" if "label" in mapping and "captions" not in mapping else "retrieval"
+    task = (
+        "vqa"
+        if "question" in mapping
+        else "classification"
+        if "label" in mapping and "captions" not in mapping
+        else "retrieval"
+    )
     metric = {"vqa": "vqa_accuracy", "retrieval": "hit_rate@1"}
     values: dict[str, Any] = {
         "name": plain,

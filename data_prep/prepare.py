@@ -1,8 +1,8 @@
-"""`prepare`: from an adapter to a published folder of `mt2st.dataset`, decoding each image once.
+"""`prepare`: from an adapter to a published folder of `mt2st.data.splits`, decoding each image once.
 
-The result's name carries a key of everything it depends on (card, sizes, options, adapter file, source's files), so that calling
-`prepare` again with the same arguments returns at once, and with others never overwrites. Two processes preparing one set:
-one works, the other waits for it.
+The result's name carries a key of everything it depends on (card, sizes, options, adapter file, source's files), so
+that calling `prepare` again with the same arguments returns at once, and with others never overwrites. Two processes
+preparing one set: one works, the other waits for it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from data_prep.find import (
     source_fingerprint,
 )
 from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
+from mt2st.data.card import Adapter, DatasetCard, Example
+from mt2st.data.images import DEFAULT_MAX_PIXELS, FITS, check_max_pixels
+from mt2st.data.manifest import FORMAT_VERSION
+from mt2st.data.prepared import PreparedDataset
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, content_hash
-from mt2st.manifest import FORMAT_VERSION
-from mt2st.pixels import DEFAULT_MAX_PIXELS, FITS, check_max_pixels
-from mt2st.prepared import PreparedDataset
-from mt2st.records import Adapter, DatasetCard, Example
 
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "data"
 STORES = ("auto", "pixels", "encoded")
@@ -49,7 +49,9 @@ _CHUNK_EXAMPLES = 512
 
 @dataclass(frozen=True)
 class Progress:
-    """How far `prepare` is: examples done in this split, how many the card declares (None: unknown), seconds spent on it."""
+    """How far `prepare` is: examples done in this split, how many the card declares (None: unknown), seconds spent on
+    it.
+    """
 
     split: str
     examples: int
@@ -94,12 +96,13 @@ def prepare(
         mapping: our fields → the set's columns, for tables, image folders, tar shards and Hub datasets.
         splits: which of the card's splits; None prepares all.
         options: further keyword arguments of the adapter's `examples`.
-        store: "pixels" keeps decoded squares, fastest to read, 3 · image_size² bytes an image; "encoded" keeps the original bytes,
-            decoded at every read; "auto" takes pixels unless the card's declared examples would need more than 64 GiB so.
-        fit: how an image becomes square: "squash", "crop" or "pad" (see `mt2st.pixels.decode_image`).
+        store: "pixels" keeps decoded squares, fastest to read, 3 · image_size² bytes an image; "encoded" keeps the
+            original bytes, decoded at every read; "auto" takes pixels unless the card's declared examples would need
+            more than 64 GiB so.
+        fit: how an image becomes square: "squash", "crop" or "pad" (see `mt2st.data.images.decode_image`).
         on_error: "fail" stops at the first bad image; "skip" leaves out bad images with their texts and counts them.
-        max_pixels: largest width × height that is decoded; at most 10⁹. Above the default with store="pixels" alone: stored originals
-            are decoded again at every read, under the default limit.
+        max_pixels: largest width × height that is decoded; at most 10⁹. Above the default with store="pixels" alone:
+            stored originals are decoded again at every read, under the default limit.
         workers: decoding processes; None = all cores, once decoding has taken 2 seconds in this process; 0 = here only.
         progress: called every few hundred examples.
 
@@ -109,12 +112,22 @@ def prepare(
     Raises:
         Mt2stError: bad arguments or data; the message names the value, the place and the cure.
     """
-    loaded = checked_adapter(adapter, repr(adapter)) if not isinstance(adapter, str | Path) else find_adapter(adapter, mapping)
+    loaded = (
+        checked_adapter(adapter, repr(adapter))
+        if not isinstance(adapter, str | Path)
+        else find_adapter(adapter, mapping)
+    )
     card = loaded.CARD
     folder = adapter_source(loaded, Path(source) if source is not None else None)
     settings = _checked_settings(card, image_size, store, fit, on_error, max_pixels, splits, options or {})
     key = content_hash(
-        [FORMAT_VERSION, _card_json(card), {**asdict(settings)}, adapter_fingerprint(loaded), source_fingerprint(folder)],
+        [
+            FORMAT_VERSION,
+            _card_json(card),
+            {**asdict(settings)},
+            adapter_fingerprint(loaded),
+            source_fingerprint(folder),
+        ],
     )
     result = Path(out) / f"{card.name}-{image_size}px-{key[:12]}"
     if _is_published(result):
@@ -130,9 +143,14 @@ def prepare(
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         named = getattr(error, "filename", None) or partial_folder(result)
-        cure = "restore it, or check --source and --out" if isinstance(error, FileNotFoundError) else "free space or mend permissions"
+        cure = (
+            "restore it, or check --source and --out"
+            if isinstance(error, FileNotFoundError)
+            else "free space or mend permissions"
+        )
         raise Mt2stError(
-            f"preparing {card.name!r} failed at {named}: {reason}; {cure}, and run the same command again: it continues from there"
+            f"preparing {card.name!r} failed at {named}: {reason}; {cure}, and run the same command again: it "
+            "continues from there"
         ) from error
     return result
 
@@ -166,7 +184,8 @@ def _checked_settings(
         store = "pixels" if declared * 3 * image_size**2 <= AUTO_PIXELS_LIMIT_BYTES else "encoded"
     if store == "encoded" and max_pixels > DEFAULT_MAX_PIXELS:
         raise Mt2stError(
-            f"max_pixels = {max_pixels} is above {DEFAULT_MAX_PIXELS}, the limit under which stored originals are read; give --store pixels"
+            f"max_pixels = {max_pixels} is above {DEFAULT_MAX_PIXELS}, the limit under which stored originals are "
+            "read; give --store pixels"
         )
     return _Settings(image_size, store, fit, on_error, max_pixels, chosen, options)
 
@@ -233,7 +252,9 @@ def _build_split(
                 if isinstance(error, Mt2stError):
                     raise
                 place = f"{card.name}/{split} image {example.image_id!r}"
-                raise Mt2stError(f"{place}: its texts or extra values cannot be stored ({error}); mend the annotation") from None
+                raise Mt2stError(
+                    f"{place}: its texts or extra values cannot be stored ({error}); mend the annotation"
+                ) from None
             done += 1
         if progress:
             progress(Progress(split, done, card.splits[split], time.monotonic() - started))
@@ -241,7 +262,9 @@ def _build_split(
     if not done:
         raise Mt2stError(f"split {split!r} of {card.name!r} is empty: the adapter yielded no example; check --source")
     if not counts["images"]:
-        raise Mt2stError(f"split {split!r} of {card.name!r}: all {skipped} examples were skipped, the last because: {reason}")
+        raise Mt2stError(
+            f"split {split!r} of {card.name!r}: all {skipped} examples were skipped, the last because: {reason}"
+        )
     return {"examples": done, "skipped_examples": skipped, "skipped_images": skipped_images, **counts}
 
 
@@ -271,7 +294,9 @@ def _decoded(
         chunk, jobs = _Chunk([], {}), []
         for number, example in islice(numbered, _CHUNK_EXAMPLES):
             if not isinstance(example, Example):
-                raise Mt2stError(f"adapter {name!r}, split {split!r}: item {number} is {type(example).__name__}, not Example")
+                raise Mt2stError(
+                    f"adapter {name!r}, split {split!r}: item {number} is {type(example).__name__}, not Example"
+                )
             if not example.image_id:
                 example = replace(example, image_id=f"item-{number}")
             key = item_key(split, example.image_id)

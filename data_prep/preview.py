@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.find import adapter_source, call_examples
+from mt2st.data.card import Adapter, Example
+from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 from mt2st.errors import check_range
 from mt2st.files import atomic_path, write_text
-from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, load_rgb
-from mt2st.records import Adapter, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,8 @@ def preview(
     seed: int = 0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> tuple[Path, Path]:
-    """Write `count` random examples of each of `splits` (None: all); larger images than `max_pixels` are named, not shown.
+    """Write `count` random examples of each of `splits` (None: all); larger images than `max_pixels` are named, not
+    shown.
 
     Returns:
         (out/<name>.html, out/<name>.png)
@@ -58,9 +59,7 @@ def preview(
         sheet.extend(shown[: max(1, count // len(chosen))])
     facts = f"{card.task} · revision {card.revision} · licence {card.licence}"
     head = f"<h1>{_escape(card.title)}</h1><p>{_escape(facts)}</p><p><small>{_escape(card.notes)}</small></p>"
-    policy = (
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-    )
+    policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
     title = f"<title>{_escape(card.title)}</title>"
     top = f'<!doctype html><html lang="en"><meta charset="utf-8">{policy}{title}<style>{_STYLE}</style>'
     page = f"{top}{head}{''.join(sections)}</html>\n"
@@ -95,7 +94,9 @@ def contact_sheet(pictures: list[tuple[Image | None, str]]) -> Image:
     for number, (picture, text) in enumerate(pictures):
         left, top = (number % _COLUMNS) * cell + 6, (number // _COLUMNS) * (cell + band) + 6
         if picture is not None:
-            sheet.paste(picture, (left + (THUMBNAIL_SIDE - picture.width) // 2, top + (THUMBNAIL_SIDE - picture.height) // 2))
+            sheet.paste(
+                picture, (left + (THUMBNAIL_SIDE - picture.width) // 2, top + (THUMBNAIL_SIDE - picture.height) // 2)
+            )
         lines = [text[at : at + _LINE_CHARACTERS] for at in range(0, len(text), _LINE_CHARACTERS)][:2]
         draw.multiline_text((left, top + THUMBNAIL_SIDE + 2), "\n".join(lines), fill="black")
     return sheet

@@ -1,9 +1,9 @@
 """Writing a prepared folder: into a hidden partial folder first, published with one rename, resumable after a kill.
 
-The partial folder holds, beside the files of `mt2st.dataset`, a journal with one fixed-size record for each image in the order of
-first appearance. After a kill the texts are read again (cheap), while images that the journal vouches for, hash and all, are
-not decoded again. Adapters yield the same examples in the same order, so the first image that differs from the journal
-ends its use.
+The partial folder holds, beside the files of `mt2st.data.splits`, a journal with one fixed-size record for each image
+in the order of first appearance. After a kill the texts are read again (cheap), while images that the journal vouches
+for, hash and all, are not decoded again. Adapters yield the same examples in the same order, so the first image that
+differs from the journal ends its use.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mt2st.data.card import DatasetCard, Example
+from mt2st.data.manifest import FORMAT_VERSION, IMAGES_BIN, MANIFEST, TABLES, schemas
 from mt2st.errors import Mt2stError
 from mt2st.files import PARTIAL_SUFFIX, canonical_json, file_hash, sync_file, sync_folder, write_sealed_json
-from mt2st.manifest import FORMAT_VERSION, IMAGES_BIN, MANIFEST, TABLES, schemas
-from mt2st.records import DatasetCard, Example
 
 # Key of the image, hash of its pixels, hash of its stored bytes, number of stored bytes (0: it could not be decoded).
 _RECORD = struct.Struct("<32s32s32sQ")
@@ -39,7 +39,8 @@ def partial_folder(result: Path) -> Path:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """What decoding an image gave: bytes to store (None: lies there already, `reused`) and the hash of its S × S pixels.
+    """What decoding an image gave: bytes to store (None: lies there already, `reused`) and the hash of its S × S
+    pixels.
 
     `error` is set, and the rest empty, for an image that could not be decoded.
     """
@@ -87,7 +88,10 @@ class _Table:
 
 
 class StoreWriter:
-    """Writes images and examples in order. Memory does not grow with their number: what must be looked up lies in SQLite."""
+    """Writes images and examples in order.
+
+    Memory does not grow with their number: what must be looked up lies in SQLite.
+    """
 
     def __init__(self, result: Path) -> None:
         self.result = result
@@ -118,7 +122,10 @@ class StoreWriter:
         return None if found is None else int(found[0])
 
     def reusable(self, key: bytes) -> StoredImage | None:
-        """What the journal of an interrupted preparation holds for the next image; ask once for each new image, in order."""
+        """What the journal of an interrupted preparation holds for the next image.
+
+        Ask once for each new image, in order.
+        """
         if self._reading is None:
             return None
         image = self._reading.next(key)
@@ -127,10 +134,13 @@ class StoreWriter:
         return image
 
     def add(self, split: str, key: bytes, example: Example, image: StoredImage | None) -> bool:
-        """Store an example; `image` is what decoding gave if its image is new. Returns False if its image could not be decoded.
+        """Store an example; `image` is what decoding gave if its image is new.
+
+        Returns False if its image could not be decoded.
 
         Raises:
-            Mt2stError: the question id was used before in this split. ValueError, TypeError: a value that cannot be stored.
+            Mt2stError: the question id was used before in this split. ValueError, TypeError: a value that cannot be
+                stored.
         """
         row = self.known(key)
         if row is None and image is None:
@@ -238,7 +248,10 @@ class StoreWriter:
         return {table: self._ranges[name][table][1] - self._ranges[name][table][0] for table in TABLES}
 
     def publish(self, card: DatasetCard, facts: Mapping[str, Any]) -> None:
-        """Write the manifest and rename the partial folder to the result; what lay there before (damaged) is removed."""
+        """Write the manifest and rename the partial folder to the result.
+
+        What lay there before (damaged) is removed.
+        """
         self.close()
         with (self.folder / IMAGES_BIN).open("r+b") as stream:
             stream.truncate(self._offset)
@@ -253,9 +266,12 @@ class StoreWriter:
             "split_order": list(self._ranges),
             "splits": self._ranges,
             "files": {
-                name: {"bytes": (self.folder / name).stat().st_size, "sha256": file_hash(self.folder / name)} for name in files
+                name: {"bytes": (self.folder / name).stat().st_size, "sha256": file_hash(self.folder / name)}
+                for name in files
             },
-            "content_hash": hashlib.sha256(canonical_json([digests, self._ranges, facts["image_size"]]).encode()).hexdigest(),
+            "content_hash": hashlib.sha256(
+                canonical_json([digests, self._ranges, facts["image_size"]]).encode()
+            ).hexdigest(),
             **facts,
         }
         for name in files:

@@ -6,10 +6,11 @@
         position = stream.position()            # a few numbers; keep them with the checkpoint
     stream.seek(position)                       # goes on with the very next example
 
-Every (rank, worker) pair reads its own part: whole shards where the adapter has shards, else every n-th example. Shards are
-read in another order each epoch (by `seed`); inside a shard, and without shards, the order is the set's own.
+Every (rank, worker) pair reads its own part: whole shards where the adapter has shards, else every n-th example. Shards
+are read in another order each epoch (by `seed`); inside a shard, and without shards, the order is the set's own.
 
-What it does not give: random access, splits without leakage, deduplication, label fractions. `prepare` wherever the disk allows.
+What it does not give: random access, splits without leakage, deduplication, label fractions. `prepare` wherever the
+disk allows.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.find import adapter_source, call_examples, named_errors
+from mt2st.data.card import Adapter, Example
+from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, decode_image
 from mt2st.errors import Mt2stError, check_range, unknown_name
-from mt2st.pixels import DEFAULT_MAX_PIXELS, ImageError, decode_image
-from mt2st.records import Adapter, Example
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class ExampleStream:
         self._shards = self._all_shards()
         if self._shards and len(self._shards) < self._parts:
             raise Mt2stError(
-                f"{adapter.CARD.name}/{split} has {len(self._shards)} shards for {self._parts} readers (ranks × workers); "
+                f"{adapter.CARD.name}/{split} has {len(self._shards)} shards for {self._parts} readers (ranks × "
+                "workers); "
                 "use fewer workers, or write more shards"
             )
 
@@ -91,7 +93,10 @@ class ExampleStream:
         return {"epoch": self._next.epoch, "shard": self._next.shard, "sample": self._next.sample}
 
     def seek(self, position: Mapping[str, int]) -> None:
-        """Go on from a `position()` of a stream with the same arguments. Examples before it in its shard are read, not decoded."""
+        """Go on from a `position()` of a stream with the same arguments.
+
+        Examples before it in its shard are read, not decoded.
+        """
         try:
             self._next = _Position(**{name: int(value) for name, value in position.items()})
         except (TypeError, ValueError):
@@ -110,7 +115,8 @@ class ExampleStream:
                 yield pixels, example
             if not yielded and start == _Position(start.epoch):
                 raise Mt2stError(
-                    f"{self._adapter.CARD.name}/{self._split} gave reader {self._part} of {self._parts} no example in a whole epoch"
+                    f"{self._adapter.CARD.name}/{self._split} gave reader {self._part} of {self._parts} no example in "
+                    "a whole epoch"
                 )
             self._next = _Position(self._next.epoch + 1)
 
@@ -127,7 +133,9 @@ class ExampleStream:
                     yield self._decode(example), example
                 except ImageError as error:
                     if self._on_error == "fail":
-                        raise Mt2stError(f"{self._adapter.CARD.name}/{self._split} image {example.image_id!r}: {error}") from None
+                        raise Mt2stError(
+                            f"{self._adapter.CARD.name}/{self._split} image {example.image_id!r}: {error}"
+                        ) from None
                     self.skipped += 1
             self._next = _Position(epoch, shard + 1)
 

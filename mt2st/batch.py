@@ -26,7 +26,9 @@ class ImageTextBatch(TypedDict, total=False):
 
     pixels: Tensor  # [B, 3, H, W] uint8, RGB; normalised by the encoder
     caption_tokens: Tensor  # [B, T] int64, padded with the encoder's `pad_id`
-    caption_group: Tensor  # [B] int64; equal numbers = identical captions (positives of each other in contrastive learning)
+    caption_group: (
+        Tensor  # [B] int64; equal numbers = identical captions (positives of each other in contrastive learning)
+    )
     question_tokens: Tensor  # [B, T] int64
     answer_targets: Tensor  # [B, A] float32 soft targets in [0, 1]; a row of zeros = no answer in the vocabulary
 

@@ -3,8 +3,9 @@
     metrics = evaluate_retrieval(image_embeddings, text_embeddings, text_image_index)
     metrics["text_to_image/hit_rate@5"], metrics["image_to_text/median_rank"]
 
-Keys are a direction, a slash and a metric of `mt2st.metrics.METRICS`. `hit_rate@k` is what CLIP papers call R@k; `recall@k` is the
-share of an image's texts that are among the first k. Text → image has one relevant image a query, so there the two are equal.
+Keys are a direction, a slash and a metric of `mt2st.metrics.METRICS`. `hit_rate@k` is what CLIP papers call R@k;
+`recall@k` is the share of an image's texts that are among the first k. Text → image has one relevant image a query, so
+there the two are equal.
 """
 
 from __future__ import annotations
@@ -46,21 +47,24 @@ def evaluate_retrieval(
         text_embeddings: [C, E].
         text_image_index: [C], the image that text j belongs to; any number of texts an image.
         ks: cut-offs, whole numbers from 1.
-        index: None ranks exactly, by counting. Otherwise search goes through an index: a text for `create_index`, a function that
-            gives an empty index, or an index; one that holds the N images already is used as it is for text → image, and its
-            like is built for the other direction. An index returns no ranks, so only hit rates and recalls are reported.
+        index: None ranks exactly, by counting. Otherwise search goes through an index: a text for `create_index`, a
+            function that gives an empty index, or an index; one that holds the N images already is used as it is for
+            text → image, and its like is built for the other direction. An index returns no ranks, so only hit rates
+            and recalls are reported.
 
     Returns:
         `text_to_image/…` and `image_to_text/…` with `hit_rate@k`, `recall@k` and, without an index, `mrr`, `mean_rank`,
         `median_rank`.
 
     Raises:
-        Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, image numbers out of range, a cut-off below 1, an index
-            of other data.
+        Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, image numbers out of range, a cut-off below
+            1, an index of other data.
     """
     cutoffs = _checked_cutoffs(ks)
     if index is None:
-        return rank_metrics(retrieval_ranks(image_embeddings, text_embeddings, text_image_index), text_image_index, cutoffs)
+        return rank_metrics(
+            retrieval_ranks(image_embeddings, text_embeddings, text_image_index), text_image_index, cutoffs
+        )
     images = as_matrix("image_embeddings", image_embeddings)
     texts = as_matrix("text_embeddings", text_embeddings, width=images.shape[1])
     owner = checked_owner(text_image_index, len(texts), len(images))
@@ -70,13 +74,18 @@ def evaluate_retrieval(
     if not len(over_images):
         over_images.add(images)
     over_texts.add(texts)
-    # Which texts are queries of which relevant item: for text → image each text asks for its image, and the other way round.
+    # Which texts are queries of which relevant item: for text → image each text asks for its image, and the other way
+    # round.
     to_image = hits_through_index(over_images, texts, images, np.arange(len(texts)), owner, cutoffs)
     to_text = hits_through_index(over_texts, images, texts, owner, np.arange(len(texts)), cutoffs)
-    return {f"text_to_image/{key}": value for key, value in to_image.items()} | {f"image_to_text/{key}": value for key, value in to_text.items()}
+    return {f"text_to_image/{key}": value for key, value in to_image.items()} | {
+        f"image_to_text/{key}": value for key, value in to_text.items()
+    }
 
 
-def rank_metrics(ranks: RetrievalRanks, text_image_index: ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+def rank_metrics(
+    ranks: RetrievalRanks, text_image_index: ArrayLike, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
     """The metrics that follow from stored ranks; see `evaluate_retrieval`."""
     owner = np.asarray(text_image_index.cpu() if hasattr(text_image_index, "cpu") else text_image_index)
     queries = ranks.image_to_text[ranks.image_to_text > 0]
@@ -96,11 +105,14 @@ def rank_metrics(ranks: RetrievalRanks, text_image_index: ArrayLike, ks: Sequenc
     return result
 
 
-def hits_through_index(index: SearchIndex, queries: Any, items: Any, asking: Ints, relevant: Ints, ks: Sequence[int]) -> dict[str, float]:
+def hits_through_index(
+    index: SearchIndex, queries: Any, items: Any, asking: Ints, relevant: Ints, ks: Sequence[int]
+) -> dict[str, float]:
     """`hit_rate@k` and `recall@k` of what an index returns, judged outside it.
 
-    The scores of what it returns are computed here, in float64, and ranks among them are pessimistic: the index is asked for a few
-    items more than k, so that an item tied with a relevant one pushes it back. Relevant items never count against each other.
+    The scores of what it returns are computed here, in float64, and ranks among them are pessimistic: the index is
+    asked for a few items more than k, so that an item tied with a relevant one pushes it back. Relevant items never
+    count against each other.
 
     Args:
         index: an index that holds `items`.
@@ -115,7 +127,10 @@ def hits_through_index(index: SearchIndex, queries: Any, items: Any, asking: Int
     """
     query_rows, item_rows = as_matrix("queries", queries), as_matrix("items", items)
     if len(index) != len(item_rows):
-        raise Mt2stError(f"the {index.backend} index holds {len(index)} items, the data {len(item_rows)}; build the index on this data")
+        raise Mt2stError(
+            f"the {index.backend} index holds {len(index)} items, the data {len(item_rows)}; build the index on this "
+            "data"
+        )
     query_norms, item_norms = row_norms("queries", query_rows), row_norms("items", item_rows)
     counts = np.bincount(asking, minlength=len(query_rows))  # relevant items a query
     most = int(counts.max())
@@ -142,18 +157,27 @@ def hits_through_index(index: SearchIndex, queries: Any, items: Any, asking: Int
                 hits[k] += bool(len(ahead)) and 1 + ahead[0] <= k
                 recalls[k] += (ranks <= k).sum() / counts[query]
     asked = int((counts > 0).sum())
-    return {f"hit_rate@{k}": float(hits[k] / asked) for k in ks} | {f"recall@{k}": float(recalls[k] / asked) for k in ks}
+    return {f"hit_rate@{k}": float(hits[k] / asked) for k in ks} | {
+        f"recall@{k}": float(recalls[k] / asked) for k in ks
+    }
 
 
 def check_ids(ids: Ints, num_items: int, backend: str) -> None:
-    """Raise unless every row of `ids` holds distinct numbers of items, −1 aside (duplicates have spoilt published numbers)."""
+    """Raise unless every row of `ids` holds distinct numbers of items, −1 aside (duplicates have spoilt published
+    numbers).
+    """
     if ids.size and (ids.min() < -1 or ids.max() >= num_items):
-        raise Mt2stError(f"the {backend} index returned ids from {ids.min()} to {ids.max()} for {num_items} items; it is broken: build it again")
+        raise Mt2stError(
+            f"the {backend} index returned ids from {ids.min()} to {ids.max()} for {num_items} items; it is broken: "
+            "build it again"
+        )
     ordered = np.sort(ids, axis=1)
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if twice.any():
         row = int(np.flatnonzero(twice.any(axis=1))[0])
-        raise Mt2stError(f"the {backend} index returned an id twice in {int(twice.any(axis=1).sum())} results, first for query {row}")
+        raise Mt2stError(
+            f"the {backend} index returned an id twice in {int(twice.any(axis=1).sum())} results, first for query {row}"
+        )
 
 
 def _indexes(index: IndexLike, num_images: int) -> tuple[SearchIndex, SearchIndex]:
@@ -162,11 +186,16 @@ def _indexes(index: IndexLike, num_images: int) -> tuple[SearchIndex, SearchInde
         return create_index(index), create_index(index)
     if isinstance(index, SearchIndex):
         if len(index) not in (0, num_images):
-            raise Mt2stError(f"the {index.backend} index holds {len(index)} items, but there are {num_images} images; give an empty index")
+            raise Mt2stError(
+                f"the {index.backend} index holds {len(index)} items, but there are {num_images} images; give an empty "
+                "index"
+            )
         return index if len(index) else empty_like(index), empty_like(index)
     if callable(index):
         return index(), index()
-    raise Mt2stError(f"index = {index!r} is a {type(index).__name__}; give an index, a spec such as 'faiss_cpu:Flat', or a function")
+    raise Mt2stError(
+        f"index = {index!r} is a {type(index).__name__}; give an index, a spec such as 'faiss_cpu:Flat', or a function"
+    )
 
 
 def _checked_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:

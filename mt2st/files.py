@@ -1,7 +1,7 @@
 """Files that are whole or not there: written aside, synced, renamed; JSON sealed with a checksum inside.
 
-A crash between any two operations leaves either the old file or the new one, never a mixture; leftovers carry the suffix
-`.partial` and are never read.
+A crash between any two operations leaves either the old file or the new one, never a mixture; leftovers carry the
+suffix `.partial` and are never read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _SEAL = "sha256"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; when the block ends well it is synced and renamed to `path`, otherwise deleted."""
+    """A temporary path beside `path`.
+
+    When the block ends well it is synced and renamed to `path`, otherwise deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
@@ -80,11 +83,17 @@ def content_hash(value: Any) -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest_blocks(stream)
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest_blocks(stream)
+        )
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`), so that a torn or edited file is noticed."""
+    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`), so that a torn or edited file is
+    noticed.
+    """
     if _SEAL in value:
         raise Mt2stError(f"{path}: the key {_SEAL!r} is reserved for the seal; rename that field")
     sealed = {**value, _SEAL: content_hash(value)}

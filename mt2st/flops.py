@@ -1,8 +1,8 @@
 """The FLOP ledger: what training costs, per task and phase, measured on the operations that really run.
 
 Definition: model FLOPs of every matrix multiplication, convolution and attention, 1 multiply-add = 2 FLOPs. Elementwise
-operations, normalisations, reductions and embedding lookups count 0. Counts come from operator shapes through the formulas
-of `torch.utils.flop_counter`, so they are the same number on CPU and GPU. Four things are ours:
+operations, normalisations, reductions and embedding lookups count 0. Counts come from operator shapes through the
+formulas of `torch.utils.flop_counter`, so they are the same number on CPU and GPU. Four things are ours:
 
 * Attention counts the same whichever kernel runs it: two products forward, four backward (dV, dP, dQ, dK). The
   recomputation that fused kernels do in backward is theirs, not the model's; and the CPU's fused kernel, for which
@@ -44,7 +44,9 @@ def _attention_forward(query: Any, key: Any, value: Any, *args: Any, out_shape: 
     return _attention_products(query, key, value, backward=False)
 
 
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+def _attention_backward(
+    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
     """dV = Pᵀ·dO, dP = dO·Vᵀ, dQ = dS·K, dK = dSᵀ·Q: twice the forward products."""
     return _attention_products(query, key, value, backward=True)
 
@@ -94,7 +96,9 @@ def _own_formulas() -> dict[Any, Callable[..., int]]:
 
 
 def is_matrix_operation(name: str) -> bool:
-    """Whether an operator's name, such as "aten::addmm.out" or "aten.addmm.out", says that it multiplies, convolves or attends."""
+    """Whether an operator's name, such as "aten::addmm.out" or "aten.addmm.out", says that it multiplies, convolves or
+    attends.
+    """
     namespace, _, rest = name.partition("::" if "::" in name else ".")
     base = (rest or namespace).split(".")[0]
     if _NO_MATRIX.search(base):

@@ -49,7 +49,8 @@ class MT2ST(nn.Module):
         super().__init__()
         if not isinstance(primary.schedule, Constant):
             raise Mt2stError(
-                f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, for it is what remains"
+                f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, for it is "
+                "what remains"
             )
         self.primary = primary
         self.tasks: dict[str, Task] = {}
@@ -60,7 +61,9 @@ class MT2ST(nn.Module):
             self.tasks[task.name] = task
             if isinstance(task.objective, nn.Module):
                 key = task.name.replace(".", "_")
-                while hasattr(self.objectives, key) or key in self.objectives:  # "type" and "half" are methods of every module
+                while (
+                    hasattr(self.objectives, key) or key in self.objectives
+                ):  # "type" and "half" are methods of every module
                     key += "_"
                 self.objectives[key] = task.objective
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mt2st.batch import Batch
-from mt2st.dataset import PreparedSplit
-from mt2st.streams import pixels_tensor
+from mt2st.data.splits import PreparedSplit
+from mt2st.data.streams import pixels_tensor
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Answers:
 
 
 @torch.inference_mode()
-def predict_answers(encoder: Any, objective: Any, split: PreparedSplit, tokens: Tensor, *, images_per_batch: int = 256) -> Answers:
+def predict_answers(
+    encoder: Any, objective: Any, split: PreparedSplit, tokens: Tensor, *, images_per_batch: int = 256
+) -> Answers:
     """Answer every question of `split`.
 
     Args:
@@ -91,7 +93,9 @@ def predict_classes(encoder: Any, objective: Any, batches: Iterable[Batch]) -> C
 
 
 @torch.inference_mode()
-def embed_split(encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def embed_split(
+    encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit embeddings of all images [N, E] and captions [C, E] of `split`, float32.
 
     Args:
@@ -104,7 +108,9 @@ def embed_split(encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_siz
             for rows in _batches(np.arange(split.num_images), batch_size)
         ]
         texts = [
-            encoder.features({"caption_tokens": tokens[torch.from_numpy(rows)].to(device)}).caption_embedding.cpu().numpy()
+            encoder.features({"caption_tokens": tokens[torch.from_numpy(rows)].to(device)})
+            .caption_embedding.cpu()
+            .numpy()
             for rows in _batches(np.arange(len(tokens)), batch_size)
         ]
     width = encoder.towers.embedding_width

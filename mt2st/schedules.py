@@ -1,7 +1,7 @@
 """Schedules: how much an auxiliary task weighs as training progresses.
 
-A schedule is a frozen, pure function `progress ∈ [0, 1] → weight ≥ 0`. Being pure, it needs no state to resume, and every
-rank of a distributed run agrees on it. This module imports no torch, so it can be taken into any training loop:
+A schedule is a frozen, pure function `progress ∈ [0, 1] → weight ≥ 0`. Being pure, it needs no state to resume, and
+every rank of a distributed run agrees on it. This module imports no torch, so it can be taken into any training loop:
 
     fade = Diminish(initial=1.0, rate=5.0, shape=1.0, cutoff=0.05)
     weight = fade(step / total_steps)
@@ -23,7 +23,9 @@ from mt2st.errors import Mt2stError, check_range
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Progress → weight. A user's schedule inherits nothing; it only has to be callable like this and to know its start.
+    """Progress → weight.
+
+    A user's schedule inherits nothing; it only has to be callable like this and to know its start.
 
     Does *not* assume monotony: a schedule may rise, though none here does.
     """
@@ -33,7 +35,10 @@ class Schedule(Protocol):
         """γ₀, the weight at progress 0 (dimensionless, ≥ 0)."""
 
     def __call__(self, progress: float) -> float:
-        """Weight at `progress` ∈ [0, 1] = optimiser steps done / total optimiser steps. 0 means: do not run the task."""
+        """Weight at `progress` ∈ [0, 1] = optimiser steps done / total optimiser steps.
+
+        0 means: do not run the task.
+        """
 
 
 def _check_initial(initial: float) -> None:
@@ -89,7 +94,8 @@ class Diminish:
         initial: γ₀ > 0, the weight at the start.
         rate: η ≥ 0 per unit of progress^ν. 0 = never fades (Constant); 10 = at 0.005 % of γ₀ by the end.
         shape: ν > 0. 1 = plain exponential; below 1 falls at once and then slowly, above 1 stays high and then falls.
-        cutoff: share of γ₀ in [0, 1] below which the weight is exactly 0. 0 = never cut off; 1 = cut off at once after t = 0.
+        cutoff: share of γ₀ in [0, 1] below which the weight is exactly 0. 0 = never cut off; 1 = cut off at once after
+            t = 0.
     """
 
     initial: float = 1.0
@@ -100,7 +106,9 @@ class Diminish:
     def __post_init__(self) -> None:
         _check_initial(self.initial)
         if not (math.isfinite(self.rate) and self.rate >= 0):
-            raise Mt2stError(f"rate = {self.rate!r} must be finite and ≥ 0; 0 never fades, 10 fades to 0.005 % of the start")
+            raise Mt2stError(
+                f"rate = {self.rate!r} must be finite and ≥ 0; 0 never fades, 10 fades to 0.005 % of the start"
+            )
         if not (math.isfinite(self.shape) and self.shape > 0):
             raise Mt2stError(f"shape = {self.shape!r} must be finite and > 0; 1 is the plain exponential")
         check_range("cutoff", self.cutoff, 0.0, 1.0, "it is a share of the initial weight, for example 0.05")
@@ -116,7 +124,8 @@ class Switch:
     """Full weight until a point, then 0 from that point on (arXiv 2406.18038).
 
     Attributes:
-        at: progress ∈ [0, 1] from which the weight is 0. 0 = single-task from the start; 1 = off only after the last step.
+        at: progress ∈ [0, 1] from which the weight is 0. 0 = single-task from the start; 1 = off only after the last
+            step.
         initial: γ₀ > 0, the weight before the switch.
     """
 
@@ -134,14 +143,15 @@ class Switch:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Runs the auxiliary with probability γ(t)/γ₀ at weight γ₀: the same gradient in expectation, at a cost that falls with γ.
+    """Runs the auxiliary with probability γ(t)/γ₀ at weight γ₀: the same gradient in expectation, at a cost that falls
+    with γ.
 
         fade = Sampled(Diminish(rate=3.0))
         weight = fade.weight(step / total_steps, seed=0, step=step, task="masked_lm")
         loss = primary(batch) + (weight * auxiliary(batch) if weight else 0.0)
 
-    The coin of a step is a hash of (seed, step, task) and of nothing else, so a resumed run and every rank toss the same.
-    Calling the schedule itself, `fade(progress)`, gives the *expected* weight γ(t), as for any other schedule.
+    The coin of a step is a hash of (seed, step, task) and of nothing else, so a resumed run and every rank toss the
+    same. Calling the schedule itself, `fade(progress)`, gives the *expected* weight γ(t), as for any other schedule.
 
     Attributes:
         schedule: the schedule to sample; its weights must never exceed its `initial` (checked when called).
@@ -163,7 +173,8 @@ class Sampled:
             return 0.0
         if weight > self.initial:
             raise Mt2stError(
-                f"Sampled({self.schedule!r}) at progress {progress:g}: weight {weight:g} exceeds initial {self.initial:g}, "
+                f"Sampled({self.schedule!r}) at progress {progress:g}: weight {weight:g} exceeds initial "
+                f"{self.initial:g}, "
                 "so it is no probability; give a schedule whose largest weight is its initial one"
             )
         return weight / self.initial
@@ -174,7 +185,10 @@ class Sampled:
 
 
 def coin(seed: int, step: int, task: str) -> float:
-    """A number uniform on [0, 1) that depends on (seed, step, task) alone; the same on every machine and Python version."""
+    """A number uniform on [0, 1) that depends on (seed, step, task) alone.
+
+    The same on every machine and Python version.
+    """
     digest = hashlib.blake2b(f"{seed}\0{step}\0{task}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / float(1 << 53)
 
@@ -194,6 +208,7 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
         weight = schedule(progress)
     if not (math.isfinite(weight) and weight >= 0):
         raise Mt2stError(
-            f"schedule {schedule!r} of task {task!r} gave weight {weight!r} at step {step}; weights must be finite and ≥ 0"
+            f"schedule {schedule!r} of task {task!r} gave weight {weight!r} at step {step}; weights must be finite and "
+            "≥ 0"
         )
     return weight

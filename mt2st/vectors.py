@@ -1,7 +1,7 @@
 """Embeddings as they come in: checked, normalised as a copy, read from files without pickle. Needs no torch.
 
-Every entrance of the package (evaluation, indexes, the search benchmark) takes embeddings through this file, so that a NaN, a
-zero vector or a wrong width is the same one-line error everywhere, and the caller's array is never written to.
+Every entrance of the package (evaluation, indexes, the search benchmark) takes embeddings through this file, so that a
+NaN, a zero vector or a wrong width is the same one-line error everywhere, and the caller's array is never written to.
 """
 
 from __future__ import annotations
@@ -41,14 +41,21 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
         tensor = embeddings.detach().cpu()
         embeddings = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
     if not isinstance(embeddings, np.ndarray):
-        raise Mt2stError(f"{name} is a {type(embeddings).__name__}, not an array; give a NumPy array or torch tensor [N, E]")
+        raise Mt2stError(
+            f"{name} is a {type(embeddings).__name__}, not an array; give a NumPy array or torch tensor [N, E]"
+        )
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise Mt2stError(f"{name} has shape {embeddings.shape}; give a matrix [N, E], one embedding a row (one vector: shape [1, E])")
+        raise Mt2stError(
+            f"{name} has shape {embeddings.shape}; give a matrix [N, E], one embedding a row (one vector: shape [1, E])"
+        )
     if embeddings.dtype not in (np.float16, np.float32, np.float64):
-        raise Mt2stError(f"{name} has type {embeddings.dtype}; give float16, float32 or float64, such as {name}.astype('float32')")
+        raise Mt2stError(
+            f"{name} has type {embeddings.dtype}; give float16, float32 or float64, such as {name}.astype('float32')"
+        )
     if width is not None and embeddings.shape[1] != width:
         raise Mt2stError(
-            f"{name} is {embeddings.shape[1]} wide, but {width} is needed; queries and gallery must come from one model, unprojected or "
+            f"{name} is {embeddings.shape[1]} wide, but {width} is needed; queries and gallery must come from one "
+            "model, unprojected or "
             "both projected"
         )
     return embeddings
@@ -66,10 +73,14 @@ def row_norms(name: str, matrix: NDArray[Any]) -> NDArray[np.float64]:
         norms[start : start + len(block)] = np.sqrt(np.einsum("ij,ij->i", block, block))
     if (bad := np.flatnonzero(~np.isfinite(norms))).size:
         raise Mt2stError(
-            f"{name} has NaN or infinite values (or some above 1e150) in {bad.size} of {len(norms)} rows, first in row {bad[0]}; remove those rows"
+            f"{name} has NaN or infinite values (or some above 1e150) in {bad.size} of {len(norms)} rows, first in row "
+            f"{bad[0]}; remove those rows"
         )
     if (bad := np.flatnonzero(norms == 0)).size:
-        raise Mt2stError(f"{name} has {bad.size} zero vectors among {len(norms)} rows, first row {bad[0]}; a zero vector has no direction: remove it")
+        raise Mt2stError(
+            f"{name} has {bad.size} zero vectors among {len(norms)} rows, first row {bad[0]}; a zero vector has no "
+            "direction: remove it"
+        )
     return norms
 
 
@@ -87,14 +98,18 @@ def unit_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool 
     """
     matrix = as_matrix(name, embeddings, width)
     if reuse and matrix.dtype == np.float32 and matrix.flags.c_contiguous:
-        squares = np.einsum("ij,ij->i", matrix, matrix)  # NaN compares false, so bad rows take the long way to their error
+        squares = np.einsum(
+            "ij,ij->i", matrix, matrix
+        )  # NaN compares false, so bad rows take the long way to their error
         squares -= 1
         if not len(squares) or (squares.min() >= -2 * _UNIT_TOLERANCE and squares.max() <= 2 * _UNIT_TOLERANCE):
             return matrix
     return divided_rows(matrix, row_norms(name, matrix), slice(None))
 
 
-def divided_rows(matrix: NDArray[Any], norms: NDArray[np.float64], rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+def divided_rows(
+    matrix: NDArray[Any], norms: NDArray[np.float64], rows: slice | NDArray[np.int64]
+) -> NDArray[np.float32]:
     """`matrix[rows] / norms[rows]` as a new float32, C-contiguous array.
 
     Divided in float64 and rounded once, so that scaled duplicates give the same bits nearly always.
@@ -125,19 +140,35 @@ def read_vectors(path: Path) -> dict[str, NDArray[Any]]:
         Mt2stError: missing file, other suffix, torn file, or not an array; the message names the cure.
     """
     if not path.is_file():
-        raise Mt2stError(f"{path} is not a file; give an .npy or .safetensors file, or a run folder with embeddings.safetensors")
+        raise Mt2stError(
+            f"{path} is not a file; give an .npy or .safetensors file, or a run folder with embeddings.safetensors"
+        )
     if path.suffix == ".npy":
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.dtype.kind not in "biuf":
                 raise TypeError(f"numbers of type {array.dtype}")
             return {"": array}
-        except (ValueError, TypeError, OverflowError, EOFError, OSError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        except (
+            ValueError,
+            TypeError,
+            OverflowError,
+            EOFError,
+            OSError,
+            SyntaxError,
+            RecursionError,
+            MemoryError,
+            tokenize.TokenError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Mt2stError(f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays") from None
+            raise Mt2stError(
+                f"{path} is not a plain .npy array ({reason}); save it with numpy.save, no object arrays"
+            ) from None
     if path.suffix == ".safetensors":
         return dict(_read_safetensors(path))
-    raise Mt2stError(f"{path} ends in {path.suffix!r}; .npy and .safetensors are read (pickles such as .pt or .pkl never are)")
+    raise Mt2stError(
+        f"{path} ends in {path.suffix!r}; .npy and .safetensors are read (pickles such as .pt or .pkl never are)"
+    )
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -148,18 +179,25 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         with path.open("rb") as stream:
             header_bytes = int.from_bytes(stream.read(8), "little")
             if not 2 <= header_bytes <= min(size - 8, _LARGEST_HEADER):
-                raise Mt2stError(f"{path} is torn or no safetensors file (header of {header_bytes} bytes in {size}); {cure}")
+                raise Mt2stError(
+                    f"{path} is torn or no safetensors file (header of {header_bytes} bytes in {size}); {cure}"
+                )
             header = json.loads(stream.read(header_bytes))
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
             kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            if len(shape) > _MOST_AXES or not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
+            if len(shape) > _MOST_AXES or not all(
+                type(number) is int and number >= 0 for number in (*shape, first, last)
+            ):
                 claimed = f"shape {entry['shape']!r}"[:80] + f" and bytes {first!r} to {last!r}"[:80]
                 raise Mt2stError(f"{path}: tensor {name!r} claims {claimed}, which no array has; {cure}")
             dtype = np.dtype(np.uint16 if kind == "BF16" else _SAFETENSORS_DTYPES.get(kind, np.void))
             if dtype == np.void:
-                raise Mt2stError(f"{path}: tensor {name!r} has type {kind!r}, which is no embedding; save float16, float32 or float64")
+                raise Mt2stError(
+                    f"{path}: tensor {name!r} has type {kind!r}, which is no embedding; save float16, float32 or "
+                    "float64"
+                )
             count = math.prod(shape)  # of Python's integers, which do not wrap around
             start = 8 + header_bytes + first
             if last - first != count * dtype.itemsize or start + count * dtype.itemsize > size:

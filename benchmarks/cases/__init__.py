@@ -1,1 +1,4 @@
-"""Cases: how a benchmark's data, model, objectives and measurements are put together. Heavy; imported when a recipe runs."""
+"""Cases: how a benchmark's data, model, objectives and measurements are put together.
+
+Heavy; imported when a recipe runs.
+"""

@@ -1,7 +1,8 @@
 """A-OKVQA: questions on COCO 2017 images with four choices and ten direct answers.
 
-Reads the published files, unchanged: aokvqa_v1p0_train.json (val, test) and train2017/000000299207.jpg (val2017/, test2017/).
-The right choice is `extra["correct_choice"]`; the direct answers are the example's answers. Test has neither.
+Reads the published files, unchanged: aokvqa_v1p0_train.json (val, test) and train2017/000000299207.jpg (val2017/,
+test2017/). The right choice is `extra["correct_choice"]`; the direct answers are the example's answers. Test has
+neither.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, get_strings, image_in, optional_field
+from data_prep.adapters._published import find_file, get_field, get_strings, image_in, optional_field
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="aokvqa",
@@ -43,7 +44,9 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
         extra: dict[str, str | bool] = {}
         answers: tuple[Answer, ...] = ()
         if "direct_answers" in record or split != "test":
-            answers = tuple(Answer(text, str(at)) for at, text in enumerate(get_strings(record, "direct_answers", place)))
+            answers = tuple(
+                Answer(text, str(at)) for at, text in enumerate(get_strings(record, "direct_answers", place))
+            )
             at = get_field(record, "correct_choice_idx", int, place)
             if not 0 <= at < len(choices):
                 raise Mt2stError(f"{place}, field 'correct_choice_idx' is {at}, but there are {len(choices)} choices")

@@ -1,8 +1,9 @@
 """CLEVR v1.0: rendered scenes of simple shapes, questions with functional programs.
 
-Reads the published files, unchanged: questions/CLEVR_train_questions.json (val, test) and images/train/CLEVR_train_000000.png.
-The question type is the family of the program's last function (exist, count, compare_integer, query, compare), as the paper reports
-accuracy; `extra["question_family_index"]` keeps the template. Test has neither programs nor answers.
+Reads the published files, unchanged: questions/CLEVR_train_questions.json (val, test) and
+images/train/CLEVR_train_000000.png. The question type is the family of the program's last function (exist, count,
+compare_integer, query, compare), as the paper reports accuracy; `extra["question_family_index"]` keeps the template.
+Test has neither programs nor answers.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, image_in, optional_field
+from data_prep.adapters._published import find_file, get_field, image_in, optional_field
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="clevr",
@@ -67,7 +68,9 @@ def program_family(program: Any, place: str) -> str:
         raise Mt2stError(f"{place}, field 'program' is {str(program)[:60]!r}; expected a list of functions")
     # The published files say "function", those of the generator's older versions "type".
     last = program[-1]
-    function = get_field(last, "function" if isinstance(last, dict) and "function" in last else "type", str, f"{place}, program")
+    function = get_field(
+        last, "function" if isinstance(last, dict) and "function" in last else "type", str, f"{place}, program"
+    )
     if function in _FAMILIES:
         return _FAMILIES[function]
     return "query" if function.startswith("query_") else "compare" if function.startswith("equal_") else function

@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.published import find_file
-from data_prep.tar_shards import IMAGE_SUFFIXES, read_shard
+from data_prep.adapters._published import find_file
+from data_prep.readers.shards import IMAGE_SUFFIXES, read_shard
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="conceptual_captions",
@@ -84,7 +84,9 @@ def _lines(path: Path) -> Iterator[str]:
                     raise Mt2stError(f"{path}, line {number + 1}: {line[:60]!r} is not caption, tab, address")
                 yield caption
     except UnicodeDecodeError as error:
-        raise Mt2stError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); download it again") from None
+        raise Mt2stError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); download it again"
+        ) from None
 
 
 def _files(folder: Path) -> dict[int, str]:

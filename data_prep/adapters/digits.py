@@ -1,7 +1,7 @@
 """Handwritten digits of scikit-learn: 1,797 grey pictures of 8×8, ten classes; nothing to fetch.
 
-They are the test part of UCI's "Optical Recognition of Handwritten Digits", ordered by writer. The last 360 are test here, so that their
-writers were mostly not seen in training. Values 0 … 16 are scaled to 0 … 255.
+They are the test part of UCI's "Optical Recognition of Handwritten Digits", ordered by writer. The last 360 are test
+here, so that their writers were mostly not seen in training. Values 0 … 16 are scaled to 0 … 255.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from mt2st.records import DatasetCard, Example
+from mt2st.data.card import DatasetCard, Example
 
 TEST_IMAGES = 360
 

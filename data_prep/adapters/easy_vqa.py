@@ -1,12 +1,14 @@
 """easy-VQA: one coloured shape an image, nine or ten questions each. The files come inside the package `easy-vqa`.
 
-The set has no captions. One is derived for each image from the questions on it *and their answers*, never from the pixels:
+The set has no captions. One is derived for each image from the questions on it *and their answers*, never from the
+pixels:
   - an answer to "what color …" or "what shape …" names colour or shape; so does what such a question presupposes
     ("what color is the triangle?");
   - "is there a red shape?" – yes names it, and so does "is there no red shape?" – no;
   - where all colours (or shapes) but one are denied, the remaining one is the one.
-Known colour and shape give "a blue triangle"; colour alone "a blue shape"; shape alone "a triangle"; nothing known, no caption.
-So captions restate facts of the questions: with a fraction of the questions withheld, captions still tell what these asked.
+Known colour and shape give "a blue triangle"; colour alone "a blue shape"; shape alone "a triangle"; nothing known, no
+caption. So captions restate facts of the questions: with a fraction of the questions withheld, captions still tell what
+these asked.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from mt2st.data.card import Answer, DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import Answer, DatasetCard, Example
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -36,7 +38,8 @@ CARD = DatasetCard(
     protocol="official-2021",
     requires="package easy-vqa (extra `data`), or --source with a folder that holds train/ and test/",
     notes="4,000 training and 1,000 test images of 64×64, 13 answers, one answer a question. Captions are derived from the "
-    "questions' own answers (see data_prep/adapters/easy_vqa.py), so they restate facts that withheld questions ask for. "
+    "questions' own answers (see data_prep/adapters/easy_vqa.py), so they restate facts that withheld questions ask "
+    "for. "
     "Checked here against the full set.",
 )
 

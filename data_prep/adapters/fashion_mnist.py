@@ -1,7 +1,8 @@
 """Fashion-MNIST: 28×28 grey pictures of clothes in ten classes.
 
-Reads the published IDX files, packed or not: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz,
-t10k-labels-idx1-ubyte.gz. (On the Hub, with plain columns: `--data hf:zalando-datasets/fashion_mnist --map image=image,label=label`.)
+Reads the published IDX files, packed or not: train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz,
+t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz. (On the Hub, with plain columns: `--data
+hf:zalando-datasets/fashion_mnist --map image=image,label=label`.)
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.idx import read_idx_images, read_idx_labels
-from data_prep.published import find_file
+from data_prep.adapters._published import find_file
+from data_prep.readers.idx import read_idx_images, read_idx_labels
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="fashion_mnist",
@@ -37,7 +38,8 @@ def default_source() -> Path:
     folder = Path("/usr/share/datasets/fashion-mnist")
     if not folder.is_dir():
         raise Mt2stError(
-            "dataset 'fashion_mnist' needs --source, the folder with the IDX files; or install Debian's dataset-fashion-mnist"
+            "dataset 'fashion_mnist' needs --source, the folder with the IDX files; or install Debian's "
+            "dataset-fashion-mnist"
         )
     return folder
 
@@ -52,7 +54,8 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
     images, labels = read_idx_images(image_path), read_idx_labels(label_path)
     if len(images) != len(labels):
         raise Mt2stError(
-            f"{image_path} holds {len(images)} images, {label_path} {len(labels)} labels; the files do not belong together"
+            f"{image_path} holds {len(images)} images, {label_path} {len(labels)} labels; the files do not belong "
+            "together"
         )
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         if label >= len(CLASSES):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.karpathy import karpathy_examples
-from data_prep.published import find_file, yes
-from mt2st.records import DatasetCard, Example
+from data_prep.adapters._karpathy import karpathy_examples
+from data_prep.adapters._published import find_file, yes
+from mt2st.data.card import DatasetCard, Example
 
 CARD = DatasetCard(
     name="flickr30k",

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, image_in, optional_field
+from data_prep.adapters._published import find_file, get_field, image_in, optional_field
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 from mt2st.errors import unknown_name
-from mt2st.records import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="gqa",
@@ -52,14 +52,19 @@ def examples(split: str, *, source: Path, questions: str = "balanced") -> Iterat
             place = f"{path}, question {question_id}"
             image_id = get_field(record, "imageId", str, place)
             types: dict[str, Any] = optional_field(record, "types", dict, place) or {}
-            named = {f"{kind}_type": optional_field(types, kind, str, place) for kind in ("structural", "semantic", "detailed")}
+            named = {
+                f"{kind}_type": optional_field(types, kind, str, place)
+                for kind in ("structural", "semantic", "detailed")
+            }
             extra = {name: value for name, value in named.items() if value}
             yield Example(
                 image=image_in(images, f"{image_id}.jpg", place),
                 image_id=image_id,
                 question=get_field(record, "question", str, place),
                 question_id=question_id,
-                answers=(Answer(get_field(record, "answer", str, place)),) if "answer" in record or split != "test" else (),
+                answers=(Answer(get_field(record, "answer", str, place)),)
+                if "answer" in record or split != "test"
+                else (),
                 question_type=extra.get("structural_type", ""),
                 extra={**extra, **scenes.get(image_id, {})},
             )

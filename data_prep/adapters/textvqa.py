@@ -1,7 +1,7 @@
 """TextVQA: questions whose answers are read from text in the picture, ten answers each.
 
-Reads the published files, unchanged: TextVQA_0.5.1_train.json (val, test), train_images/0054c91397f2fe05.jpg (for train and val)
-and test_images/.
+Reads the published files, unchanged: TextVQA_0.5.1_train.json (val, test), train_images/0054c91397f2fe05.jpg (for train
+and val) and test_images/.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, get_strings, image_in
-from mt2st.records import Answer, DatasetCard, Example
+from data_prep.adapters._published import find_file, get_field, get_strings, image_in
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="textvqa",

@@ -1,7 +1,7 @@
 """VizWiz-VQA: photos and questions by blind people, ten answers each, many of them "unanswerable".
 
-Reads the published files, unchanged: Annotations/train.json (val, test) and train/VizWiz_train_00000000.jpg (val/, test/).
-`extra["answerable"]` is the published label; the set gives annotators no ids, so their position is the id.
+Reads the published files, unchanged: Annotations/train.json (val, test) and train/VizWiz_train_00000000.jpg (val/,
+test/). `extra["answerable"]` is the published label; the set gives annotators no ids, so their position is the id.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import annotators, find_file, get_field, image_in
-from mt2st.records import DatasetCard, Example
+from data_prep.adapters._published import annotators, find_file, get_field, image_in
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import DatasetCard, Example
 
 CARD = DatasetCard(
     name="vizwiz",

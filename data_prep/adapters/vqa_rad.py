@@ -1,8 +1,9 @@
 """VQA-RAD: clinicians' questions on radiology images, open and closed.
 
-Reads the published files, unchanged: "VQA_RAD Dataset Public.json" and "VQA_RAD Image Folder/synpic54610.jpg".
-Splits are the published ones: test is where `phrase_type` begins with "test_". Test shares its images, and many rephrased questions,
-with train; `--option clean_train=yes` leaves out training questions that are linked to a test question (`qid_linked_id`).
+Reads the published files, unchanged: "VQA_RAD Dataset Public.json" and "VQA_RAD Image Folder/synpic54610.jpg". Splits
+are the published ones: test is where `phrase_type` begins with "test_". Test shares its images, and many rephrased
+questions, with train; `--option clean_train=yes` leaves out training questions that are linked to a test question
+(`qid_linked_id`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_stream import iterate_objects
-from data_prep.published import find_file, get_field, image_in, yes
-from mt2st.records import Answer, DatasetCard, Example
+from data_prep.adapters._published import find_file, get_field, image_in, yes
+from data_prep.readers.json_stream import iterate_objects
+from mt2st.data.card import Answer, DatasetCard, Example
 
 CARD = DatasetCard(
     name="vqa_rad",
@@ -39,7 +40,9 @@ def examples(split: str, *, source: Path, clean_train: str | bool = False) -> It
     images = find_file(source, "VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images")
     linked: set[str] = set()
     if yes(clean_train) and split == "train":
-        linked = {str(record.get("qid_linked_id")) for _, record in iterate_objects(path) if _is_test(record, f"{path}")}
+        linked = {
+            str(record.get("qid_linked_id")) for _, record in iterate_objects(path) if _is_test(record, f"{path}")
+        }
     for number, record in iterate_objects(path):
         place = f"{path}, record {number}"
         if _is_test(record, place) != (split == "test") or str(record.get("qid_linked_id")) in linked:
@@ -53,7 +56,11 @@ def examples(split: str, *, source: Path, clean_train: str | bool = False) -> It
             answers=(Answer(str(get_field(record, "answer", (str, int, float), place))),),
             # The published file has stray blanks in this field.
             question_type=get_field(record, "answer_type", str, place).strip(),
-            extra={key: str(record[key]) for key in ("image_organ", "phrase_type", "qid_linked_id") if record.get(key) is not None},
+            extra={
+                key: str(record[key])
+                for key in ("image_organ", "phrase_type", "qid_linked_id")
+                if record.get(key) is not None
+            },
         )
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.json_stream import iterate_records
-from data_prep.published import find_file, vqa_examples
+from data_prep.adapters._published import find_file, vqa_examples
+from data_prep.readers.json_stream import iterate_records
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="vqav2",

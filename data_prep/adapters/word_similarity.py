@@ -1,8 +1,8 @@
 """Word-similarity files: pairs of words with a human score, one pair a line. Text only.
 
-Reads the usual files of a folder (*.txt, *.tsv, *.csv; or one file): `word1 word2 score`, separated by tab, blank or comma. One example is
-one pair: two captions, `extra["score"]`, and `extra["set"]`, the file's stem. Lines beginning with "#" and a first line whose score is
-no number (a header) are skipped.
+Reads the usual files of a folder (*.txt, *.tsv, *.csv; or one file): `word1 word2 score`, separated by tab, blank or
+comma. One example is one pair: two captions, `extra["score"]`, and `extra["set"]`, the file's stem. Lines beginning
+with "#" and a first line whose score is no number (a header) are skipped.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="word_similarity",
@@ -33,7 +33,11 @@ _SEPARATOR = re.compile(r"[\t,; ]+")
 
 def examples(split: str, *, source: Path) -> Iterator[Example]:
     """All pairs, file by file in alphabetical order."""
-    paths = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.suffix in (".txt", ".tsv", ".csv"))
+    paths = (
+        [source]
+        if source.is_file()
+        else sorted(path for path in source.iterdir() if path.suffix in (".txt", ".tsv", ".csv"))
+    )
     if not paths:
         raise Mt2stError(f"{source} holds no .txt, .tsv or .csv file; give the folder of the word-similarity files")
     for path in paths:

@@ -2,10 +2,11 @@
 
 Reads the published database files (wndb(5WN)): data.noun, data.verb, data.adj, data.adv. A line is
     synset_offset lex_filenum ss_type w_cnt word lex_id [word lex_id …] p_cnt [pointer …] [frame …] | gloss
-One example is one synset: the caption is the gloss's definition (its quoted example sentences are dropped: they nearly always contain the
-word itself), the label the lexicographer file ("noun.animal"), `extra["lemmas"]` the words, joined by blanks, with "_" inside compounds,
-`extra["hypernyms"]` the ids of the synsets above it, and `extra["pos"]` n, v, a or r.
-WordNet has no splits of its own: a tenth of the synsets, by a hash of their id, is test. Synsets with the same definition stay together.
+One example is one synset: the caption is the gloss's definition (its quoted example sentences are dropped: they nearly
+always contain the word itself), the label the lexicographer file ("noun.animal"), `extra["lemmas"]` the words, joined
+by blanks, with "_" inside compounds, `extra["hypernyms"]` the ids of the synsets above it, and `extra["pos"]` n, v, a
+or r. WordNet has no splits of its own: a tenth of the synsets, by a hash of their id, is test. Synsets with the same
+definition stay together.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.published import find_file
+from data_prep.adapters._published import find_file
+from mt2st.data.card import DatasetCard, Example
 from mt2st.errors import Mt2stError
-from mt2st.records import DatasetCard, Example
 
 CARD = DatasetCard(
     name="wordnet",
@@ -92,7 +93,8 @@ def default_source() -> Path:
     folder = Path("/usr/share/wordnet")
     if not folder.is_dir():
         raise Mt2stError(
-            "dataset 'wordnet' needs --source, the folder with WordNet 3.0's data.noun …; or install Debian's wordnet-base"
+            "dataset 'wordnet' needs --source, the folder with WordNet 3.0's data.noun …; or install Debian's "
+            "wordnet-base"
         )
     return folder
 
@@ -110,7 +112,9 @@ def examples(split: str, *, source: Path) -> Iterator[Example]:
                     if _is_test(example.captions[0]) == (split == "test"):
                         yield example
         except UnicodeDecodeError as error:
-            raise Mt2stError(f"{path} is not text ({error.reason} at byte {error.start}); is it WordNet's database?") from None
+            raise Mt2stError(
+                f"{path} is not text ({error.reason} at byte {error.start}); is it WordNet's database?"
+            ) from None
 
 
 def _synset(line: str, place: str) -> Example:

@@ -1,4 +1,5 @@
-"""Encoders: an image tower and a text tower behind one protocol (`Towers`), and a fusion on top (`VisionLanguageEncoder`).
+"""Encoders: an image tower and a text tower behind one protocol (`Towers`), and a fusion on top
+(`VisionLanguageEncoder`).
 
 A new pair of towers is one new file here; it inherits nothing.
 """

@@ -1,7 +1,7 @@
 """A class-conditional denoiser for pictures: a small U-Net of `diffusers` under the noise schedule of DDPM.
 
-x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε; the network predicts ε from x_t, t and the class (DDPM, arXiv 2006.11239), with the cosine
-schedule of arXiv 2102.09672. Needs the package diffusers (extra `diffusion`).
+x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε; the network predicts ε from x_t, t and the class (DDPM, arXiv 2006.11239), with the
+cosine schedule of arXiv 2102.09672. Needs the package diffusers (extra `diffusion`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class DenoiserConfig:
         smallest = self.fold * 2 ** (len(self.widths) - 1)
         if not self.widths or self.fold < 1 or self.image_size % smallest:
             raise Mt2stError(
-                f"image_size = {self.image_size} cannot be folded by {self.fold} and halved {max(0, len(self.widths) - 1)} times; "
+                f"image_size = {self.image_size} cannot be folded by {self.fold} and halved "
+                f"{max(0, len(self.widths) - 1)} times; "
                 f"choose a multiple of {smallest}"
             )
         if any(width < 8 or width % 8 for width in self.widths):
@@ -60,7 +61,9 @@ class Denoiser(nn.Module):
         try:
             from diffusers import DDPMScheduler, UNet2DModel
         except ImportError:
-            raise Mt2stError("diffusion needs the package diffusers; install the extra: pip install -e '.[diffusion]'") from None
+            raise Mt2stError(
+                "diffusion needs the package diffusers; install the extra: pip install -e '.[diffusion]'"
+            ) from None
         self.config = config
         self.any_class = config.classes
         channels = 3 * config.fold**2
@@ -136,9 +139,9 @@ class Denoiser(nn.Module):
 class DenoiserFeatures:
     """Lazy, memoised view of a batch: noised once, its bottleneck and its predicted noise computed once.
 
-    The batch holds `pixels` [B, 3, S, S] uint8; `condition` [B] int64 is the class to condition on (absent: "any" class, so that
-    an objective may ask the bottleneck for the class without being told). `level` [B] and `noise` [B, 3, S, S] fix the noising;
-    absent, they are drawn from torch's global generator.
+    The batch holds `pixels` [B, 3, S, S] uint8; `condition` [B] int64 is the class to condition on (absent: "any"
+    class, so that an objective may ask the bottleneck for the class without being told). `level` [B] and `noise` [B, 3,
+    S, S] fix the noising; absent, they are drawn from torch's global generator.
     """
 
     def __init__(self, encoder: Denoiser, batch: Batch) -> None:

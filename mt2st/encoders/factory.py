@@ -1,4 +1,6 @@
-"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED[:weights-only]]` or `hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`."""
+"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED[:weights-only]]` or
+`hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ def make_towers(
         An `nn.Module` that is a `Towers`; its `tokenize` is the one its weights expect.
 
     Raises:
-        Mt2stError: unknown family or name, weights that are missing, or not safetensors without the ending `:weights-only`,
-            `small` without a tokenizer.
+        Mt2stError: unknown family or name, weights that are missing, or not safetensors without the ending
+            `:weights-only`, `small` without a tokenizer.
     """
     family, _, rest = spec.partition(":")
     if family == "small" and not rest:
@@ -55,4 +57,8 @@ def make_towers(
     raise unknown_name("towers", family, ("small", "open_clip", "hf"), f"Write {' or '.join(FAMILIES)}.")
 
 
-_EXAMPLES = {"small": "small", "open_clip": "open_clip:ViT-B-32:laion2b_s34b_b79k", "hf": "hf:openai/clip-vit-base-patch32"}
+_EXAMPLES = {
+    "small": "small",
+    "open_clip": "open_clip:ViT-B-32:laion2b_s34b_b79k",
+    "hf": "hf:openai/clip-vit-base-patch32",
+}

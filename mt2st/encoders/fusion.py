@@ -1,7 +1,7 @@
 """Fusion: text tokens that have seen the image. A small transformer over multiplied embeddings.
 
-Shapes as in `mt2st.batch`. Multiplication comes first because it lets the question select what to read off the image; in
-our trials on easy-VQA, cross-attention alone stayed at the yes/no prior for hundreds of steps.
+Shapes as in `mt2st.batch`. Multiplication comes first because it lets the question select what to read off the image;
+in our trials on easy-VQA, cross-attention alone stayed at the yes/no prior for hundreds of steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from mt2st.errors import Mt2stError
 
 
 class FusionBlock(nn.Module):
-    """Pre-norm block: text tokens attend to themselves (bidirectionally) and to the image tokens in one attention, then an MLP."""
+    """Pre-norm block: text tokens attend to themselves (bidirectionally) and to the image tokens in one attention, then
+    an MLP.
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
@@ -33,10 +35,14 @@ class FusionBlock(nn.Module):
         memory = torch.cat([normed, self.norm_image(image)], dim=1)  # [B, T + P, D]
 
         def split(tokens: Tensor) -> Tensor:
-            return tokens.reshape(batch, -1, self.heads, width // self.heads).transpose(1, 2)  # [B, heads, n, D / heads]
+            return tokens.reshape(batch, -1, self.heads, width // self.heads).transpose(
+                1, 2
+            )  # [B, heads, n, D / heads]
 
         key, value = self.key_value(memory).chunk(2, dim=-1)
-        mixed = functional.scaled_dot_product_attention(split(self.query(normed)), split(key), split(value), attn_mask=memory_mask)
+        mixed = functional.scaled_dot_product_attention(
+            split(self.query(normed)), split(key), split(value), attn_mask=memory_mask
+        )
         text = text + self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return text + self.mlp(text)
 
@@ -45,8 +51,8 @@ class Fusion(nn.Module):
     """Text tokens × image embedding, then `layers` blocks in which they read each other and the image tokens.
 
     Attention over text is bidirectional whatever the text tower does: a causal tower (CLIP's) gives a token its left
-    context only, and the fusion adds the right one. That is how a causal tower serves masked language modelling; it needs
-    at least one block, while a bidirectional tower also works with none.
+    context only, and the fusion adds the right one. That is how a causal tower serves masked language modelling; it
+    needs at least one block, while a bidirectional tower also works with none.
 
     Attributes:
         width: D of the fused tokens.
@@ -67,7 +73,9 @@ class Fusion(nn.Module):
         self.text_pooled = nn.Linear(text_width, width)
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(FusionBlock(width, heads, mlp_ratio) for _ in range(layers))
-        self.joint = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.joint = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse.

@@ -1,4 +1,7 @@
-"""Towers by transformers: CLIP, SigLIP, SigLIP 2, or any vision model with any text model. Safetensors only, no remote code."""
+"""Towers by transformers: CLIP, SigLIP, SigLIP 2, or any vision model with any text model.
+
+Safetensors only, no remote code.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
+from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
 from mt2st.errors import Mt2stError, check_range
 
 DUAL_MODELS = ("clip", "siglip", "siglip2")
@@ -39,7 +42,9 @@ class HuggingFaceTowers(nn.Module):
         self.image_size, self.context_length = image_size, context_length
         self.pad_id = int(tokenizer.pad_token_id)
         embedding = text.get_input_embeddings()
-        frame = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id} - {None}
+        frame = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id} - {
+            None
+        }
         self.frame_ids = tuple(sorted(token for token in frame if token < embedding.num_embeddings))
         own = tokenizer.mask_token_id
         self.mask_id = int(own) if own is not None and own < embedding.num_embeddings else _append_token(text)
@@ -97,7 +102,9 @@ class HuggingFaceTowers(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
         given = tokens.shape[1]
-        if self._pooled:  # what follows the end is causally invisible in CLIP, and seen as padding by SigLIP's own processor
+        if (
+            self._pooled
+        ):  # what follows the end is causally invisible in CLIP, and seen as padding by SigLIP's own processor
             if self.text.config.model_type.startswith("siglip"):
                 tokens = nn.functional.pad(tokens, (0, self.context_length - given), value=self.pad_id)
             output = self.text(input_ids=tokens)
@@ -170,7 +177,9 @@ def hugging_face_towers(
         require_input(language, "input_ids", text, "text")
     tokenizer = load_tokenizer(text, text_revision)
     if tokenizer.pad_token_id is None:
-        raise Mt2stError(f"the tokenizer of {text!r} has no padding token; set one and save it again with save_pretrained")
+        raise Mt2stError(
+            f"the tokenizer of {text!r} has no padding token; set one and save it again with save_pretrained"
+        )
     limit = longest_text(language, tokenizer)
     if context_length is not None:
         check_range(f"context_length of {text!r}", context_length, 1, limit, "that is what the model was made for")
@@ -207,7 +216,8 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
     """`kind.from_pretrained(name)`, every failure of it as one line."""
     if not Path(name).is_dir() and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1):
         raise Mt2stError(
-            f"{name!r} is not a folder; give a folder that save_pretrained wrote, or a name on the Hub such as org/model"
+            f"{name!r} is not a folder; give a folder that save_pretrained wrote, or a name on the Hub such as "
+            "org/model"
         )
     load: Callable[..., Any] = kind.from_pretrained
     try:
@@ -224,14 +234,16 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """The tokenizer of a Hub name or a folder.
 
     Raises:
-        Mt2stError: it cannot be loaded, or there is none: transformers then makes one of special tokens alone, to which all texts
-            are the same.
+        Mt2stError: it cannot be loaded, or there is none: transformers then makes one of special tokens alone, to which
+            all texts are the same.
     """
     import transformers
 
     tokenizer = load_pretrained(transformers.AutoTokenizer, name, revision)
     if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
-        raise Mt2stError(f"{name!r} holds no tokenizer; save the model's own into the same folder with tokenizer.save_pretrained")
+        raise Mt2stError(
+            f"{name!r} holds no tokenizer; save the model's own into the same folder with tokenizer.save_pretrained"
+        )
     return tokenizer
 
 
@@ -249,7 +261,8 @@ def require_input(model: Any, takes: str, name: str, role: str) -> None:
     """Raise `Mt2stError` unless `model` is an encoder of `takes` ("pixel_values", "input_ids")."""
     if model.main_input_name != takes or getattr(model.config, "is_encoder_decoder", False):
         raise Mt2stError(
-            f"{name!r} is a {model.config.model_type} model, which is no {role} encoder; give one that maps {takes} to tokens"
+            f"{name!r} is a {model.config.model_type} model, which is no {role} encoder; give one that maps {takes} to "
+            "tokens"
         )
 
 
@@ -276,7 +289,10 @@ def _image_size(config: Any) -> int:
 
 def _must_interpolate(vision: Any, image_size: int) -> bool:
     """Whether the vision model must be told to stretch its position embeddings (DINOv2 does so unasked)."""
-    return image_size != _image_size(vision.config) and "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
+    return (
+        image_size != _image_size(vision.config)
+        and "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
+    )
 
 
 def _mean_and_std(name: str, revision: str | None, model_type: str) -> tuple[Any, Any]:

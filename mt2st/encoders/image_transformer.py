@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders.hugging_face import load_model
-from mt2st.encoders.pixels import PixelNormalizer
+from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.errors import Mt2stError
 
 _HALF = (0.5, 0.5, 0.5)  # a picture's values end up in [-1, 1], as ViT's own checkpoints expect
@@ -34,13 +34,21 @@ class ImageConfig:
     mlp_ratio: float = 2.0
     """hidden width of MLPs as a multiple of the width"""
     position_std: float = 0.5
-    """standard deviation of the initial position embeddings; ViT's own 0.02 leaves the mean token nearly blind to place at first"""
+    """standard deviation of the initial position embeddings.
+
+    ViT's own 0.02 leaves the mean token nearly blind to place at first
+    """
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.image_size % self.patch_size or self.image_size < self.patch_size:
-            raise Mt2stError(f"image_size = {self.image_size} is no multiple of patch_size = {self.patch_size}; choose a patch that divides it")
+            raise Mt2stError(
+                f"image_size = {self.image_size} is no multiple of patch_size = {self.patch_size}; choose a patch that "
+                "divides it"
+            )
         if self.heads < 1 or self.width % self.heads:
-            raise Mt2stError(f"width = {self.width} is no multiple of heads = {self.heads}; choose heads that divide it")
+            raise Mt2stError(
+                f"width = {self.width} is no multiple of heads = {self.heads}; choose heads that divide it"
+            )
 
 
 class EncodedImage(NamedTuple):
@@ -93,9 +101,14 @@ class ImageEncoder(nn.Module):
         """
         model = load_model(name, revision)
         if not isinstance(model, transformers.ViTModel):
-            raise Mt2stError(f"{name!r} is a {model.config.model_type} model, not a ViT; give a checkpoint whose config says model_type vit")
+            raise Mt2stError(
+                f"{name!r} is a {model.config.model_type} model, not a ViT; give a checkpoint whose config says "
+                "model_type vit"
+            )
         if model.embeddings.mask_token is None:
-            model.embeddings.mask_token = nn.Parameter(model.embeddings.cls_token.detach().new_zeros(model.embeddings.cls_token.shape))
+            model.embeddings.mask_token = nn.Parameter(
+                model.embeddings.cls_token.detach().new_zeros(model.embeddings.cls_token.shape)
+            )
         return cls(model)
 
     def features(self, batch: Batch) -> ImageFeatures:
@@ -103,7 +116,10 @@ class ImageEncoder(nn.Module):
         return ImageFeatures(self, batch)
 
     def encode(self, pixels: Tensor, hidden: Tensor | None = None) -> EncodedImage:
-        """Encode pixels [B, 3, S, S], uint8 or float in [0, 255]; `hidden` [B, P] bool: patches replaced by the mask token."""
+        """Encode pixels [B, 3, S, S], uint8 or float in [0, 255].
+
+        `hidden` [B, P] bool: patches replaced by the mask token.
+        """
         found = self.model(pixel_values=self.normalize(pixels), bool_masked_pos=hidden)
         tokens = found.last_hidden_state[:, 1:]
         return EncodedImage(tokens, tokens.mean(1))

@@ -1,4 +1,6 @@
-"""Towers by open_clip: a small configuration trained from scratch (the embedded default), or any model name with weights."""
+"""Towers by open_clip: a small configuration trained from scratch (the embedded default), or any model name with
+weights.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,24 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.pixels import CLIP_MEAN, CLIP_STD, PixelNormalizer
+from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
 
 WEIGHTS_ONLY = "weights-only"
 """what follows a tag or path, after a colon, to allow weights that are not safetensors"""
 _HUB_NAME = "open_clip_model.safetensors"  # what open_clip itself calls weights that it puts on the Hub
-_LOAD_ERRORS = (RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, EOFError, SafetensorError)
+_LOAD_ERRORS = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    EOFError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,10 @@ class ConvolutionalStem(nn.Sequential):
 class OpenClipTowers(nn.Module):
     """An open_clip model as `Towers`.
 
-    Texts may be shorter than `context_length`: what the tower would see of the padding is put back, so that the embedding is
-    the one its weights were trained to give.
-    CLIP's text towers are causal; see `mt2st.encoders.fusion.Fusion` for how they serve masked language modelling. The
-    small configuration's text tower is bidirectional and masks its padding.
+    Texts may be shorter than `context_length`: what the tower would see of the padding is put back, so that the
+    embedding is the one its weights were trained to give. CLIP's text towers are causal; see
+    `mt2st.encoders.fusion.Fusion` for how they serve masked language modelling. The small configuration's text tower is
+    bidirectional and masks its padding.
     """
 
     def __init__(
@@ -104,15 +116,17 @@ class OpenClipTowers(nn.Module):
         self.frame_ids = frame_ids
         if mask_id is None:
             mask_id = _append_token(text)
-        # Without a causal or a padding mask the tower sees its padding; and the last position, where some read off the embedding
-        # (SigLIP) or put a class token (CoCa), is that of the full length.
+        # Without a causal or a padding mask the tower sees its padding; and the last position, where some read off the
+        # embedding (SigLIP) or put a class token (CoCa), is that of the full length.
         sees_padding = text.attn_mask is None and not text.use_pad_mask
         self._full_length = sees_padding or text.pool_type == "last" or text.cls_emb is not None
         text.transformer.register_forward_pre_hook(_cut_mask, with_kwargs=True)
         self.mask_id = mask_id
         self.vocabulary_size = int(text.token_embedding.num_embeddings)
         self.normalize = PixelNormalizer(
-            self.image_size, getattr(visual, "image_mean", None) or CLIP_MEAN, getattr(visual, "image_std", None) or CLIP_STD
+            self.image_size,
+            getattr(visual, "image_mean", None) or CLIP_MEAN,
+            getattr(visual, "image_std", None) or CLIP_STD,
         )
         with torch.no_grad():
             training = self.training
@@ -169,7 +183,9 @@ def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool
         Mt2stError: the image size is no multiple of 8, or the width is no multiple of the heads.
     """
     if config.image_size % 8 or config.image_size < 8:
-        raise Mt2stError(f"image_size = {config.image_size} px must be a multiple of 8, such as 32, for the three strides of 2")
+        raise Mt2stError(
+            f"image_size = {config.image_size} px must be a multiple of 8, such as 32, for the three strides of 2"
+        )
     if config.width % config.heads:
         raise Mt2stError(f"width = {config.width} is not divisible by heads = {config.heads}; choose a multiple")
     model = open_clip.CustomTextCLIP(
@@ -216,12 +232,13 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
     Args:
         name: such as "ViT-B-32"; `open_clip.list_models()` has them all.
         pretrained: a tag of `open_clip.list_pretrained()`, or the path of local weights; None = fresh weights.
-        weights_only: False = safetensors alone, of a tag too: what it has in another format is not even downloaded. True = other
-            formats as well, pickles through `torch.load(weights_only=True)`, which makes tensors and plain containers only.
+        weights_only: False = safetensors alone, of a tag too: what it has in another format is not even downloaded.
+            True = other formats as well, pickles through `torch.load(weights_only=True)`, which makes tensors and plain
+            containers only.
 
     Raises:
-        Mt2stError: unknown name or tag; a weights file that is missing, torn, of another model, or not safetensors without
-            `weights_only`; weights that cannot be downloaded; a model whose text tower is one of transformers.
+        Mt2stError: unknown name or tag; a weights file that is missing, torn, of another model, or not safetensors
+            without `weights_only`; weights that cannot be downloaded; a model whose text tower is one of transformers.
     """
     known = open_clip.list_models()
     if name not in known:
@@ -235,13 +252,18 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
     partner = config.get("text_cfg", {}).get("hf_model_name")
     if partner:
         raise Mt2stError(
-            f"open_clip's {name} has a text tower of transformers, {partner}; use hf:VISION+{partner} with a vision model"
+            f"open_clip's {name} has a text tower of transformers, {partner}; use hf:VISION+{partner} with a vision "
+            "model"
         )
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained and not is_path else {}
     if tag and tag.get("quick_gelu", False) != config.get("quick_gelu", False):
-        warnings.warn(f"{pretrained!r} and {name} differ in their activation (QuickGELU); see open_clip.list_pretrained()", stacklevel=2)
+        warnings.warn(
+            f"{pretrained!r} and {name} differ in their activation (QuickGELU); see open_clip.list_pretrained()",
+            stacklevel=2,
+        )
     try:
-        # open_clip is given a file in place of a tag, and looks for none itself; the tag's normalisation of pixels goes with it.
+        # open_clip is given a file in place of a tag, and looks for none itself; the tag's normalisation of pixels goes
+        # with it.
         file = _weights_file(name, pretrained, tag, weights_only) if pretrained else None
         pixels = {key: tag[key] for key in ("mean", "std") if key in tag}
         model = open_clip.create_model(name, pretrained=file, force_custom_text=True, force_preprocess_cfg=pixels)
@@ -250,7 +272,8 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         raise
     except UnpicklingError:
         raise Mt2stError(
-            f"weights {pretrained!r} for {name} hold more than tensors or are torn, so they are not loaded; convert them to safetensors"
+            f"weights {pretrained!r} for {name} hold more than tensors or are torn, so they are not loaded; convert "
+            "them to safetensors"
         ) from None
     except _LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -260,40 +283,54 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         ) from None
     inner = getattr(tokenizer, "tokenizer", None)  # where the tokenizer is one of transformers; CLIP's own pads with 0
     if inner is not None:
-        pad, frame = int(inner.pad_token_id or 0), {inner.bos_token_id, inner.eos_token_id, inner.cls_token_id, inner.sep_token_id}
+        pad, frame = (
+            int(inner.pad_token_id or 0),
+            {inner.bos_token_id, inner.eos_token_id, inner.cls_token_id, inner.sep_token_id},
+        )
     else:
         pad, frame = 0, {tokenizer.sot_token_id, tokenizer.eot_token_id}
     ids = tuple(sorted(frame - {None, pad}))
-    return OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids)
+    return OpenClipTowers(
+        model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids
+    )
 
 
 def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only: bool) -> str:
-    """The file of a tag, downloaded unless it is there already (`tag`: open_clip's entry), or the path itself (`tag` empty).
+    """The file of a tag, downloaded unless it is there already (`tag`: open_clip's entry), or the path itself (`tag`
+    empty).
 
     Left to itself open_clip takes whatever format a tag has, a pickle if there is nothing else.
     """
     allow = f"convert them, or allow them with {pretrained}:{WEIGHTS_ONLY} (torch.load with weights_only=True)"
     if not tag:
         if Path(pretrained).suffix != ".safetensors" and not weights_only:
-            raise Mt2stError(f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so {allow}")
+            raise Mt2stError(
+                f"weights {pretrained!r} are not safetensors; other formats can execute code when loaded, so {allow}"
+            )
         return pretrained
     if weights_only:
         return str(open_clip.download_pretrained(tag))
     repository, wanted = os.path.split(tag.get("hf_hub", ""))
     if not repository:
-        raise Mt2stError(f"open_clip's {pretrained!r} for {name} has no safetensors; other formats can execute code when loaded, so {allow}")
+        raise Mt2stError(
+            f"open_clip's {pretrained!r} for {name} has no safetensors; other formats can execute code when loaded, so "
+            f"{allow}"
+        )
     safe = str(Path(wanted).with_suffix(".safetensors")) if wanted else _HUB_NAME
     try:
         return str(open_clip_pretrained.download_pretrained_from_hf(repository, filename=safe))
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
         raise Mt2stError(
-            f"cannot load weights {pretrained!r} for {name} as safetensors ({reason}); offline, give a local safetensors file of this very "
+            f"cannot load weights {pretrained!r} for {name} as safetensors ({reason}); offline, give a local "
+            "safetensors file of this very "
             f"model; if the Hub has them in another format only, {allow}"
         ) from None
 
 
-def _cut_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _cut_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Cut a causal mask [T, T] to the texts at hand; open_clip gives the transformer that of the full context."""
     mask = kwargs.get("attn_mask")
     if mask is not None and mask.ndim == 2:
@@ -303,7 +340,10 @@ def _cut_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _append_token(text: Any) -> int:
-    """Give the tower one more token, the mask, started at the mean of the others (CLIP's vocabulary has none); returns its id."""
+    """Give the tower one more token, the mask, started at the mean of the others (CLIP's vocabulary has none).
+
+    Returns its id.
+    """
     old = text.token_embedding
     new = nn.Embedding(old.num_embeddings + 1, old.embedding_dim, device=old.weight.device, dtype=old.weight.dtype)
     with torch.no_grad():

@@ -37,7 +37,8 @@ class TextTokenizer:
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocabulary_size < smallest:
             raise Mt2stError(
-                f"vocabulary_size = {vocabulary_size} must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} special ones"
+                f"vocabulary_size = {vocabulary_size} must be at least {smallest}: 256 bytes and {len(SPECIAL_TOKENS)} "
+                "special ones"
             )
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

@@ -35,17 +35,29 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % self.heads:
-            raise Mt2stError(f"width = {self.width} is no multiple of heads = {self.heads}; choose heads that divide it")
+            raise Mt2stError(
+                f"width = {self.width} is no multiple of heads = {self.heads}; choose heads that divide it"
+            )
 
 
 class TextEncoder(nn.Module):
-    """A bidirectional transformer with the features that text objectives pull from. Build it with `.small` or `.pretrained`.
+    """A bidirectional transformer with the features that text objectives pull from.
+
+    Build it with `.small` or `.pretrained`.
 
     The embedding of a text is the mean of its real tokens.
     """
 
     def __init__(
-        self, model: Any, *, context_length: int, vocabulary_size: int, pad_id: int, mask_id: int, frame_ids: tuple[int, ...], tokenize: Any
+        self,
+        model: Any,
+        *,
+        context_length: int,
+        vocabulary_size: int,
+        pad_id: int,
+        mask_id: int,
+        frame_ids: tuple[int, ...],
+        tokenize: Any,
     ) -> None:
         super().__init__()
         self.model = model
@@ -81,21 +93,29 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def pretrained(cls, name: str, context_length: int, revision: str | None = None) -> TextEncoder:
-        """A bidirectional checkpoint with its tokenizer: a Hub name, or a folder that `save_pretrained` wrote (safetensors).
+        """A bidirectional checkpoint with its tokenizer: a Hub name, or a folder that `save_pretrained` wrote
+        (safetensors).
 
         Raises:
-            Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, has no tokenizer or no mask or padding
-                token, or takes fewer tokens than `context_length`.
+            Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, has no tokenizer or no mask
+                or padding token, or takes fewer tokens than `context_length`.
         """
         model = load_model(name, revision)
         require_input(model, "input_ids", name, "text")
         words = load_tokenizer(name, revision)
         if words.mask_token_id is None or words.pad_token_id is None or not hasattr(model.config, "hidden_size"):
             raise Mt2stError(
-                f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language model; "
+                f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language "
+                "model; "
                 "give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
-        check_range(f"context_length of {name!r}", context_length, 1, longest_text(model, words), "that is what the model was made for")
+        check_range(
+            f"context_length of {name!r}",
+            context_length,
+            1,
+            longest_text(model, words),
+            "that is what the model was made for",
+        )
 
         def tokenize(texts: list[str], length: int) -> Tensor:
             found = words(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")

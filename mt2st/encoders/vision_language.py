@@ -19,7 +19,9 @@ class VisionLanguageEncoder(nn.Module):
 
     towers: Towers
 
-    def __init__(self, towers: Towers, *, fusion_width: int = 64, fusion_layers: int = 1, fusion_heads: int = 2) -> None:
+    def __init__(
+        self, towers: Towers, *, fusion_width: int = 64, fusion_layers: int = 1, fusion_heads: int = 2
+    ) -> None:
         super().__init__()
         self.towers = towers
         self.fusion = Fusion(
@@ -36,7 +38,8 @@ class VisionLanguageEncoder(nn.Module):
 
 
 class VisionLanguageFeatures:
-    """Lazy, memoised view of one batch: what no objective asks for is never computed, what two ask for is computed once.
+    """Lazy, memoised view of one batch: what no objective asks for is never computed, what two ask for is computed
+    once.
 
     A batch may hold fewer images than questions: `question_image` [B questions] then says which image each question is
     about, and every image is encoded once.
@@ -52,7 +55,8 @@ class VisionLanguageFeatures:
             return self.batch[name]
         except KeyError:
             raise Mt2stError(
-                f"the batch has no {name!r}, only {', '.join(sorted(self.batch))}; give the task a stream that provides it"
+                f"the batch has no {name!r}, only {', '.join(sorted(self.batch))}; give the task a stream that "
+                "provides it"
             ) from None
 
     @cached_property

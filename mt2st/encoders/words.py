@@ -1,7 +1,9 @@
-"""Word embeddings: a vocabulary of whole words, and a text as the mean of its words' vectors (CBOW, deep averaging network).
+"""Word embeddings: a vocabulary of whole words, and a text as the mean of its words' vectors (CBOW, deep averaging
+network).
 
-The FLOP ledger counts embedding lookups as 0: they copy rows and multiply nothing. Gradients are dense: with 12,000 words of 64
-numbers a step with sparse ones takes twice the time, and they pay from about 50,000 words on (benchmarks/recipes/representation.md).
+The FLOP ledger counts embedding lookups as 0: they copy rows and multiply nothing. Gradients are dense: with 12,000
+words of 64 numbers a step with sparse ones takes twice the time, and they pay from about 50,000 words on
+(benchmarks/cases/representation/README.md).
 """
 
 from __future__ import annotations
@@ -53,9 +55,13 @@ class WordVocabulary:
             Mt2stError: no word is that frequent.
         """
         counts = Counter(word for text in texts for word in words_of(text))
-        kept = sorted((word for word in counts if counts[word] >= at_least), key=lambda word: (-counts[word], word))[:size]
+        kept = sorted((word for word in counts if counts[word] >= at_least), key=lambda word: (-counts[word], word))[
+            :size
+        ]
         if not kept:
-            raise Mt2stError(f"the training texts have no word that occurs {at_least} times; give more text, or at_least=1")
+            raise Mt2stError(
+                f"the training texts have no word that occurs {at_least} times; give more text, or at_least=1"
+            )
         return cls(kept, [counts[word] for word in kept])
 
     def __len__(self) -> int:

@@ -4,7 +4,8 @@
     index.add(embeddings)                      # [N, E], normalised as a copy
     scores, ids = index.search(queries, k=10)  # [Q, 10] float32 cosines, best first, and [Q, 10] int64
 
-Where fewer than k items can be returned (k > N, or an approximate index that finds no more), the rest is id −1, score −∞.
+Where fewer than k items can be returned (k > N, or an approximate index that finds no more), the rest is id −1, score
+−∞.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from mt2st.errors import Mt2stError, unknown_name
 from mt2st.index._base import SearchIndex, VectorIndex
 from mt2st.index._store import load_index, save_index
 
-__all__ = ["SearchIndex", "VectorIndex", "backend_names", "create_index", "empty_like", "load_index", "parse_spec", "save_index"]
+__all__ = [
+    "SearchIndex",
+    "VectorIndex",
+    "backend_names",
+    "create_index",
+    "empty_like",
+    "load_index",
+    "parse_spec",
+    "save_index",
+]
 
 _KNOB_TYPES = (int, float)
 
@@ -40,7 +50,9 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     for knob in filter(None, tail.split("&")):
         key, equals, value = knob.partition("=")
         if not equals or not key.isidentifier() or not value:
-            raise Mt2stError(f"index {spec!r}: {knob!r} is no knob; write backend[:factory][?knob=value&…], such as exact?device=cpu")
+            raise Mt2stError(
+                f"index {spec!r}: {knob!r} is no knob; write backend[:factory][?knob=value&…], such as exact?device=cpu"
+            )
         parameters[key] = _value(value)
     return name, parameters
 
@@ -67,7 +79,9 @@ def create_index(spec: str, **parameters: Any) -> VectorIndex:
     name, in_spec = parse_spec(spec)
     if "." in name:
         if not all(part.isidentifier() for part in name.split(".")) or not _module_exists(name):
-            raise Mt2stError(f"index backend {name!r}: there is no such module; give a backend of {', '.join(backend_names())}")
+            raise Mt2stError(
+                f"index backend {name!r}: there is no such module; give a backend of {', '.join(backend_names())}"
+            )
         backend = import_module(name)
     elif name in backend_names():
         backend = import_module(f"mt2st.index.{name}")

@@ -50,8 +50,8 @@ class SearchIndex(Protocol):
 class VectorIndex(ABC):
     """The part all backends share: checks, normalisation, padding. Backends see unit float32 rows and 1 ≤ k ≤ N only.
 
-    A backend is a file with a class `Index` of this kind; the keyword arguments of its constructor are its parameters. It is final:
-    to change its behaviour, wrap it.
+    A backend is a file with a class `Index` of this kind; the keyword arguments of its constructor are its parameters.
+    It is final: to change its behaviour, wrap it.
     """
 
     backend: str
@@ -68,7 +68,9 @@ class VectorIndex(ABC):
         for name in parameters:
             if name not in known:
                 raise unknown_name(f"parameter of index {cls.backend!r}", name, known)
-        missing = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in parameters]
+        missing = [
+            name for name, parameter in known.items() if parameter.default is parameter.empty and name not in parameters
+        ]
         if missing:
             raise Mt2stError(f"index {cls.backend!r} needs {missing[0]}; for example {cls.backend}{cls.example()}")
         return cls(**parameters)
@@ -113,7 +115,8 @@ class VectorIndex(ABC):
         """Append items [n, E]; see `SearchIndex.add`.
 
         Raises:
-            Mt2stError: not a matrix, NaN, infinite or zero vectors, another width than before, too few items to train on.
+            Mt2stError: not a matrix, NaN, infinite or zero vectors, another width than before, too few items to train
+                on.
         """
         rows = unit_rows("embeddings", embeddings, self.width)
         if not len(rows):
@@ -132,7 +135,9 @@ class VectorIndex(ABC):
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise Mt2stError(f"search: k = {k!r} must be a whole number from 1")
         if self.width is None:
-            raise Mt2stError(f"search: the {self.backend} index holds no items (and is untrained); call add(embeddings) first")
+            raise Mt2stError(
+                f"search: the {self.backend} index holds no items (and is untrained); call add(embeddings) first"
+            )
         rows = unit_rows("queries", queries, self.width, reuse=True)
         found = min(int(k), self._count)
         if found == k and len(rows):

@@ -1,4 +1,6 @@
-"""What the FAISS backends share: factory strings, search-time knobs, errors in our words. FAISS itself is imported when used.
+"""What the FAISS backends share: factory strings, search-time knobs, errors in our words.
+
+FAISS itself is imported when used.
 
 Cosine is the inner product of unit vectors, so every factory string is built with `METRIC_INNER_PRODUCT`.
 """
@@ -24,7 +26,10 @@ def import_faiss(backend: str) -> Any:
     """The module `faiss`, or an error that names the extra to install."""
     if find_spec("faiss") is None:
         extra = "gpu" if backend == "faiss_gpu" else "cpu"
-        raise Mt2stError(f"index {backend!r} needs FAISS; install it with pip install 'mt2st[{extra}]' (one of cpu and gpu, never both)")
+        raise Mt2stError(
+            f"index {backend!r} needs FAISS; install it with pip install 'mt2st[{extra}]' (one of cpu and gpu, never "
+            "both)"
+        )
     import faiss
 
     return faiss
@@ -47,7 +52,8 @@ def check_trainable(factory: str, count: int) -> None:
         raise Mt2stError(f"index factory {factory!r} asks for 0 centroids; √N is usual")
     if found and int(found.group(1)) > count:
         raise Mt2stError(
-            f"index factory {factory!r} asks for {found.group(1)} centroids, but the first add() brings {count} items to train on; "
+            f"index factory {factory!r} asks for {found.group(1)} centroids, but the first add() brings {count} items "
+            "to train on; "
             "use fewer centroids (√N is usual) or add more items at once"
         )
 

@@ -3,12 +3,14 @@
     tools.index.json                  the manifest of the index `tools.index`: backend, parameters, hash of the data set, token
     tools.index.0123456789abcdef      the backend's file of that token; every save draws a new one
 
-An index of other data looks perfectly healthy and gives perfectly wrong answers; so loading takes the hash of the data that the
-caller means, and refuses any other. No file is read before its SHA-256 agrees with the manifest, and none through pickle.
+An index of other data looks perfectly healthy and gives perfectly wrong answers; so loading takes the hash of the data
+that the caller means, and refuses any other. No file is read before its SHA-256 agrees with the manifest, and none
+through pickle.
 
-A save writes the new file, then the manifest that names it, then deletes the file that the manifest named before: a crash between
-any two operations leaves the old index or the new one, never a manifest of one with the file of the other. At worst it leaves a
-file that nothing names. Several processes that save at once delete no file that is in use, for each saves under its own token.
+A save writes the new file, then the manifest that names it, then deletes the file that the manifest named before: a
+crash between any two operations leaves the old index or the new one, never a manifest of one with the file of the
+other. At worst it leaves a file that nothing names. Several processes that save at once delete no file that is in use,
+for each saves under its own token.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ from mt2st.index._base import VectorIndex
 
 FORMAT_VERSION = 2
 _TOKEN = re.compile(r"[0-9a-f]{16}")
-_KINDS = {"data_hash": str, "token": str, "file_sha256": str, "backend": str, "parameters": dict, "count": int, "width": int}
+_KINDS = {
+    "data_hash": str,
+    "token": str,
+    "file_sha256": str,
+    "backend": str,
+    "parameters": dict,
+    "count": int,
+    "width": int,
+}
 _CURE = "build the index again and save it with mt2st.index.save_index"
 
 
@@ -47,7 +57,8 @@ def data_path(path: Path, token: str) -> Path:
 
 
 def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
-    """Write the index to two files that begin with `path`; one that was there is replaced at once, or stays if anything fails.
+    """Write the index to two files that begin with `path`; one that was there is replaced at once, or stays if anything
+    fails.
 
     Args:
         index: an index with items.
@@ -58,9 +69,14 @@ def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
         Mt2stError: the index is empty, or the hash is.
     """
     if not len(index) or index.width is None:
-        raise Mt2stError(f"the {index.backend} index holds no items, so there is nothing to save to {path}; call add(embeddings) first")
+        raise Mt2stError(
+            f"the {index.backend} index holds no items, so there is nothing to save to {path}; call add(embeddings) "
+            "first"
+        )
     if not data_hash:
-        raise Mt2stError(f"data_hash is empty; give the content hash of the data set, so that {path} is never used with another")
+        raise Mt2stError(
+            f"data_hash is empty; give the content hash of the data set, so that {path} is never used with another"
+        )
     before = _saved_file(path)
     token = secrets.token_hex(8)
     file = data_path(path, token)
@@ -97,11 +113,16 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
 
     manifest = read_sealed_json(manifest_path(path), _CURE)
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise Mt2stError(f"{manifest_path(path)} has format {manifest.get('format_version')!r}, not {FORMAT_VERSION}; {_CURE}")
+        raise Mt2stError(
+            f"{manifest_path(path)} has format {manifest.get('format_version')!r}, not {FORMAT_VERSION}; {_CURE}"
+        )
     if wrong := [name for name, kind in _KINDS.items() if not isinstance(manifest.get(name), kind)]:
         raise Mt2stError(f"{manifest_path(path)} has no usable {', '.join(wrong)}; {_CURE}")
     if manifest["data_hash"] != data_hash:
-        raise Mt2stError(f"{path} is an index of another data set (content {manifest['data_hash'][:12]}…, wanted {data_hash[:12]}…); {_CURE}")
+        raise Mt2stError(
+            f"{path} is an index of another data set (content {manifest['data_hash'][:12]}…, wanted "
+            f"{data_hash[:12]}…); {_CURE}"
+        )
     file = data_path(path, manifest["token"])
     if not file.is_file():
         raise Mt2stError(f"{file} is missing, only its manifest is there; {_CURE}")
@@ -109,14 +130,25 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
         raise Mt2stError(f"{file} does not match its manifest, so it is torn or was replaced; {_CURE}")
     backend = manifest["backend"]
     if "." in backend and backend not in sys.modules:  # a file must not decide which code is imported
-        raise Mt2stError(f"{manifest_path(path)} names the backend {backend!r}, which is not ours; import that module first if you trust it")
+        raise Mt2stError(
+            f"{manifest_path(path)} names the backend {backend!r}, which is not ours; import that module first if you "
+            "trust it"
+        )
     try:
         index = create_index(backend, **manifest["parameters"])
         index.restore(file, manifest["count"], manifest["width"])
     except Mt2stError:
         raise
-    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:  # vouched for, and yet no index of ours
-        raise Mt2stError(f"{file} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}") from None
+    except (
+        SafetensorError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:  # vouched for, and yet no index of ours
+        raise Mt2stError(
+            f"{file} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}"
+        ) from None
     return index
 
 

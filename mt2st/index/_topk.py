@@ -100,7 +100,9 @@ class RunningTop:
         else:
             columns = np.tile(np.arange(width), (len(block), 1))
         rows = np.repeat(np.arange(len(block)), count)
-        self.aside.append((rows, columns.reshape(-1) + first_id, np.take_along_axis(block, columns, axis=1).reshape(-1)))
+        self.aside.append(
+            (rows, columns.reshape(-1) + first_id, np.take_along_axis(block, columns, axis=1).reshape(-1))
+        )
         self._merge()
 
     def _merge(self) -> None:
@@ -122,8 +124,8 @@ class RunningTop:
 def _order(rows: Ints, scores: Floats) -> Ints:
     """Places in the order of rows, best score first, equal scores as they came.
 
-    One sort of 64-bit keys (11 bits of row, 32 of score, 21 of place) where they fit, which is several times faster than sorting
-    by three arrays.
+    One sort of 64-bit keys (11 bits of row, 32 of score, 21 of place) where they fit, which is several times faster
+    than sorting by three arrays.
     """
     if len(rows) >= 1 << 21 or rows.max(initial=0) >= 1 << 11:
         return np.lexsort((-scores, rows))

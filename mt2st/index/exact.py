@@ -1,9 +1,9 @@
 """Exact search: a blocked product and a running top k, in memory that does not grow with queries × items.
 
-On the CPU nothing is sorted that cannot win: a block of scores is compared with each query's k-th best so far, and the few that
-pass are kept aside until there are enough to merge. The first threshold is the k-th largest of many group maxima: k groups hold
-an item at least that good, so it never excludes a winner. The product itself is NumPy's, which took 0.58 s where torch's took
-0.67 s on the machine this was written on (25,000 × 5,000 × 512, two threads of an EPYC).
+On the CPU nothing is sorted that cannot win: a block of scores is compared with each query's k-th best so far, and the
+few that pass are kept aside until there are enough to merge. The first threshold is the k-th largest of many group
+maxima: k groups hold an item at least that good, so it never excludes a winner. The product itself is NumPy's, which
+took 0.58 s where torch's took 0.67 s on the machine this was written on (25,000 × 5,000 × 512, two threads of an EPYC).
 
 On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is kept out).
 """
@@ -32,9 +32,10 @@ class Index(VectorIndex):
     """Cosine search with no approximation. Which of several equal scores fill the last places is not defined.
 
     Args:
-        device: "cpu", "cuda" (an error where there is none), or "auto", which takes CUDA if there is one; `parameters` says which.
-        threads: threads of the product and of the comparison, on the CPU; 0 = as many as the process may use. While a search runs
-            with fewer, so does every other matrix product of the process.
+        device: "cpu", "cuda" (an error where there is none), or "auto", which takes CUDA if there is one; `parameters`
+            says which.
+        threads: threads of the product and of the comparison, on the CPU; 0 = as many as the process may use. While a
+            search runs with fewer, so does every other matrix product of the process.
     """
 
     backend = "exact"
@@ -83,13 +84,19 @@ class Index(VectorIndex):
             self._search_blocks(rows, gallery, starts, scores, ids)
             return scores, ids
         with product_threads(each), ThreadPoolExecutor(workers) as pool:
-            for job in [pool.submit(self._search_blocks, rows, gallery, starts[place::workers], scores, ids) for place in range(workers)]:
+            for job in [
+                pool.submit(self._search_blocks, rows, gallery, starts[place::workers], scores, ids)
+                for place in range(workers)
+            ]:
                 job.result()
         return scores, ids
 
     @staticmethod
     def _search_blocks(rows: Floats, gallery: Floats, starts: range, scores: Floats, ids: Ints) -> None:
-        """Search the blocks of queries that begin at `starts`; results go to their rows of `scores` and `ids` [Q, k]."""
+        """Search the blocks of queries that begin at `starts`.
+
+        Results go to their rows of `scores` and `ids` [Q, k].
+        """
         k = scores.shape[1]
         height = min(_BLOCK_QUERIES, len(rows))
         if height * len(gallery) <= _FEW_SCORES:
@@ -169,4 +176,7 @@ def _resolved(device: str) -> str:
         return "cuda"
     if device == "auto":
         return "cpu"
-    raise Mt2stError("index 'exact': device = 'cuda', but torch finds no CUDA device; use device=cpu, or device=auto to take what is there")
+    raise Mt2stError(
+        "index 'exact': device = 'cuda', but torch finds no CUDA device; use device=cpu, or device=auto to take what "
+        "is there"
+    )

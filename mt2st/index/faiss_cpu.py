@@ -21,7 +21,8 @@ class Index(VectorIndex):
         nprobe: inverted lists looked at (IVF): 1 = fastest, number of lists = exhaustive.
         ef_search: candidates kept while searching (HNSW): larger = better and slower; at least k to be of use.
         ef_construction: the same while building (HNSW).
-        threads: OpenMP threads; 0 = FAISS's own choice. A setting of the whole process, as FAISS has it; it decides speed.
+        threads: OpenMP threads; 0 = FAISS's own choice. A setting of the whole process, as FAISS has it; it decides
+            speed.
         seed: of the clustering.
     """
 
@@ -102,4 +103,6 @@ class Index(VectorIndex):
                 self._index = self._faiss.read_index(str(path))
         except Mt2stError as error:
             raise Mt2stError(f"{error}; build the index again") from None
-        set_knobs(self._faiss, self._index, {"nprobe": self.nprobe, "efSearch": self.ef_search}, self._faiss.ParameterSpace())
+        set_knobs(
+            self._faiss, self._index, {"nprobe": self.nprobe, "efSearch": self.ef_search}, self._faiss.ParameterSpace()
+        )

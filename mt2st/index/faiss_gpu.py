@@ -1,7 +1,7 @@
 """FAISS on a GPU: Flat, IVF-Flat, IVF-PQ by factory string, and CAGRA where the build has it.
 
-FAISS can leave an index on the CPU without a word (faiss#953); here the type of what comes back is checked, and an index that is
-not on the GPU is an error.
+FAISS can leave an index on the CPU without a word (faiss#953); here the type of what comes back is checked, and an
+index that is not on the GPU is an error.
 """
 
 from __future__ import annotations
@@ -30,17 +30,34 @@ class Index(VectorIndex):
 
     backend = "faiss_gpu"
 
-    def __init__(self, factory: str = "Flat", nprobe: int | None = None, device: int = 0, scratch_bytes: int = 256 << 20, seed: int = 1234) -> None:
+    def __init__(
+        self,
+        factory: str = "Flat",
+        nprobe: int | None = None,
+        device: int = 0,
+        scratch_bytes: int = 256 << 20,
+        seed: int = 1234,
+    ) -> None:
         super().__init__()
         check_knobs(self.backend, {"nprobe": nprobe}, high=_LARGEST_K)
         check_knobs(self.backend, {"device": device, "seed": seed}, low=0)
         check_knobs(self.backend, {"scratch_bytes": scratch_bytes}, low=0, high=1 << 40)
         faiss = import_faiss(self.backend)
         if not hasattr(faiss, "StandardGpuResources"):
-            raise Mt2stError("index 'faiss_gpu': this FAISS knows no GPU; install the extra gpu instead of cpu, or use faiss_cpu")
+            raise Mt2stError(
+                "index 'faiss_gpu': this FAISS knows no GPU; install the extra gpu instead of cpu, or use faiss_cpu"
+            )
         if not 0 <= device < faiss.get_num_gpus():
-            raise Mt2stError(f"index 'faiss_gpu': device = {device}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu")
-        self.factory, self.nprobe, self.device, self.scratch_bytes, self.seed = factory, nprobe, device, scratch_bytes, seed
+            raise Mt2stError(
+                f"index 'faiss_gpu': device = {device}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu"
+            )
+        self.factory, self.nprobe, self.device, self.scratch_bytes, self.seed = (
+            factory,
+            nprobe,
+            device,
+            scratch_bytes,
+            seed,
+        )
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(scratch_bytes)
@@ -84,7 +101,10 @@ class Index(VectorIndex):
 
     def _cagra(self, rows: Floats) -> Any:
         if not hasattr(self._faiss, "GpuIndexCagra"):
-            raise Mt2stError("index 'faiss_gpu': this FAISS build has no CAGRA (it needs cuVS); use IVF64,Flat or another factory string")
+            raise Mt2stError(
+                "index 'faiss_gpu': this FAISS build has no CAGRA (it needs cuVS); use IVF64,Flat or another factory "
+                "string"
+            )
         with in_our_words("to build CAGRA"):
             config = self._faiss.GpuIndexCagraConfig()
             config.device = self.device
@@ -98,7 +118,8 @@ class Index(VectorIndex):
             moved = self._faiss.downcast_index(self._faiss.index_cpu_to_gpu(self._resources, self.device, index))
         if not isinstance(moved, self._faiss.GpuIndex):
             raise Mt2stError(
-                f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, IVFn,Flat or IVFn,PQm, "
+                f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, "
+                "IVFn,Flat or IVFn,PQm, "
                 "or the backend faiss_cpu"
             )
         set_knobs(self._faiss, moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
@@ -114,7 +135,9 @@ class Index(VectorIndex):
 
     def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         if k > _LARGEST_K:
-            raise Mt2stError(f"index 'faiss_gpu': k = {k} is above FAISS's limit of {_LARGEST_K} on a GPU; use faiss_cpu or exact")
+            raise Mt2stError(
+                f"index 'faiss_gpu': k = {k} is above FAISS's limit of {_LARGEST_K} on a GPU; use faiss_cpu or exact"
+            )
         scores, ids = self._index.search(rows, k)
         return scores, ids
 

@@ -25,7 +25,9 @@ class Index(VectorIndex):
 
     backend = "hnswlib"
 
-    def __init__(self, links: int = 16, ef_construction: int = 200, ef_search: int = 64, threads: int = 0, seed: int = 1234) -> None:
+    def __init__(
+        self, links: int = 16, ef_construction: int = 200, ef_search: int = 64, threads: int = 0, seed: int = 1234
+    ) -> None:
         super().__init__()
         check_knobs(self.backend, {"links": links}, low=2, high=512)
         check_knobs(self.backend, {"ef_construction": ef_construction, "ef_search": ef_search})

@@ -27,7 +27,9 @@ class Index(VectorIndex):
 
     backend = "usearch"
 
-    def __init__(self, storage: str = "f32", links: int = 16, ef_construction: int = 128, ef_search: int = 64, threads: int = 0) -> None:
+    def __init__(
+        self, storage: str = "f32", links: int = 16, ef_construction: int = 128, ef_search: int = 64, threads: int = 0
+    ) -> None:
         super().__init__()
         if storage not in STORAGE:
             raise unknown_name("usearch storage", storage, STORAGE)

@@ -12,7 +12,8 @@ BINS = 15
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
-    """Σ over bins of (share of answers in the bin) · |mean correctness − mean confidence| (Guo et al., 2017, equation 3).
+    """Σ over bins of (share of answers in the bin) · |mean correctness − mean confidence| (Guo et al., 2017, equation
+    3).
 
     Bins are equally wide and closed on the right, ((m − 1)/bins, m/bins]; confidence 0 falls into the first.
 
@@ -33,12 +34,17 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
         raise Mt2stError(f"expected_calibration_error: bins = {bins} must be at least 1, such as {BINS}")
     if probability.ndim != 1 or probability.shape != outcome.shape or not len(probability):
         raise Mt2stError(
-            f"expected_calibration_error: confidence {probability.shape} and correct {outcome.shape} must be two arrays of "
+            f"expected_calibration_error: confidence {probability.shape} and correct {outcome.shape} must be two "
+            "arrays of "
             "one length, with at least one answer"
         )
     for name, values in (("confidence", probability), ("correct", outcome)):
         if not ((values >= 0) & (values <= 1)).all():
-            raise Mt2stError(f"expected_calibration_error: {name} has values outside [0, 1] or NaN; give probabilities, not logits")
+            raise Mt2stError(
+                f"expected_calibration_error: {name} has values outside [0, 1] or NaN; give probabilities, not logits"
+            )
     bin_of = np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=outcome - probability, minlength=bins)  # count · (mean correctness − mean confidence)
+    gap = np.bincount(
+        bin_of, weights=outcome - probability, minlength=bins
+    )  # count · (mean correctness − mean confidence)
     return float(np.abs(gap).sum() / len(probability))

@@ -1,9 +1,10 @@
 """How many competitors reach each positive score: the inner loop of `ranks.py` on the CPU, in NumPy.
 
-Each tile of the product is compared while it lies in the second-level cache, twice per threshold: with the threshold lowered
-and raised by the float32 product's error bound. Equal counts mean that nothing was close; a difference is settled in float64.
-Where few scores pass, those are looked at one by one. Tiles are whole rows of a block: a 64 × 2,040 corner of it took four times
-as long to compare. Bools are added up eight at a time, as the bytes of 64-bit words, or by rows of bytes.
+Each tile of the product is compared while it lies in the second-level cache, twice per threshold: with the threshold
+lowered and raised by the float32 product's error bound. Equal counts mean that nothing was close; a difference is
+settled in float64. Where few scores pass, those are looked at one by one. Tiles are whole rows of a block: a 64 × 2,040
+corner of it took four times as long to compare. Bools are added up eight at a time, as the bytes of 64-bit words, or by
+rows of bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ _DENSE_SHARE = 1 / 128  # from this share of close scores on, a float64 product 
 
 
 def tie_width(width: int) -> float:
-    """Cosines of vectors `width` wide that differ by this or less are ties: twice a float64 cosine's own error (u = 2⁻⁵³)."""
+    """Cosines of vectors `width` wide that differ by this or less are ties: twice a float64 cosine's own error (u =
+    2⁻⁵³).
+    """
     return 2 * (width + 16) * 2.0**-53
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the counts are about: embeddings as given, their lengths, the image of each text. `images` [N, E], `texts` [C, E]."""
+    """What the counts are about: embeddings as given, their lengths, the image of each text.
+
+    `images` [N, E], `texts` [C, E].
+    """
 
     images: NDArray[Any]
     image_norms: Doubles
@@ -52,8 +58,8 @@ class Gallery:
         """Bound on |float32 product − true cosine|.
 
         Any order of E additions and products errs by at most E·u·Σ|x_k·y_k| ≤ E·u for unit vectors, u = 2⁻²⁴ (Higham,
-        "Accuracy and Stability of Numerical Algorithms", section 3.1); rounding both vectors and the threshold to float32
-        adds 3u, and 16u leave room for the higher-order terms.
+        "Accuracy and Stability of Numerical Algorithms", section 3.1); rounding both vectors and the threshold to
+        float32 adds 3u, and 16u leave room for the higher-order terms.
         """
         return (self.images.shape[1] + 16) * 2.0**-24
 
@@ -110,8 +116,8 @@ class _Worker:
 def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints, Ints]:
     """Positive scores [C], images [C] and foreign texts [C] that reach them.
 
-    `ahead_images[j]`: images other than j's own with score ≥ j's own score with its image; `ahead_texts[j]`: texts of other
-    images whose score with j's image is ≥ j's.
+    `ahead_images[j]`: images other than j's own with score ≥ j's own score with its image; `ahead_texts[j]`: texts of
+    other images whose score with j's image is ≥ j's.
     """
     starts = range(0, len(gallery.texts), BLOCK_TEXTS)
     workers, each = split_threads(threads or usable_threads(), len(starts))
@@ -119,14 +125,19 @@ def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints
     with product_threads(each), ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(count.blocks, starts[place::workers]) for place in range(workers)]
         counted = [job.result() for job in jobs]
-    return count.positive.exact, sum((worker.ahead_images for worker in counted), _NONE), sum((worker.ahead_texts for worker in counted), _NONE)
+    return (
+        count.positive.exact,
+        sum((worker.ahead_images for worker in counted), _NONE),
+        sum((worker.ahead_texts for worker in counted), _NONE),
+    )
 
 
 class Columns:
     """The images ordered by their number of texts, most first.
 
-    Then the first text of every image, the second of those that have one, and so on, belong to prefixes of the columns: layer p
-    holds, for column c, the p-th text of that image. The layers together are the C texts, however unequal the images.
+    Then the first text of every image, the second of those that have one, and so on, belong to prefixes of the columns:
+    layer p holds, for column c, the p-th text of that image. The layers together are the C texts, however unequal the
+    images.
 
     Attributes:
         image_of_column: [N].
@@ -145,7 +156,9 @@ class Columns:
         self._by_column = np.argsort(self.own_column, kind="stable")
         self._first = np.cumsum(self.texts_of_column) - self.texts_of_column
         widths = [int((texts_per_image > layer).sum()) for layer in range(int(texts_per_image.max()))]
-        self.layer_texts: list[Ints] = [self._by_column[self._first[:width] + layer] for layer, width in enumerate(widths)]
+        self.layer_texts: list[Ints] = [
+            self._by_column[self._first[:width] + layer] for layer, width in enumerate(widths)
+        ]
 
     def texts_at(self, column: Ints) -> tuple[Ints, Ints]:
         """All texts of the given columns, one column after the other, and for each the place of its column in `column`."""
@@ -174,7 +187,10 @@ class CompetitorCount:
         self.image_rows = divided_rows(gallery.images, gallery.image_norms, self.columns.image_of_column)
 
     def blocks(self, starts: range) -> _Worker:
-        """Multiply and count the blocks of texts that begin at `starts`; the counts are in the worker that comes back."""
+        """Multiply and count the blocks of texts that begin at `starts`.
+
+        The counts are in the worker that comes back.
+        """
         texts, images = self.gallery.texts, self.gallery.images
         worker = _Worker(len(texts))
         scores = np.empty((min(BLOCK_TEXTS, len(texts)), min(BLOCK_IMAGES, len(images))), np.float32)
@@ -222,7 +238,10 @@ class CompetitorCount:
             if width <= 0:
                 break
             mark, texts = layer.take(part), layer_texts[part]
-            maybe, surely = worker.compare(0, tile[:, :width], mark.maybe), worker.compare(1, tile[:, :width], mark.surely)
+            maybe, surely = (
+                worker.compare(0, tile[:, :width], mark.maybe),
+                worker.compare(1, tile[:, :width], mark.surely),
+            )
             counts = _column_counts(surely)[:width]
             worker.ahead_texts[texts] += counts
             if not np.array_equal(counts, _column_counts(maybe)[:width]):
@@ -253,7 +272,9 @@ class _Settler:
         self.scores: Doubles | None = None
 
     def few(self, ahead: Ints, row: Ints, column: Ints, marks: Ints) -> None:
-        """Add 1 to `ahead[marks[i]]` for each place (row[i], column[i]) that reaches the positive score of text `marks[i]`."""
+        """Add 1 to `ahead[marks[i]]` for each place (row[i], column[i]) that reaches the positive score of text
+        `marks[i]`.
+        """
         scores = self.tile[row, column]
         surely = scores >= self.positive.surely[marks]
         np.add.at(ahead, marks[surely], 1)
@@ -262,7 +283,8 @@ class _Settler:
             self._exactly(ahead, row[left], column[left], marks[left])
 
     def undecided(self, ahead: Ints, flags: Bools, marks: Ints, axis: int) -> None:
-        """Add to `ahead[marks]` how many flagged places [b, w] reach the marks, one a row (axis 1) or one a column (axis 0).
+        """Add to `ahead[marks]` how many flagged places [b, w] reach the marks, one a row (axis 1) or one a column
+        (axis 0).
 
         w may fall short of the tile's width, or exceed it by columns of False.
         """
@@ -278,12 +300,17 @@ class _Settler:
         ahead[marks] += (reaching & flags[:, :width]).sum(axis=axis)
 
     def _exactly(self, ahead: Ints, row: Ints, column: Ints, marks: Ints) -> None:
-        reaching = self.gallery.scores(self.texts[row], self.images[column]) >= self.positive.exact[marks] - self.gallery.tie
+        reaching = (
+            self.gallery.scores(self.texts[row], self.images[column]) >= self.positive.exact[marks] - self.gallery.tie
+        )
         np.add.at(ahead, marks[reaching], 1)
 
 
 def _places(flags: Bools) -> tuple[Ints, Ints]:
-    """Rows and columns of the few True values; looks at eight at a time, which is several times faster than `nonzero`."""
+    """Rows and columns of the few True values.
+
+    Looks at eight at a time, which is several times faster than `nonzero`.
+    """
     words = flags.view(np.uint64)
     word = np.flatnonzero(words.reshape(-1) != 0)
     which, byte = np.nonzero(flags.reshape(-1, 8)[word])

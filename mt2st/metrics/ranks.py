@@ -8,13 +8,13 @@ Two images and four captions, cosine similarities S[text, image], text_image_ind
     caption 2     0.3       0.8*      image → text: the best caption of image 0 has rank 1, of image 1 rank 1; caption 1 is
     caption 3     0.1       0.1*      second in image 0's list, caption 3 fourth in image 1's.
 
-Nothing is sorted and no score is kept. The score of each text with its own image is known before the product starts, and a
-rank is 1 + the number of others that reach it: per row for text → image, per column for image → text. Positives are struck
-out, so relevant items never count against each other.
+Nothing is sorted and no score is kept. The score of each text with its own image is known before the product starts,
+and a rank is 1 + the number of others that reach it: per row for text → image, per column for image → text. Positives
+are struck out, so relevant items never count against each other.
 
-**Exact, not nearly.** A float32 product decides what it can: scores further from the threshold than its rounding error could
-move them. What lies closer is decided in float64. Two scores closer than the rounding error of float64 are tied, and ties
-count against the relevant item, so a constant embedding ranks last everywhere.
+**Exact, not nearly.** A float32 product decides what it can: scores further from the threshold than its rounding error
+could move them. What lies closer is decided in float64. Two scores closer than the rounding error of float64 are tied,
+and ties count against the relevant item, so a constant embedding ranks last everywhere.
 
 Shape legend: N images, C texts, E width; b texts × w images a tile.
 """
@@ -39,8 +39,8 @@ class RetrievalRanks:
 
     Attributes:
         text_to_image: [C], the place of each text's image in the list of all images.
-        image_to_text: [N], the place of the image's best text in the list of all texts that are not its own; 0 for an image
-            without texts, which is part of the gallery but no query.
+        image_to_text: [N], the place of the image's best text in the list of all texts that are not its own; 0 for an
+            image without texts, which is part of the gallery but no query.
         image_to_text_each: [C], the place of each text in its own image's list of all texts (what recall@k counts).
     """
 
@@ -53,26 +53,38 @@ def checked_owner(text_image_index: ArrayLike | Any, num_texts: int, num_images:
     """`text_image_index` as int64 [C].
 
     Raises:
-        Mt2stError: no images or no texts, not whole numbers, another length than the texts, or numbers that are no image's.
+        Mt2stError: no images or no texts, not whole numbers, another length than the texts, or numbers that are no
+            image's.
     """
     if num_texts == 0 or num_images == 0:
         raise Mt2stError(f"nothing to evaluate: {num_images} images and {num_texts} texts; give at least one of each")
-    given = text_image_index.detach().cpu().numpy() if hasattr(text_image_index, "detach") else np.asarray(text_image_index)
+    given = (
+        text_image_index.detach().cpu().numpy() if hasattr(text_image_index, "detach") else np.asarray(text_image_index)
+    )
     if given.shape != (num_texts,) or given.dtype.kind not in "iu":
-        raise Mt2stError(f"text_image_index has shape {given.shape} and type {given.dtype}; give {num_texts} whole numbers, the image of each text")
+        raise Mt2stError(
+            f"text_image_index has shape {given.shape} and type {given.dtype}; give {num_texts} whole numbers, the "
+            "image of each text"
+        )
     if (bad := np.flatnonzero((given < 0) | (given >= num_images))).size:
-        raise Mt2stError(f"text_image_index[{bad[0]}] = {given[bad[0]]} is no image's number; there are {num_images}, numbered from 0")
+        raise Mt2stError(
+            f"text_image_index[{bad[0]}] = {given[bad[0]]} is no image's number; there are {num_images}, numbered from "
+            "0"
+        )
     return given.astype(np.int64)
 
 
-def retrieval_ranks(image_embeddings: Any, text_embeddings: Any, text_image_index: ArrayLike, *, threads: int = 0) -> RetrievalRanks:
+def retrieval_ranks(
+    image_embeddings: Any, text_embeddings: Any, text_image_index: ArrayLike, *, threads: int = 0
+) -> RetrievalRanks:
     """Exact cosine-similarity ranks of both directions; memory grows with N + C, never with N × C.
 
     Args:
         image_embeddings: [N, E], NumPy or torch, float16 to float64, any strides; never written to.
         text_embeddings: [C, E]. Where both are CUDA tensors, everything is counted there, in float64.
         text_image_index: [C], the image that each text belongs to; any number of texts an image.
-        threads: threads in all; 0 = as many as the process may use. While it runs, other products of the process are held to them.
+        threads: threads in all; 0 = as many as the process may use. While it runs, other products of the process are
+            held to them.
 
     Raises:
         Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, indices out of range.
@@ -88,13 +100,19 @@ def retrieval_ranks(image_embeddings: Any, text_embeddings: Any, text_image_inde
         images = as_matrix("image_embeddings", image_embeddings)
         texts = as_matrix("text_embeddings", text_embeddings, width=images.shape[1])
         owner = checked_owner(text_image_index, len(texts), len(images))
-        gallery = Gallery(images, row_norms("image_embeddings", images), texts, row_norms("text_embeddings", texts), owner)
+        gallery = Gallery(
+            images, row_norms("image_embeddings", images), texts, row_norms("text_embeddings", texts), owner
+        )
         positive, ahead_images, ahead_texts = count_competitors(gallery, threads)
     return _ranks(owner, positive, ahead_images, ahead_texts, len(image_embeddings))
 
 
-def _ranks(owner: Ints, positive: NDArray[np.float64], ahead_images: Ints, ahead_texts: Ints, num_images: int) -> RetrievalRanks:
-    """Ranks from counts: `ahead_images` [C] images and `ahead_texts` [C] foreign texts that reach each text's own score."""
+def _ranks(
+    owner: Ints, positive: NDArray[np.float64], ahead_images: Ints, ahead_texts: Ints, num_images: int
+) -> RetrievalRanks:
+    """Ranks from counts: `ahead_images` [C] images and `ahead_texts` [C] foreign texts that reach each text's own
+    score.
+    """
     best = np.full(num_images, np.iinfo(np.int64).max)
     np.minimum.at(best, owner, ahead_texts)
     has_text = np.bincount(owner, minlength=num_images) > 0

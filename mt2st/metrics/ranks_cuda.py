@@ -1,7 +1,7 @@
 """How many competitors reach each positive score, on a GPU: blocks of a float64 product, counted where they are.
 
-Float64 throughout, so nothing needs settling, and TF32 settings play no part. Memory: both embeddings in float64, one block of
-scores and its comparison.
+Float64 throughout, so nothing needs settling, and TF32 settings play no part. Memory: both embeddings in float64, one
+block of scores and its comparison.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def competitors_on_gpu(images: Tensor, texts: Tensor, owner: Ints) -> tuple[Doub
     """What `counting.count_competitors` returns, for `images` [N, E] and `texts` [C, E] on any torch device."""
     left, right = _unit("text_embeddings", texts), _unit("image_embeddings", images)
     if left.shape[1] != right.shape[1]:
-        raise Mt2stError(f"text_embeddings is {left.shape[1]} wide, but {right.shape[1]} is needed; both must come from one model")
+        raise Mt2stError(
+            f"text_embeddings is {left.shape[1]} wide, but {right.shape[1]} is needed; both must come from one model"
+        )
     columns = Columns(owner, len(right))
     own = torch.as_tensor(columns.own_column, device=left.device)
     layers = [torch.as_tensor(layer, device=left.device) for layer in columns.layer_texts]
@@ -41,7 +43,10 @@ def competitors_on_gpu(images: Tensor, texts: Tensor, owner: Ints) -> tuple[Doub
 def _unit(name: str, embeddings: Tensor) -> Tensor:
     """float64 rows of length 1; the checks of `vectors.py` for a tensor that stays where it is."""
     if embeddings.ndim != 2 or not embeddings.is_floating_point() or embeddings.shape[1] == 0:
-        raise Mt2stError(f"{name} has shape {tuple(embeddings.shape)} and type {embeddings.dtype}; give a floating-point matrix [N, E]")
+        raise Mt2stError(
+            f"{name} has shape {tuple(embeddings.shape)} and type {embeddings.dtype}; give a floating-point matrix [N, "
+            "E]"
+        )
     doubles = embeddings.detach().double()
     norms = doubles.norm(dim=1, keepdim=True)
     if not bool(torch.isfinite(norms).all()):

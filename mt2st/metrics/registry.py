@@ -1,7 +1,9 @@
-"""Metric definitions: an id, a unit, a direction, the worst value, one sentence. What tables and reports print. No torch.
+"""Metric definitions: an id, a unit, a direction, the worst value, one sentence.
 
-Ids may carry a cut-off after "@" ("hit_rate@5") and a place in front ("text_to_image/hit_rate@5"); the definition is that of
-the part between them.
+What tables and reports print. No torch.
+
+Ids may carry a cut-off after "@" ("hit_rate@5") and a place in front ("text_to_image/hit_rate@5"); the definition is
+that of the part between them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ class MetricDefinition:
 
     Attributes:
         id: the name in records, such as "hit_rate@k".
-        unit: "share" (0 to 1), "rank" (from 1), "queries/s", "bytes", "s", "nats", "correlation" (−1 to 1) or what its name says.
+        unit: "share" (0 to 1), "rank" (from 1), "queries/s", "bytes", "s", "nats", "correlation" (−1 to 1) or what its
+            name says.
         higher_is_better: the direction.
         worst: the value of a run that fails utterly; an infinity where there is no bound.
         definition: one sentence.
@@ -43,15 +46,24 @@ _VQA = "mean over questions of the mean over annotators left out of min(1, match
 METRICS: dict[str, MetricDefinition] = {
     metric.id: metric
     for metric in (
-        MetricDefinition("vqa_accuracy", "share", True, 0.0, f"{_VQA}; texts are compared as the protocol named beside it says"),
+        MetricDefinition(
+            "vqa_accuracy", "share", True, 0.0, f"{_VQA}; texts are compared as the protocol named beside it says"
+        ),
         MetricDefinition("accuracy", "share", True, 0.0, "share of items whose predicted class is the labelled one"),
-        MetricDefinition("macro_f1", "share", True, 0.0, "mean over classes, unweighted, of the harmonic mean of precision and recall"),
+        MetricDefinition(
+            "macro_f1",
+            "share",
+            True,
+            0.0,
+            "mean over classes, unweighted, of the harmonic mean of precision and recall",
+        ),
         MetricDefinition(
             "ece",
             "share",
             False,
             1.0,
-            "expected calibration error: over 15 equal-width bins of confidence, the mean distance of accuracy from confidence, "
+            "expected calibration error: over 15 equal-width bins of confidence, the mean distance of accuracy from "
+            "confidence, "
             "weighted by the bins' shares",
         ),
         MetricDefinition(
@@ -69,38 +81,61 @@ METRICS: dict[str, MetricDefinition] = {
             f"mean over queries of the share of their relevant items that are in the top k; {_TIES}, "
             "another relevant one included only if it scores higher",
         ),
-        MetricDefinition("mrr", "share", True, 0.0, f"mean over queries of 1 / rank of the best-ranked relevant item; {_TIES}"),
-        MetricDefinition("mean_rank", "rank", False, math.inf, f"mean rank of the best-ranked relevant item, from 1; {_TIES}"),
-        MetricDefinition("median_rank", "rank", False, math.inf, f"median rank of the best-ranked relevant item, from 1; {_TIES}"),
-        MetricDefinition("ann_recall@k", "share", True, 0.0, "mean over queries of |ids found ∩ ids of the exact top k| / k (set recall)"),
+        MetricDefinition(
+            "mrr", "share", True, 0.0, f"mean over queries of 1 / rank of the best-ranked relevant item; {_TIES}"
+        ),
+        MetricDefinition(
+            "mean_rank", "rank", False, math.inf, f"mean rank of the best-ranked relevant item, from 1; {_TIES}"
+        ),
+        MetricDefinition(
+            "median_rank", "rank", False, math.inf, f"median rank of the best-ranked relevant item, from 1; {_TIES}"
+        ),
+        MetricDefinition(
+            "ann_recall@k",
+            "share",
+            True,
+            0.0,
+            "mean over queries of |ids found ∩ ids of the exact top k| / k (set recall)",
+        ),
         MetricDefinition(
             "ann_recall_tolerant@k",
             "share",
             True,
             0.0,
-            "mean over queries of the share of the k returned items whose similarity is at least that of the exact k-th less ε; "
+            "mean over queries of the share of the k returned items whose similarity is at least that of the exact "
+            "k-th less ε; "
             "ε is stored beside it",
         ),
         MetricDefinition("queries_per_second", "queries/s", True, 0.0, "queries answered per second of wall time"),
         MetricDefinition("build_seconds", "s", False, math.inf, "wall time to train the index and to add all vectors"),
-        MetricDefinition("index_bytes", "bytes", False, math.inf, "size of the index, as its own saved form or its arrays take"),
         MetricDefinition(
-            "spearman", "correlation", True, -1.0, "Spearman's rank correlation of cosine similarity and human score over a set's known pairs"
+            "index_bytes", "bytes", False, math.inf, "size of the index, as its own saved form or its arrays take"
         ),
-        MetricDefinition("coverage", "share", True, 0.0, "share of a word-similarity set's pairs whose two words are both known"),
+        MetricDefinition(
+            "spearman",
+            "correlation",
+            True,
+            -1.0,
+            "Spearman's rank correlation of cosine similarity and human score over a set's known pairs",
+        ),
+        MetricDefinition(
+            "coverage", "share", True, 0.0, "share of a word-similarity set's pairs whose two words are both known"
+        ),
         MetricDefinition(
             "denoising_loss",
             "noise variance",
             False,
             math.inf,
-            "mean squared error of the predicted noise on held-out images, over a fixed grid of noise levels and fixed noise",
+            "mean squared error of the predicted noise on held-out images, over a fixed grid of noise levels and fixed "
+            "noise",
         ),
         MetricDefinition(
             "frechet_distance",
             "feature units²",
             False,
             math.inf,
-            "Fréchet distance of Gaussians fitted to the embeddings that the suite's own classifier gives samples and held-out images; "
+            "Fréchet distance of Gaussians fitted to the embeddings that the suite's own classifier gives samples and "
+            "held-out images; "
             "comparable within one benchmark only, and no FID",
         ),
         MetricDefinition("loss", "nats", False, math.inf, "mean loss of the primary objective"),
@@ -123,6 +158,8 @@ def metric_definition(metric_id: str) -> MetricDefinition:
             return METRICS[base]
     elif f"{base}@k" in METRICS:
         if cutoff != "k" and not (cutoff.isascii() and cutoff.isdigit() and int(cutoff) > 0):
-            raise Mt2stError(f"metric {metric_id!r}: the cut-off {cutoff!r} must be a whole number from 1, such as {base}@5")
+            raise Mt2stError(
+                f"metric {metric_id!r}: the cut-off {cutoff!r} must be a whole number from 1, such as {base}@5"
+            )
         return METRICS[f"{base}@k"]
     raise unknown_name("metric", metric_id, METRICS)

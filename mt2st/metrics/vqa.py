@@ -1,6 +1,7 @@
 """VQA accuracy under its three competing definitions. No torch.
 
-All three average, over the annotators, min(1, matches among the *other* annotators / 3). They differ in what is compared:
+All three average, over the annotators, min(1, matches among the *other* annotators / 3). They differ in what is
+compared:
 
 | protocol | prediction | annotators' answers |
 |---|---|---|
@@ -8,8 +9,8 @@ All three average, over the annotators, min(1, matches among the *other* annotat
 | `official-2021` | normalised only when the annotators disagree | likewise |
 | `always` | always normalised | always normalised |
 
-So "Yes" against ten "yes" scores 1, 0 and 1. Papers before March 2021 report the first, newer ones the second, lmms-eval
-the third; a number without its protocol cannot be compared.
+So "Yes" against ten "yes" scores 1, 0 and 1. Papers before March 2021 report the first, newer ones the second,
+lmms-eval the third; a number without its protocol cannot be compared.
 
 The official definition was published with "VQA: Visual Question Answering" (Antol et al., 2015) and changed in its
 repository on 2021-03-11 (GT-Vision-Lab/VQA, commit a013f00).
@@ -21,8 +22,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from mt2st.data.card import Answer
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.records import Answer
 
 PROTOCOLS = ("official-2021", "official-2016", "always")
 """Names of the definitions; the first is the default."""
@@ -36,8 +37,9 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS_REMOVED = 32
 _ENOUGH_MATCHES = 3
 
-# The official table of contractions, as the suffixes it knows and the stems each of them is listed for. It has gaps ("shed"
-# and "its" are left alone) and its capitalised keys ("Im", "Ive") can never match, since words are lower-cased before.
+# The official table of contractions, as the suffixes it knows and the stems each of them is listed for. It has gaps
+# ("shed" and "its" are left alone) and its capitalised keys ("Im", "Ive") can never match, since words are lower-cased
+# before.
 _STEMS = {
     "n't": "ai are ca could did does do had has have is might must need ought sha should was were wo would",
     "'ve": "could might must not should they we what where who would you",
@@ -120,8 +122,9 @@ def vqa_accuracy(prediction: str, answers: Sequence[str | Answer], protocol: str
     """Accuracy of one predicted answer against the annotators' answers, in [0, 1].
 
     Annotators are told apart by their position, so equal strings are different annotators. A question with a *single*
-    answer leaves nobody to compare with when its annotator is left out; there the score is plain agreement (1 or 0) of the texts
-    that the protocol compares. With two or three answers the definition cannot exceed 1/3 or 2/3, and does not here.
+    answer leaves nobody to compare with when its annotator is left out; there the score is plain agreement (1 or 0) of
+    the texts that the protocol compares. With two or three answers the definition cannot exceed 1/3 or 2/3, and does
+    not here.
 
     Args:
         prediction: the predicted answer, as the model gave it.
@@ -148,16 +151,22 @@ def _compared_texts(prediction: str, answers: Sequence[str | Answer], protocol: 
         raise Mt2stError(f"vqa_accuracy: answers is one string, {answers!r}; give a sequence, such as [{answers!r}]")
     texts = [answer.text if isinstance(answer, Answer) else answer for answer in answers]
     if not texts:
-        raise Mt2stError("vqa_accuracy: a question without answers has no accuracy; leave unlabelled questions out and count them")
+        raise Mt2stError(
+            "vqa_accuracy: a question without answers has no accuracy; leave unlabelled questions out and count them"
+        )
     for text in (prediction, *texts):
         if not isinstance(text, str):
-            raise Mt2stError(f"vqa_accuracy: {text!r} is a {type(text).__name__}, not a text; convert labels to answers first")
+            raise Mt2stError(
+                f"vqa_accuracy: {text!r} is a {type(text).__name__}, not a text; convert labels to answers first"
+            )
     predicted = _tidy(prediction)
     if protocol == "always":
         return normalise_answer(predicted), [normalise_answer(_tidy(text)) for text in texts]
     if protocol == "official-2016":
         # The first version of the official code never strips the annotators' answers.
-        return normalise_answer(predicted), [strip_punctuation(text) for text in texts] if len(set(texts)) > 1 else texts
+        return normalise_answer(predicted), [strip_punctuation(text) for text in texts] if len(
+            set(texts)
+        ) > 1 else texts
     texts = [_tidy(text) for text in texts]
     if len(set(texts)) > 1:
         return normalise_answer(predicted), [normalise_answer(text) for text in texts]

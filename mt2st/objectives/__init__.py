@@ -1,4 +1,7 @@
-"""Objectives: one task's loss a file. An objective is an `nn.Module` with a `name`, called with features, returning a scalar."""
+"""Objectives: one task's loss a file.
+
+An objective is an `nn.Module` with a `name`, called with features, returning a scalar.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from torch import Tensor
 class Objective(Protocol):
     """One task's loss.
 
-    Pulls what it needs from the lazy features of its batch; what it does not ask for is never computed. Does *not* decide
-    whether to run (the mixture does) and does *not* apply its weight (the loop does).
+    Pulls what it needs from the lazy features of its batch; what it does not ask for is never computed. Does *not*
+    decide whether to run (the mixture does) and does *not* apply its weight (the loop does).
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""Alignment of a denoiser's middle features with those a frozen image encoder has of the clean picture (REPA, arXiv 2410.06940)."""
+"""Alignment of a denoiser's middle features with those a frozen image encoder has of the clean picture (REPA, arXiv
+2410.06940).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from torch.nn import functional
 class AlignmentObjective(nn.Module):
     """1 − cosine between the projected bottleneck and the teacher's tokens, place by place, mean over places.
 
-    The teacher's square grid of tokens is averaged to the bottleneck's size. The teacher is frozen: it gets no gradient, and the
-    ledger counts its forward pass, for it is run.
+    The teacher's square grid of tokens is averaged to the bottleneck's size. The teacher is frozen: it gets no
+    gradient, and the ledger counts its forward pass, for it is run.
 
     Args:
         width: channels of the bottleneck.

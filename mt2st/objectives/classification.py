@@ -21,7 +21,9 @@ class ClassificationObjective(nn.Module):
         name: task name in ledger and logs.
     """
 
-    def __init__(self, width: int, classes: int, *, label: str = "label", embedding: str = "embedding", name: str = "class") -> None:
+    def __init__(
+        self, width: int, classes: int, *, label: str = "label", embedding: str = "embedding", name: str = "class"
+    ) -> None:
         super().__init__()
         self.name, self.label, self.embedding = name, label, embedding
         self.head = nn.Linear(width, classes)

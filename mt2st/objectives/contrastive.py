@@ -1,4 +1,6 @@
-"""Image-text contrastive learning: softmax (InfoNCE) or sigmoid, on open_clip's losses, with identical captions as positives."""
+"""Image-text contrastive learning: softmax (InfoNCE) or sigmoid, on open_clip's losses, with identical captions as
+positives.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,13 @@ class ContrastiveObjective(nn.Module):
             return (functional.cross_entropy(per_image, target) + functional.cross_entropy(per_text, target)) / 2
         all_text = text
         if world > 1:
-            all_text = gather_features(image, text, local_loss=True, gather_with_grad=True, rank=rank, world_size=world)[1]
+            all_text = gather_features(
+                image, text, local_loss=True, gather_with_grad=True, rank=rank, world_size=world
+            )[1]
         logits = SigLipLoss().get_logits(image, all_text, scale, bias)
-        signs = 2.0 * (group[:, None] == _gather(group, world)[None, :]).to(logits.dtype) - 1.0  # +1 positive, −1 negative
+        signs = (
+            2.0 * (group[:, None] == _gather(group, world)[None, :]).to(logits.dtype) - 1.0
+        )  # +1 positive, −1 negative
         return -functional.logsigmoid(signs * logits).sum() / image.shape[0]
 
 

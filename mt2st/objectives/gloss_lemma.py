@@ -13,9 +13,11 @@ from mt2st.errors import Mt2stError
 
 
 class GlossLemmaObjective(nn.Module):
-    """InfoNCE between projected glosses and lemmas (a reverse dictionary; Hill et al., TACL 2016, with in-batch negatives).
+    """InfoNCE between projected glosses and lemmas (a reverse dictionary; Hill et al., TACL 2016, with in-batch
+    negatives).
 
-    Rows with the same `lemma_group` are positives of each other; rows whose lemma has no known token (all padding) are left out.
+    Rows with the same `lemma_group` are positives of each other; rows whose lemma has no known token (all padding) are
+    left out.
 
     Args:
         width: of the gloss's embedding.
@@ -26,7 +28,13 @@ class GlossLemmaObjective(nn.Module):
     """
 
     def __init__(
-        self, width: int, lemma_width: int, *, both_ways: bool = False, temperature: float = 0.1, name: str = "gloss_lemma"
+        self,
+        width: int,
+        lemma_width: int,
+        *,
+        both_ways: bool = False,
+        temperature: float = 0.1,
+        name: str = "gloss_lemma",
     ) -> None:
         super().__init__()
         if not (math.isfinite(temperature) and temperature > 0):
@@ -46,7 +54,10 @@ class GlossLemmaObjective(nn.Module):
 
 
 def _row_loss(logits: Tensor, positive: Tensor, known: Tensor) -> Tensor:
-    """Cross-entropy against the uniform distribution over a row's positives, mean over known rows; unknown columns are no answer."""
+    """Cross-entropy against the uniform distribution over a row's positives, mean over known rows.
+
+    Unknown columns are no answer.
+    """
     logits = logits.masked_fill(~known[None], -1e4)
     target = positive * known[None]
     target = target / target.sum(1, keepdim=True).clamp_min(1.0)

@@ -26,7 +26,8 @@ class MaskedLanguageObjective(nn.Module):
         vocabulary_size: V.
         mask_id: id of the mask token.
         rate: share of a caption's tokens to mask, in (0, 1]. 0.15 is BERT's; short captions want more.
-        frame_ids: further ids that are never masked, besides padding and the towers' own frame (start and end of a text).
+        frame_ids: further ids that are never masked, besides padding and the towers' own frame (start and end of a
+            text).
         name: task name in ledger and logs.
     """
 
@@ -77,7 +78,8 @@ def choose_positions(maskable: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         rate: in (0, 1].
 
     Returns:
-        positions [B, M] int64, distinct within a row, with M = ⌈rate · T⌉; and chosen [B, M] bool, False at unused slots.
+        positions [B, M] int64, distinct within a row, with M = ⌈rate · T⌉; and chosen [B, M] bool, False at unused
+        slots.
     """
     length = maskable.shape[1]
     slots = max(1, math.ceil(rate * length))

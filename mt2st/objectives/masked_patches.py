@@ -12,7 +12,8 @@ from mt2st.errors import check_range
 
 
 class MaskedPatchObjective(nn.Module):
-    """Hide a share of the patches and predict their pixels with one linear layer; mean absolute error, pixels in [-1, 1].
+    """Hide a share of the patches and predict their pixels with one linear layer; mean absolute error, pixels in [-1,
+    1].
 
     The same number of patches is hidden in every picture, so that a step's cost and the loss's noise do not depend on
     chance. Loss and head work on the hidden patches alone.

@@ -13,8 +13,10 @@ from mt2st.objectives.masked_lm import choose_positions
 
 
 class MaskedTokenObjective(nn.Module):
-    """Predict masked tokens from the others. As in `masked_lm`, the vocabulary head runs on masked positions only, their number is
-    a constant of the batch's shape, and chosen tokens are always replaced by the mask token.
+    """Predict masked tokens from the others.
+
+    As in `masked_lm`, the vocabulary head runs on masked positions only, their number is a constant of the batch's
+    shape, and chosen tokens are always replaced by the mask token.
 
     Args:
         width: D of tokens.
@@ -26,7 +28,14 @@ class MaskedTokenObjective(nn.Module):
     """
 
     def __init__(
-        self, width: int, vocabulary_size: int, mask_id: int, *, rate: float = 0.15, frame_ids: tuple[int, ...] = (), name: str = "masked_lm"
+        self,
+        width: int,
+        vocabulary_size: int,
+        mask_id: int,
+        *,
+        rate: float = 0.15,
+        frame_ids: tuple[int, ...] = (),
+        name: str = "masked_lm",
     ) -> None:
         super().__init__()
         check_range("rate", rate, 1e-6, 1.0, "it is the share of tokens that are masked, for example 0.15")
@@ -43,6 +52,8 @@ class MaskedTokenObjective(nn.Module):
         masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
         encoded = features.encoder.encode(masked)  # [B, T, D]
         at_masks = encoded.gather(1, positions[..., None].expand(-1, -1, encoded.shape[-1]))  # [B, M, D]
-        losses = functional.cross_entropy(self.head(at_masks).float().flatten(0, 1), originals.flatten(), reduction="none")
+        losses = functional.cross_entropy(
+            self.head(at_masks).float().flatten(0, 1), originals.flatten(), reduction="none"
+        )
         used = chosen.flatten().to(losses.dtype)
         return (losses * used).sum() / used.sum().clamp_min(1.0)

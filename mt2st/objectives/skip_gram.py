@@ -14,9 +14,9 @@ from mt2st.errors import Mt2stError
 class SkipGramObjective(nn.Module):
     """A word's vector predicts a word near it against words drawn from the noise distribution.
 
-    From each text `centres` words are drawn, and for each one neighbour at a distance up to `window`. Word2vec draws its negatives
-    for each pair; here the batch shares `noise_words`, whose mean loss weighs as `negatives` of them: one matrix product.
-    Does *not* drop frequent words as word2vec does.
+    From each text `centres` words are drawn, and for each one neighbour at a distance up to `window`. Word2vec draws
+    its negatives for each pair; here the batch shares `noise_words`, whose mean loss weighs as `negatives` of them: one
+    matrix product. Does *not* drop frequent words as word2vec does.
 
     Args:
         counts: [V] occurrences of each word; 0 = never drawn as noise (padding).
@@ -43,7 +43,10 @@ class SkipGramObjective(nn.Module):
     ) -> None:
         super().__init__()
         if min(window, centres, negatives, noise_words) < 1:
-            raise Mt2stError(f"window = {window}, centres = {centres}, negatives = {negatives}, noise_words = {noise_words} must all be ≥ 1")
+            raise Mt2stError(
+                f"window = {window}, centres = {centres}, negatives = {negatives}, noise_words = {noise_words} must "
+                "all be ≥ 1"
+            )
         self.name = name
         self.window, self.centres, self.negatives, self.noise_words = window, centres, negatives, noise_words
         self.contexts = nn.Embedding(len(counts), width)

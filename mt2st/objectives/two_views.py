@@ -15,7 +15,8 @@ from mt2st.errors import Mt2stError
 class TwoViewObjective(nn.Module):
     """NT-Xent: among 2B views, find the other view of one's own picture. Cosine similarity / temperature, softmax.
 
-    Views are made on the batch's device by `random_view`. Does *not* flip: digits, letters and arrows carry their direction.
+    Views are made on the batch's device by `random_view`. Does *not* flip: digits, letters and arrows carry their
+    direction.
 
     Args:
         width: D of the embedding.

@@ -1,4 +1,7 @@
-"""Every adapter: miniature in the published layout → prepare → check → one training step → evaluation. New ones are covered at once."""
+"""Every adapter: miniature in the published layout → prepare → check → one training step → evaluation.
+
+New ones are covered at once.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ import torch
 from data_prep.check import check
 from data_prep.find import call_examples, find_adapter
 from data_prep.prepare import prepare
-from mt2st.dataset import PreparedDataset, PreparedSplit
+from mt2st.data.card import Adapter, DatasetCard
+from mt2st.data.splits import PreparedDataset, PreparedSplit
+from mt2st.data.streams import AnswerVocabulary, CaptionStream, QuestionStream
 from mt2st.errors import Mt2stError
 from mt2st.metrics import vqa_accuracy
 from mt2st.mixture import MT2ST, Task
 from mt2st.objectives.contrastive import ContrastiveObjective
 from mt2st.predict import embed_split, predict_answers
-from mt2st.records import Adapter, DatasetCard
 from mt2st.schedules import Constant
-from mt2st.streams import AnswerVocabulary, CaptionStream, QuestionStream
-from mt2st.train_config import TrainConfig
-from mt2st.trainer import Trainer
-from tests.published_layouts import LAYOUTS
-from tests.tiny import objective, tiny_encoder
+from mt2st.training.config import TrainConfig
+from mt2st.training.trainer import Trainer
+from tests.helpers.published_layouts import LAYOUTS
+from tests.helpers.tiny import objective, tiny_encoder
 
 ADAPTERS = Path(__file__).resolve().parents[2] / "data_prep" / "adapters"
 STEMS = sorted(path.stem for path in ADAPTERS.glob("*.py") if not path.stem.startswith("_"))
@@ -55,7 +58,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedData
 
 
 def test_every_adapter_has_a_miniature() -> None:
-    assert {name.partition("/")[0] for name in LAYOUTS} == set(STEMS), "add the new adapter's layout to tests/published_layouts.py"
+    assert {name.partition("/")[0] for name in LAYOUTS} == set(STEMS), (
+        "add the new adapter's layout to tests/published_layouts.py"
+    )
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -67,7 +72,9 @@ def test_cards_are_complete(stem: str) -> None:
     assert card.requires or stem == "digits"
     assert card.source
     if "full set was not at hand" not in card.notes:
-        assert "Checked here against the full set" in card.notes or stem == "word_similarity", "say what was and was not checked"
+        assert "Checked here against the full set" in card.notes or stem == "word_similarity", (
+            "say what was and was not checked"
+        )
     assert DatasetCard(**{**vars(card)}) == card
 
 
@@ -89,14 +96,18 @@ def test_prepared_data_hold_every_split(name: str, prepared: dict[str, PreparedD
         given = list(call_examples(adapter, split_name, source, dict(options), 16))
         assert split.caption_texts() == [caption for example in given for caption in example.captions]
         assert split.question_texts() == [example.question for example in given if example.question is not None]
-        assert split.labels() == list({example.image_id or str(n): example.label for n, example in enumerate(given)}.values())
+        assert split.labels() == list(
+            {example.image_id or str(n): example.label for n, example in enumerate(given)}.values()
+        )
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_check_finds_nothing_but_the_counts(name: str, tmp_path: Path) -> None:
     adapter, source, options = laid_out(name, tmp_path / "source")
     problems = [
-        problem for problem in check(adapter, source=source, options=options).problems if "the card declares" not in problem
+        problem
+        for problem in check(adapter, source=source, options=options).problems
+        if "the card declares" not in problem
     ]
     assert problems == []
 
@@ -111,7 +122,9 @@ def train_and_evaluate_vqa(train: PreparedSplit, evaluation: PreparedSplit) -> f
     found = predict_answers(encoder, answering, evaluation, tokenize(evaluation.question_texts()))
     answers = evaluation.answer_texts()
     return float(
-        np.mean([vqa_accuracy(vocabulary.answers[at], given) for at, given in zip(found.prediction, answers, strict=True)])
+        np.mean(
+            [vqa_accuracy(vocabulary.answers[at], given) for at, given in zip(found.prediction, answers, strict=True)]
+        )
     )
 
 
@@ -129,7 +142,8 @@ def train_and_embed(train: PreparedSplit, evaluation: PreparedSplit) -> tuple[np
 )
 def test_one_training_step_and_evaluation(name: str, prepared: dict[str, PreparedDataset]) -> None:
     data = prepared[name]
-    # NoCaps has no training split of its own: here it trains on what it is evaluated on, which shows the plumbing alone.
+    # NoCaps has no training split of its own: here it trains on what it is evaluated on, which shows the plumbing
+    # alone.
     train = data.split("train" if "train" in data.splits else data.splits[0])
     labelled = [data.split(split) for split in data.splits[1:] or data.splits]
     torch.manual_seed(0)
@@ -203,7 +217,9 @@ def test_clevr_has_program_families(prepared: dict[str, PreparedDataset]) -> Non
     assert prepared["clevr"].split("val").question_types() == ["exist", "count", "query", "compare"]
 
 
-def test_vqa_rad_can_drop_training_questions_linked_to_test(prepared: dict[str, PreparedDataset], tmp_path: Path) -> None:
+def test_vqa_rad_can_drop_training_questions_linked_to_test(
+    prepared: dict[str, PreparedDataset], tmp_path: Path
+) -> None:
     train = prepared["vqa_rad"].split("train")
     assert train.num_questions == 4
     assert train.answer_texts()[2] == ("3",)
@@ -222,7 +238,10 @@ def test_slake_by_language(language: str, questions: int, tmp_path: Path) -> Non
 def test_coco_joins_train_and_restval_and_pins_counts(prepared: dict[str, PreparedDataset], tmp_path: Path) -> None:
     assert prepared["coco_captions"].split("train").num_images == 8
     assert prepared["coco_captions"].split("test").num_captions == 20
-    for name, expected in (("coco_captions", r"8 images instead of the 113,287"), ("flickr30k", r"4 images instead of the 29,000")):
+    for name, expected in (
+        ("coco_captions", r"8 images instead of the 113,287"),
+        ("flickr30k", r"4 images instead of the 29,000"),
+    ):
         adapter, source, _ = laid_out(name, tmp_path / name)
         with pytest.raises(Mt2stError, match=f"{expected}.*other_counts=yes"):
             prepare(adapter, source=source, out=tmp_path / "out", image_size=8)
@@ -263,7 +282,9 @@ def test_wordnet_has_supersenses_lemmas_and_hypernyms(prepared: dict[str, Prepar
     found = {
         identity: (label, text, split.extra(row))
         for split in splits
-        for row, (identity, label, text) in enumerate(zip(split.image_ids(), split.labels(), split.caption_texts(), strict=True))
+        for row, (identity, label, text) in enumerate(
+            zip(split.image_ids(), split.labels(), split.caption_texts(), strict=True)
+        )
     }
     extra = {"lemmas": "noun_word1 other1", "hypernyms": "n00000000", "pos": "n"}
     assert found["n00000001"] == ("noun.animal", "the meaning 1 of a noun", extra)
@@ -273,7 +294,13 @@ def test_wordnet_has_supersenses_lemmas_and_hypernyms(prepared: dict[str, Prepar
 
 def test_word_similarity_reads_every_separator(prepared: dict[str, PreparedDataset]) -> None:
     split = prepared["word_similarity"].split("test")
-    assert [split.extra(row)["set"] for row in range(split.num_images)] == ["blanks", "blanks", "commas", "tabs", "tabs"]
+    assert [split.extra(row)["set"] for row in range(split.num_images)] == [
+        "blanks",
+        "blanks",
+        "commas",
+        "tabs",
+        "tabs",
+    ]
     assert split.caption_texts()[:2] == ["sun", "sunlight"]
     assert split.extra(3)["score"] == 7.35
 

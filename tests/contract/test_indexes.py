@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import check_ids
 from mt2st.files import read_sealed_json, write_sealed_json
-from mt2st.index import SearchIndex, VectorIndex, backend_names, create_index, empty_like, load_index, parse_spec, save_index
+from mt2st.index import (
+    SearchIndex,
+    VectorIndex,
+    backend_names,
+    create_index,
+    empty_like,
+    load_index,
+    parse_spec,
+    save_index,
+)
 from mt2st.index._store import data_path, manifest_path
 from mt2st.vectors import matrix_hash
 
@@ -132,7 +141,9 @@ def test_exact_equals_faiss_flat_equals_the_full_matrix(exact: str, gallery: np.
     exact=st.sampled_from(EXACT),
 )
 def test_any_shape(seed: int, num_items: int, num_queries: int, k: int, kind: str, strided: bool, exact: str) -> None:
-    """k > N, no query, one vector, duplicates, half and double precision, non-contiguous input: against the full matrix."""
+    """k > N, no query, one vector, duplicates, half and double precision, non-contiguous input: against the full
+    matrix.
+    """
     rng = np.random.default_rng(seed)
     items, queries = (rng.integers(-2, 3, (count, 3)).astype(kind) for count in (num_items, num_queries))
     items[~items.any(axis=1)], queries[~queries.any(axis=1)] = 1, 1
@@ -144,7 +155,9 @@ def test_any_shape(seed: int, num_items: int, num_queries: int, k: int, kind: st
     assert_sound(scores, ids, num_queries, k, num_items)
     matrix = cosines(queries, items)
     found = min(k, num_items)
-    np.testing.assert_allclose(scores[:, :found], -np.sort(-matrix, axis=1)[:, :found], atol=1e-3 if kind == "f2" else 1e-6)
+    np.testing.assert_allclose(
+        scores[:, :found], -np.sort(-matrix, axis=1)[:, :found], atol=1e-3 if kind == "f2" else 1e-6
+    )
     np.testing.assert_allclose(scores[:, :found], np.take_along_axis(matrix, ids[:, :found], axis=1), atol=1e-3)
     assert (ids[:, found:] == -1).all()
 
@@ -183,7 +196,9 @@ def test_half_precision(spec: str, gallery: np.ndarray, queries: np.ndarray) -> 
     halves, singles = ready(spec), ready(spec)
     halves.add(gallery.astype(np.float16))
     singles.add(gallery.astype(np.float16).astype(np.float32))
-    for ours, theirs in zip(halves.search(queries.astype(np.float16), 5), singles.search(queries.astype(np.float16).astype(np.float32), 5)):
+    for ours, theirs in zip(
+        halves.search(queries.astype(np.float16), 5), singles.search(queries.astype(np.float16).astype(np.float32), 5)
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -215,7 +230,9 @@ def test_adding_in_parts_numbers_on(spec: str, gallery: np.ndarray) -> None:
         np.testing.assert_array_equal(ids[:, 0], np.arange(390, 400))
 
 
-def test_save_and_load_give_the_same_answers(spec: str, gallery: np.ndarray, queries: np.ndarray, tmp_path: Path) -> None:
+def test_save_and_load_give_the_same_answers(
+    spec: str, gallery: np.ndarray, queries: np.ndarray, tmp_path: Path
+) -> None:
     index = ready(spec)
     index.add(gallery)
     path = tmp_path / "an index.bin"
@@ -397,7 +414,9 @@ def test_a_backend_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(index) == 400
 
 
-def test_threads_of_the_product_are_limited_while_searching(gallery: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_the_product_are_limited_while_searching(
+    gallery: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from threadpoolctl import threadpool_info
 
     from mt2st.index import exact

@@ -1,4 +1,7 @@
-"""Every schedule, objective and pair of towers keeps its protocol. A new file in `objectives/` or `encoders/` that is not swept fails here."""
+"""Every schedule, objective and pair of towers keeps its protocol.
+
+A new file in `objectives/` or `encoders/` that is not swept fails here.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,8 @@ import open_clip
 import pytest
 import torch
 import transformers
-from tiny import mixture, objective, tiny_encoder, tiny_towers, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from unimodal import ENCODER_FILES, objective_files
 
 import mt2st.encoders
 import mt2st.objectives
@@ -28,6 +29,8 @@ from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.flops import FlopCounter
 from mt2st.objectives import Objective
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch, weight_at
+from tests.helpers.tiny import mixture, objective, tiny_encoder, tiny_towers, tokenizer
+from tests.helpers.unimodal import ENCODER_FILES, objective_files
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(0.7),
@@ -48,15 +51,24 @@ def causal_open_clip(folder: Path) -> OpenClipTowers:
     vision = {"image_size": 16, "layers": 1, "width": 20, "head_width": 10, "patch_size": 8}
     model = open_clip.CustomTextCLIP(embed_dim=8, vision_cfg=vision, text_cfg=text)
     words = tokenizer()
-    return OpenClipTowers(model, lambda texts: words.encode(texts, 12), context_length=12, pad_id=words.pad_id, mask_id=None)
+    return OpenClipTowers(
+        model, lambda texts: words.encode(texts, 12), context_length=12, pad_id=words.pad_id, mask_id=None
+    )
 
 
 def _words(folder: Path) -> Any:
-    vocabulary = {word: at for at, word in enumerate(("[PAD]", "[UNK]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()})))}
+    vocabulary = {
+        word: at
+        for at, word in enumerate(
+            ("[PAD]", "[UNK]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()}))
+        )
+    }
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     roles = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
-    saved = transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=12, padding_side="right", **roles)
+    saved = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, model_max_length=12, padding_side="right", **roles
+    )
     saved.save_pretrained(folder)
     return saved
 
@@ -76,7 +88,9 @@ def hf_pair(folder: Path) -> nn.Module:
     words = _words(folder / "text")
     config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=12, **SIZES)
     transformers.BertModel(config).save_pretrained(folder / "text")
-    transformers.ViTModel(transformers.ViTConfig(**SIZES, image_size=16, patch_size=8)).save_pretrained(folder / "vision")
+    transformers.ViTModel(transformers.ViTConfig(**SIZES, image_size=16, patch_size=8)).save_pretrained(
+        folder / "vision"
+    )
     return hugging_face_towers(str(folder / "vision"), text=str(folder / "text"), embedding_width=8)
 
 
@@ -104,13 +118,21 @@ def batches(towers: Any) -> dict[str, dict[str, torch.Tensor]]:
     questions = towers.tokenize(["a red", "a blue", "a grey", "bar"])
     return {
         "primary": {"pixels": pixels(), "question_tokens": questions, "answer_targets": targets},
-        "captions": {"pixels": pixels(), "caption_tokens": towers.tokenize(TEXTS), "caption_group": torch.tensor([0, 1, 2, 1])},
+        "captions": {
+            "pixels": pixels(),
+            "caption_tokens": towers.tokenize(TEXTS),
+            "caption_group": torch.tensor([0, 1, 2, 1]),
+        },
     }
 
 
 class TestSchedules:
     def test_every_schedule_of_the_module_is_swept(self) -> None:
-        own = {kind for _, kind in inspect.getmembers(mt2st.schedules, inspect.isclass) if kind.__module__ == "mt2st.schedules"}
+        own = {
+            kind
+            for _, kind in inspect.getmembers(mt2st.schedules, inspect.isclass)
+            if kind.__module__ == "mt2st.schedules"
+        }
         assert {type(schedule) for schedule in SCHEDULES.values()} == own - {Schedule}
 
     @pytest.mark.parametrize("name", SCHEDULES)
@@ -146,7 +168,7 @@ class TestSchedules:
 class TestTowers:
     def test_every_file_of_encoders_is_known(self) -> None:
         families = {"open_clip_towers", "hugging_face"}
-        around = {"factory", "fusion", "pixels", "text_tokenizer", "vision_language"}
+        around = {"factory", "fusion", "normalisation", "text_tokenizer", "vision_language"}
         assert {module.name for module in iter_modules(mt2st.encoders.__path__)} == families | around | ENCODER_FILES
 
     def test_protocol_and_shapes(self, towers: Any) -> None:
@@ -185,7 +207,12 @@ class TestTowers:
         used = int((tokens != towers.pad_id).any(0).nonzero().max()) + 1
         assert used < towers.context_length
         with torch.no_grad():
-            torch.testing.assert_close(towers.encode_text(tokens[:, :used]).embedding, towers.encode_text(tokens).embedding, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                towers.encode_text(tokens[:, :used]).embedding,
+                towers.encode_text(tokens).embedding,
+                rtol=1e-3,
+                atol=1e-4,
+            )
 
     def test_weights_round_trip_through_a_state_dict(self, towers: Any) -> None:
         state = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
@@ -222,9 +249,17 @@ class TestObjectives:
         assert counter.counts.keys() == {name}
         assert counter.counts[name]["backward"] > counter.counts[name]["forward"] > 0
         image = towers.encode_image(batch["pixels"]).tokens
-        reached = [parameter for parameter in encoder.parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0]
+        reached = [
+            parameter
+            for parameter in encoder.parameters()
+            if parameter.grad is not None and parameter.grad.abs().sum() > 0
+        ]
         own = torch.autograd.grad(image.sum(), [p for p in towers.parameters() if p.requires_grad], allow_unused=True)
-        image_tower = [p for p, gradient in zip((p for p in towers.parameters() if p.requires_grad), own, strict=True) if gradient is not None]
+        image_tower = [
+            p
+            for p, gradient in zip((p for p in towers.parameters() if p.requires_grad), own, strict=True)
+            if gradient is not None
+        ]
         assert image_tower
         assert any(parameter is other for parameter in reached for other in image_tower)
 

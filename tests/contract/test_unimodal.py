@@ -1,4 +1,6 @@
-"""Every unimodal objective and case keeps its promises: purity, counted work, resume to the same bits, records that hold what the report shows."""
+"""Every unimodal objective and case keeps its promises: purity, counted work, resume to the same bits, records that
+hold what the report shows.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,17 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from unimodal import CASES, TRIALS
 
-from benchmarks.records_io import load_records
-from benchmarks.runner import StepCosts, mixture_of, run_suite
+from benchmarks.records.read import load_records
 from benchmarks.strategies import SuiteKnobs
+from benchmarks.suite.runner import StepCosts, mixture_of, run_suite
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.metrics import metric_definition
 from mt2st.objectives import Objective
 from mt2st.schedules import Switch
-from mt2st.trainer import TrainConfig, Trainer
+from mt2st.training.trainer import TrainConfig, Trainer
+from tests.helpers.unimodal import CASES, TRIALS
 
 STEPS = 6
 
@@ -56,7 +58,10 @@ class TestObjectives:
             optimizer.zero_grad()
             loss.backward()
             # In some step: skip-gram's context vectors start at zero, and a margin that is kept teaches nothing more.
-            reached |= any(parameter.grad is not None and bool(parameter.grad.abs().sum() > 0) for parameter in encoder.parameters())
+            reached |= any(
+                parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+                for parameter in encoder.parameters()
+            )
             optimizer.step()
             losses.append(loss.item())
         assert reached
@@ -73,7 +78,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Name, knobs and the prepared case."""
     folder = tmp_path_factory.mktemp(request.param)
     knobs = replace(CASES[request.param](folder), steps=STEPS, seeds=1, validations=1, data_folder=folder / "data")
-    recipe = import_module(f"benchmarks.recipes.{request.param.replace('-', '_')}")
+    recipe = import_module(f"benchmarks.cases.{request.param.replace('-', '_')}.knobs")
     return request.param, knobs, recipe.make_case(knobs, Console(file=io.StringIO()))
 
 
@@ -86,10 +91,18 @@ def _train(experiment: Any, folder: Path | None = None, stop_after: int | None =
 
     config = TrainConfig(total_steps=STEPS, seed=3, checkpoint_every_steps=1 if folder else 0)
     trainer = Trainer(
-        experiment.encoder, mixture_of(experiment, Switch(0.5)), experiment.streams, config, folder=folder, on_step=on_step
+        experiment.encoder,
+        mixture_of(experiment, Switch(0.5)),
+        experiment.streams,
+        config,
+        folder=folder,
+        on_step=on_step,
     )
     trainer.fit()
-    state = {**experiment.encoder.state_dict(), **{f"head.{key}": value for key, value in experiment.primary.state_dict().items()}}
+    state = {
+        **experiment.encoder.state_dict(),
+        **{f"head.{key}": value for key, value in experiment.primary.state_dict().items()},
+    }
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
@@ -124,10 +137,13 @@ class TestCases:
 
     def test_the_records_hold_what_the_report_shows(self, tiny: Any, tmp_path: Path) -> None:
         name, knobs, case = tiny
-        recipe = import_module(f"benchmarks.recipes.{name.replace('-', '_')}")
+        recipe = import_module(f"benchmarks.cases.{name.replace('-', '_')}.knobs")
         knobs = replace(knobs, strategies=("MTL", "STL"), views=("equal-steps",), steps=2)
         console = Console(file=io.StringIO())
-        assert run_suite(case, knobs, recipe.SPEC, benchmark=name, recipe="default", results=tmp_path, console=console) == 0
+        assert (
+            run_suite(case, knobs, recipe.SPEC, benchmark=name, recipe="default", results=tmp_path, console=console)
+            == 0
+        )
         runs = load_records(tmp_path, name, "default").finished
         assert len(runs) == 2
         for run in runs:

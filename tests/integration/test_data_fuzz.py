@@ -1,7 +1,8 @@
-"""Every parser of outside data files under mutated inputs: rows or one clear line, never a crash, in bounded time and memory.
+"""Every parser of outside data files under mutated inputs: rows or one clear line, never a crash, in bounded time and
+memory.
 
-The short version runs always; `python -m pytest -m chaos tests/integration/test_data_fuzz.py` runs 120,000 inputs (a few minutes).
-Seeds are fixed, so a failure can be run again: it names parser and input number.
+The short version runs always; `python -m pytest -m chaos tests/integration/test_data_fuzz.py` runs 120,000 inputs (a
+few minutes). Seeds are fixed, so a failure can be run again: it names parser and input number.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ import pytest
 
 from data_prep.adapters import wordnet
 from data_prep.find import find_adapter
-from data_prep.idx import read_idx_images
-from data_prep.json_stream import iterate_records
 from data_prep.prepare import prepare
-from data_prep.rows import parse_mapping
-from data_prep.tables import read_json, read_table
-from data_prep.tar_shards import read_shard
-from mt2st.dataset import PreparedDataset
+from data_prep.readers.idx import read_idx_images
+from data_prep.readers.json_stream import iterate_records
+from data_prep.readers.rows import parse_mapping
+from data_prep.readers.shards import read_shard
+from data_prep.readers.tables import read_json, read_table
+from mt2st.data.images import decode_image
+from mt2st.data.splits import PreparedDataset
 from mt2st.errors import Mt2stError
-from mt2st.pixels import decode_image
-from tests.published_layouts import LAYOUTS, picture
+from tests.helpers.published_layouts import LAYOUTS, picture
 
 SECONDS_AN_INPUT = 5.0
 SHORT, LONG = 60, 10_000  # inputs a parser; there are twelve
@@ -123,7 +124,10 @@ PARSERS: list[Parser] = [
     ("x.parquet", [parquet_bytes()], exhaust),
     (
         "x.toml",
-        [b'name = "x"\nlicence = "CC0-1.0"\n[splits]\ntrain = "t.jsonl"\n[map]\ncaptions = "i"\n', b'data = "hf.csv"\n'],
+        [
+            b'name = "x"\nlicence = "CC0-1.0"\n[splits]\ntrain = "t.jsonl"\n[map]\ncaptions = "i"\n',
+            b'data = "hf.csv"\n',
+        ],
         open_toml,
     ),
     ("x.tar", [tar_bytes("w"), tar_bytes("w:gz")], lambda path: list(read_shard(path))),

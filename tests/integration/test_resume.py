@@ -14,22 +14,25 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import DrawnSplit, mixture, streams, tiny_encoder
 from torch import Tensor
 
-import mt2st.checkpoint
-from mt2st.checkpoint import load_weights, newest_checkpoint
+import mt2st.training.checkpoint
 from mt2st.errors import Mt2stError
 from mt2st.predict import predict_answers
 from mt2st.schedules import Constant, Diminish, Sampled, Schedule, Switch
-from mt2st.train_config import TrainConfig
-from mt2st.trainer import Trainer, TrainResult
+from mt2st.training.checkpoint import load_weights, newest_checkpoint
+from mt2st.training.config import TrainConfig
+from mt2st.training.trainer import Trainer, TrainResult
+from tests.helpers.tiny import DrawnSplit, mixture, streams, tiny_encoder
 
 STEPS = 8
 KINDS: dict[str, tuple[dict[str, Schedule], dict[str, Any]]] = {
     "switch": ({"contrastive": Switch(0.5)}, {}),
     "fade": ({"contrastive": Diminish(rate=4.0, cutoff=0.2), "masked_lm": Switch(0.25)}, {}),
-    "sampled-accumulated": ({"masked_lm": Sampled(Diminish(rate=1.0)), "matching": Sampled(Constant())}, {"accumulation": 2}),
+    "sampled-accumulated": (
+        {"masked_lm": Sampled(Diminish(rate=1.0)), "matching": Sampled(Constant())},
+        {"accumulation": 2},
+    ),
 }
 
 
@@ -37,8 +40,13 @@ class Killed(BaseException):
     """Stands for a lost machine: nothing of ours catches it."""
 
 
-def build(folder: Path | None, kind: str = "switch", *, log: Callable[[Any], None] = lambda line: None, **changes: Any) -> Trainer:
-    """A run of 8 steps with batches of 3 images, so that epochs end in mid-batch; validated by its answers, without fixed seeds."""
+def build(
+    folder: Path | None, kind: str = "switch", *, log: Callable[[Any], None] = lambda line: None, **changes: Any
+) -> Trainer:
+    """A run of 8 steps with batches of 3 images, so that epochs end in mid-batch.
+
+    Validated by its answers, without fixed seeds.
+    """
     schedules, more = KINDS[kind]
     on_step = changes.pop("on_step", lambda step: None)
     identity = changes.pop("identity", {"data": "drawn"})
@@ -111,7 +119,9 @@ KILL_POINTS = [  # before, on and after each switch; a batch of 3 of 8 images en
 
 
 @pytest.mark.parametrize(("kind", "step"), KILL_POINTS)
-def test_killed_at_any_step_it_resumes_to_the_same_bits(tmp_path: Path, whole: dict[str, Any], kind: str, step: int) -> None:
+def test_killed_at_any_step_it_resumes_to_the_same_bits(
+    tmp_path: Path, whole: dict[str, Any], kind: str, step: int
+) -> None:
     with pytest.raises(Killed):
         build(tmp_path, kind, on_step=kill_at(step)).fit()
     assert len(list(tmp_path.iterdir())) == min(2, (step - 1) // 2)  # killed before the save of its own step
@@ -135,7 +145,9 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path, whole: dict[str, Any])
     assert same(outcome(run, run.fit()), whole["switch"])
 
 
-def test_killed_between_any_two_operations_of_a_save_nothing_is_lost(tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_any_two_operations_of_a_save_nothing_is_lost(
+    tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The fourth save (step 8) dies before each of its operations in turn; what it leaves lying about is left there."""
     points = ("save_model", "save_file", "sync_file", "file_hash", "write_sealed_json", "sync_folder", "_read_state")
     with pytest.raises(Killed):
@@ -155,7 +167,7 @@ def test_killed_between_any_two_operations_of_a_save_nothing_is_lost(tmp_path: P
             if point == "rename":
                 monkeypatch.setattr(Path, "rename", die)
             else:
-                monkeypatch.setattr(mt2st.checkpoint, point, die)
+                monkeypatch.setattr(mt2st.training.checkpoint, point, die)
             monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
 
         run.on_step = on_step
@@ -179,7 +191,9 @@ build(Path({str(tmp_path)!r}), on_step=lambda step: os.kill(os.getpid(), signal.
     root = Path(__file__).parents[2]
     paths = os.pathsep.join(str(path) for path in (root, root / "tests", root / "tests" / "integration"))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=120, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120, check=False
+    )
     assert found.returncode == -signal.SIGKILL, found.stderr.decode()[-2000:]
     run = build(tmp_path)
     assert run.resume() == 4
@@ -196,7 +210,9 @@ class TestDamage:
 
     @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
     @pytest.mark.parametrize("damage", ["torn", "flipped", "missing", "empty"])
-    def test_a_damaged_checkpoint_is_named_and_passed_over(self, folder: Path, whole: dict[str, Any], name: str, damage: str) -> None:
+    def test_a_damaged_checkpoint_is_named_and_passed_over(
+        self, folder: Path, whole: dict[str, Any], name: str, damage: str
+    ) -> None:
         path = folder / "step-00000006" / name
         content = path.read_bytes()
         if damage == "missing":
@@ -250,7 +266,9 @@ class TestDamage:
         other = build(None)
         load_weights(folder / "step-00000006", other._bare)
         assert same(run._bare.state_dict(), other._bare.state_dict())
-        with pytest.raises(Mt2stError, match=r"model\.safetensors does not fit this model .*use the run's own configuration"):
+        with pytest.raises(
+            Mt2stError, match=r"model\.safetensors does not fit this model .*use the run's own configuration"
+        ):
             load_weights(folder / "step-00000006", torch.nn.Linear(2, 2))
 
 
@@ -268,7 +286,10 @@ class TestDamage:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(Killed):
         build(tmp_path, on_step=kill_at(3)).fit()
-    with pytest.raises(Mt2stError, match=r"step-00000002 was written under another configuration or on other data; use a new run folder"):
+    with pytest.raises(
+        Mt2stError,
+        match=r"step-00000002 was written under another configuration or on other data; use a new run folder",
+    ):
         build(tmp_path, **changes).fit()
     assert (tmp_path / "step-00000002").is_dir()  # and it is not deleted
 

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import runner
-from benchmarks.cases.vqa import VqaCase, answer_type, language_prior
-from benchmarks.encoder_knobs import EncoderKnobs
-from benchmarks.recipes import vqa
-from benchmarks.record import RunFolder
-from benchmarks.records_io import load_records
-from benchmarks.sweep import run_sweep
+from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.vqa import knobs as vqa
+from benchmarks.cases.vqa.case import VqaCase, answer_type, language_prior
+from benchmarks.records.folder import RunFolder
+from benchmarks.records.read import load_records
+from benchmarks.suite import runner
+from benchmarks.suite.sweep import run_sweep
+from mt2st.data.card import Example
 from mt2st.errors import Mt2stError
-from mt2st.records import Example
-from tests import drawn_dataset
+from tests.helpers import drawn_dataset
 
-DRAWN = Path(__file__).parents[1] / "drawn_dataset.py"
+DRAWN = Path(__file__).parents[1] / "helpers" / "drawn_dataset.py"
 TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 
 
@@ -45,7 +45,9 @@ def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
 
 def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    code = runner.run_suite(VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="tiny", results=results, console=console)
+    code = runner.run_suite(
+        VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="tiny", results=results, console=console
+    )
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -83,7 +85,9 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     assert printed.count("finished before, skipped") == len(records)
 
 
-def test_interrupted_and_resumed_run_is_identical(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_resumed_run_is_identical(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=1)
     assert run(knobs, tmp_path / "whole")[0] == 0
     step = runner.Trainer.train_step
@@ -113,11 +117,24 @@ def outcome(results: Path) -> dict[str, Any]:
     weights = sorted((folder / "checkpoints").glob("step-*"))[-1] / "model.safetensors"
     curve = [{key: value for key, value in row.items() if key != "seconds"} for row in record.curve]
     items = {name: array.tobytes() for name, array in record.items.items()}
-    return {"weights": weights.read_bytes(), "flops": record.values["flops"], "curve": curve, "items": items, "metrics": record.values["metrics"]}
+    return {
+        "weights": weights.read_bytes(),
+        "flops": record.values["flops"],
+        "curve": curve,
+        "items": items,
+        "metrics": record.values["metrics"],
+    }
 
 
-def test_resume_command_gives_what_the_suite_would_have_given(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"test_split": "train", "validation_fraction": 0.3, "on_leak": "allow", "data_workers": 1}  # what config's hash leaves out, too
+def test_resume_command_gives_what_the_suite_would_have_given(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "test_split": "train",
+        "validation_fraction": 0.3,
+        "on_leak": "allow",
+        "data_workers": 1,
+    }  # what config's hash leaves out, too
     knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=4, **changes)
     assert run(knobs, tmp_path / "whole")[0] == 0
     step = runner.Trainer.train_step
@@ -141,7 +158,9 @@ def test_resume_command_gives_what_the_suite_would_have_given(data_folder: Path,
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-def test_failed_seed_leaves_a_hole_and_the_others_go_on(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_seed_leaves_a_hole_and_the_others_go_on(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     knobs = tiny_knobs(data_folder, strategies=("STL", "MTL"), views=("equal-steps",), seeds=2)
     step = runner.Trainer.train_step
 
@@ -171,7 +190,9 @@ def test_leaked_images_are_dropped_and_counted(data_folder: Path) -> None:
 
 
 def test_leaked_images_that_are_allowed_are_said(data_folder: Path, tmp_path: Path) -> None:
-    knobs = tiny_knobs(data_folder, test_split="train", on_leak="allow", strategies=("STL",), views=("equal-steps",), steps=2)
+    knobs = tiny_knobs(
+        data_folder, test_split="train", on_leak="allow", strategies=("STL",), views=("equal-steps",), steps=2
+    )
     code, printed = run(knobs, tmp_path)
     assert code == 0
     assert "60 training images are in the test split as well (--on-leak allow)" in " ".join(printed.split())
@@ -183,7 +204,9 @@ def test_a_set_without_captions_learns_from_its_questions(data_folder: Path, tmp
     case = VqaCase(knobs, Console(quiet=True))
     assert case.data["training_captions"] == 0
     batch = case.build(0).streams[runner.AUXILIARY].batch(0)
-    assert len(np.unique(batch["caption_tokens"].numpy(), axis=0)) == 2  # "what colour is it?" and "which shape is it?", no answers
+    assert (
+        len(np.unique(batch["caption_tokens"].numpy(), axis=0)) == 2
+    )  # "what colour is it?" and "which shape is it?", no answers
     assert sorted(set(batch["caption_group"].tolist())) == [0, 1]
     code, printed = run(knobs, tmp_path / "results")
     assert code == 0
@@ -221,23 +244,41 @@ def colours(place: Path, columns: Callable[[Example], dict[str, Any]]) -> Path:
 
 
 def test_tables_with_other_columns_need_no_code(data_folder: Path, tmp_path: Path) -> None:
-    folder = colours(tmp_path, lambda example: {"q": example.question, "a": example.answers[0].text, "words": list(example.captions)})
-    knobs = tiny_knobs(data_folder, data=str(folder), map="image=file_name,question=q,answers=a,captions=words", strategies=("STL",), steps=2)
+    folder = colours(
+        tmp_path, lambda example: {"q": example.question, "a": example.answers[0].text, "words": list(example.captions)}
+    )
+    knobs = tiny_knobs(
+        data_folder,
+        data=str(folder),
+        map="image=file_name,question=q,answers=a,captions=words",
+        strategies=("STL",),
+        steps=2,
+    )
     code, _ = run(knobs, tmp_path / "results")
     assert code == 0
     assert VqaCase(knobs, Console(quiet=True)).data["training_captions"] == 54  # of 60, less the tenth for validation
 
 
 def test_floors() -> None:
-    prior = language_prior(["a?", "a?", "b?"], [("yes",), ("yes",), ("no",)], ["a?", "b?", "never seen?"], ["no", "yes"])
+    prior = language_prior(
+        ["a?", "a?", "b?"], [("yes",), ("yes",), ("no",)], ["a?", "b?", "never seen?"], ["no", "yes"]
+    )
     assert prior.tolist() == [1, 0, 1]
-    assert [answer_type(answers) for answers in (("Yes", "yes", "no"), ("12",), ("cat",), ())] == ["yes/no", "number", "other", "unlabelled"]
+    assert [answer_type(answers) for answers in (("Yes", "yes", "no"), ("12",), ("cat",), ())] == [
+        "yes/no",
+        "number",
+        "other",
+        "unlabelled",
+    ]
 
 
 def test_smoke_is_the_same_recipe_in_small() -> None:
     small = vqa.smoke(vqa.RECIPES["default"])
     whole = vqa.RECIPES["default"]
-    assert replace(small, steps=1, seeds=1, validations=1).shared() == replace(whole, steps=1, seeds=1, validations=1).shared()
+    assert (
+        replace(small, steps=1, seeds=1, validations=1).shared()
+        == replace(whole, steps=1, seeds=1, validations=1).shared()
+    )
     assert json.dumps(small.shared())
     assert np.isfinite(small.budget_share)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from two_processes import TRAININGS, model_and_batch, step, train
+
+from tests.helpers.two_processes import TRAININGS, model_and_batch, step, train
 
 
 @pytest.mark.timeout(240)
@@ -26,12 +27,16 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
 def launch(folder: Path) -> None:
     """Both ranks of `two_processes.py`, as a launcher would start them; none is left behind."""
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
     environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     ranks = []
     try:
         for rank in ("0", "1"):
-            command = [sys.executable, str(root / "tests" / "two_processes.py"), str(folder), rank]
+            command = [sys.executable, str(root / "tests" / "helpers" / "two_processes.py"), str(folder), rank]
             ranked = {**environment, "RANK": rank, "LOCAL_RANK": rank}
             ranks.append(subprocess.Popen(command, env=ranked, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
         for process in ranks:
@@ -44,7 +49,10 @@ def launch(folder: Path) -> None:
 
 
 def check_contrastive(loss: str, first: dict[str, Any], second: dict[str, Any]) -> None:
-    """The mean of the local losses, and every gradient after averaging; captions repeat within and across the processes."""
+    """The mean of the local losses, and every gradient after averaging.
+
+    Captions repeat within and across the processes.
+    """
     expected = step(*model_and_batch(loss))
     torch.testing.assert_close((first.pop("loss") + second.pop("loss")) / 2, expected.pop("loss"))
     assert set(first) == set(second) == set(expected)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mt2st.data.card import Answer
 from mt2st.metrics import vqa_accuracy
-from mt2st.records import Answer
 
 GOLDEN = Path(__file__).parent / "data" / "vqa_accuracy.jsonl"
 ROWS = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]

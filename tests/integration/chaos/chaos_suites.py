@@ -1,7 +1,7 @@
 """Tiny suites of both cases, run in forked children that can be killed, and what may not differ by a bit afterwards.
 
-The parent imports everything and prepares the data once; a child is a fork of it, so that an attempt costs what it does and not
-what importing torch costs. A child ends with the command line's own exit codes (`benchmarks.cli.main`).
+The parent imports everything and prepares the data once; a child is a fork of it, so that an attempt costs what it does
+and not what importing torch costs. A child ends with the command line's own exit codes (`benchmarks.cli.main`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[3]
 if str(ROOT) not in sys.path:
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # a fork must not inherit a pool of threads
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,18 +27,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch  # noqa: E402 - all of these come after the environment is set
 from rich.console import Console  # noqa: E402
 
-import mt2st.trainer  # noqa: E402
-from benchmarks import cli, runner  # noqa: E402
-from benchmarks.cases.retrieval import RetrievalCase  # noqa: E402
-from benchmarks.cases.vqa import VqaCase  # noqa: E402
-from benchmarks.encoder_knobs import EncoderKnobs  # noqa: E402
-from benchmarks.recipes import retrieval, vqa  # noqa: E402
-from benchmarks.record import RunFolder  # noqa: E402
-from benchmarks.records_io import load_records  # noqa: E402
+import mt2st.training.trainer  # noqa: E402
+from benchmarks import cli  # noqa: E402
+from benchmarks.cases.retrieval import knobs as retrieval  # noqa: E402
+from benchmarks.cases.retrieval.case import RetrievalCase  # noqa: E402
+from benchmarks.cases.shared.encoder_knobs import EncoderKnobs  # noqa: E402
+from benchmarks.cases.vqa import knobs as vqa  # noqa: E402
+from benchmarks.cases.vqa.case import VqaCase  # noqa: E402
+from benchmarks.records.folder import RunFolder  # noqa: E402
+from benchmarks.records.read import load_records  # noqa: E402
+from benchmarks.suite import runner  # noqa: E402
 
 torch.set_num_threads(1)
 
-DRAWN = ROOT / "tests" / "drawn_dataset.py"
+DRAWN = ROOT / "tests" / "helpers" / "drawn_dataset.py"
 CASES = ("vqa", "retrieval")
 PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record", "report", "over")
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
@@ -87,7 +89,9 @@ class Suite:
             sys.stdout.write(console.file.getvalue())  # type: ignore[attr-defined]
 
     def outcome(self, results: Path) -> dict[str, dict[str, Any]]:
-        """Run id → everything that must be the same bits: weights, optimiser, ledger, curve, items, metrics, log. Not the seconds.
+        """Run id → everything that must be the same bits: weights, optimiser, ledger, curve, items, metrics, log.
+
+        Not the seconds.
 
         Raises:
             AssertionError: there are holes.
@@ -122,11 +126,19 @@ def _without_seconds(row: Any) -> dict[str, Any]:
 def differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> list[str]:
     """What differs, as "run: part"."""
     found = [f"{name}: only in one" for name in one.keys() ^ other.keys()]
-    return found + [f"{name}: {part}" for name in one.keys() & other.keys() for part in one[name] if one[name][part] != other[name][part]]
+    return found + [
+        f"{name}: {part}"
+        for name in one.keys() & other.keys()
+        for part in one[name]
+        if one[name][part] != other[name][part]
+    ]
 
 
 def fork(action: Callable[[], int], output: Path) -> int:
-    """Run `action` in a child, its output going to a file; returns the child's process id. The child exits with what `action` returns."""
+    """Run `action` in a child, its output going to a file; returns the child's process id.
+
+    The child exits with what `action` returns.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -207,7 +219,7 @@ class PhaseWatch:
             return result
 
         trainer.train_step, trainer._maybe_validate, trainer.fit = watched_step, watched_validate, watched_fit  # type: ignore[method-assign]
-        mt2st.trainer.save_checkpoint = self._watched("checkpoint", mt2st.trainer.save_checkpoint)
+        mt2st.training.trainer.save_checkpoint = self._watched("checkpoint", mt2st.training.trainer.save_checkpoint)
         RunFolder.finish = self._watched("record", RunFolder.finish)  # type: ignore[method-assign]
         runner.report = self._watched("report", runner.report)
 

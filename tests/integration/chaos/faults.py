@@ -1,9 +1,10 @@
-"""Fail, cut short or end at every file operation of a run in turn; then a plain re-run must give the undisturbed result.
+"""Fail, cut short or end at every file operation of a run in turn; then a plain re-run must give the undisturbed
+result.
 
     python tests/integration/chaos/faults.py --every 1
 
-Compiles faults.c (needs a C compiler) and preloads it into itself. Prints one JSON object; exit code 1 if a re-run failed or a bit
-differed.
+Compiles faults.c (needs a C compiler) and preloads it into itself. Prints one JSON object; exit code 1 if a re-run
+failed or a bit differed.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ def preload() -> ctypes.CDLL:
     if _PRELOADED not in os.environ:
         folder = tempfile.mkdtemp(prefix="faults-")
         library = Path(folder) / "faults.so"
-        subprocess.run([compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "faults.c"), "-ldl"], check=True)
+        subprocess.run(
+            [compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "faults.c"), "-ldl"], check=True
+        )
         code = subprocess.run(
-            [sys.executable, *sys.argv], env={**os.environ, "LD_PRELOAD": str(library), _PRELOADED: str(library)}, check=False
+            [sys.executable, *sys.argv],
+            env={**os.environ, "LD_PRELOAD": str(library), _PRELOADED: str(library)},
+            check=False,
         ).returncode
         shutil.rmtree(folder)
         sys.exit(code)
@@ -112,7 +117,9 @@ def campaign(every: int, first: int, folder: Path, library: ctypes.CDLL) -> dict
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="1 = every operation in every mode; n = every n-th, modes in turn")
+    parser.add_argument(
+        "--every", type=int, default=1, help="1 = every operation in every mode; n = every n-th, modes in turn"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first operation to disturb")
     options = parser.parse_args()
     library = preload()

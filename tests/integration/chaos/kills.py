@@ -2,7 +2,8 @@
 
     python tests/integration/chaos/kills.py --case vqa --kills 60 --seed 0
 
-Prints one JSON object: kills by phase and by signal, rounds, differing runs. Exit code 1 if a run was lost or a bit differed.
+Prints one JSON object: kills by phase and by signal, rounds, differing runs. Exit code 1 if a run was lost or a bit
+differed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from chaos_suites import CASES, PHASES, PhaseWatch, Suite, as_json, differences, fork, wait
 
-from benchmarks.records_io import load_records
+from benchmarks.records.read import load_records
 
 # How often a phase is aimed at, and at most which of its entries since the attempt began.
 _AIMS = {
@@ -89,7 +90,11 @@ def _attempt(suite: Suite, results: Path, log: Path, chance: random.Random | Non
         if chance is None:
             return wait(pid), "over"
         aim = chance.choices(list(_AIMS), [weight for weight, _ in _AIMS.values()])[0]
-        entry, delay, number = chance.randint(1, _AIMS[aim][1]), chance.uniform(0, _LONGEST_DELAY_SECONDS), chance.choice(_SIGNALS)
+        entry, delay, number = (
+            chance.randint(1, _AIMS[aim][1]),
+            chance.uniform(0, _LONGEST_DELAY_SECONDS),
+            chance.choice(_SIGNALS),
+        )
         met = 0
         while entered := os.read(watch.reading, 1):  # one entry at a time, so that the delay counts from it
             met += PHASES[entered[0]] == aim

@@ -2,7 +2,8 @@
 
     python tests/integration/chaos/many.py --processes 8 --rounds 20
 
-The processes prepare the data as well, into one folder. Prints one JSON object; exit code 1 if anything was lost or mixed.
+The processes prepare the data as well, into one folder. Prints one JSON object; exit code 1 if anything was lost or
+mixed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def campaign(name: str, processes: int, rounds: int, folder: Path, **changes: An
         # A run that was trained twice would have been skipped by nobody: its summary line stands in one log only.
         trained.append(sum(log.read_text().count(" TFLOPs, ") for log in logs))
         shutil.rmtree(place)
-    bad += [f"round {number}: {count} runs trained, not {len(expected)}" for number, count in enumerate(trained) if count != len(expected)]
+    bad += [
+        f"round {number}: {count} runs trained, not {len(expected)}"
+        for number, count in enumerate(trained)
+        if count != len(expected)
+    ]
     return {"case": name, "processes": processes, "rounds": rounds, "runs_a_round": len(expected), "lost_or_mixed": bad}
 
 

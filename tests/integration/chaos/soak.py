@@ -23,10 +23,10 @@ from typing import Any
 import psutil
 from chaos_suites import Suite, as_json
 
-from benchmarks.plan import mixture_of
+from benchmarks.suite.plan import mixture_of
 from mt2st.schedules import Constant
-from mt2st.train_config import TrainConfig
-from mt2st.trainer import Trainer
+from mt2st.training.config import TrainConfig
+from mt2st.training.trainer import Trainer
 
 
 def usage() -> tuple[float, int, int]:

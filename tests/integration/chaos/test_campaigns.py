@@ -1,4 +1,6 @@
-"""The campaigns of this folder: short always, long with `python -m pytest -m chaos tests/integration/chaos`. Seeds are fixed.
+"""The campaigns of this folder: short always, long with `python -m pytest -m chaos tests/integration/chaos`.
+
+Seeds are fixed.
 
 Each runs in a process of its own, for it forks, kills and preloads.
 """
@@ -20,7 +22,11 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, 
 
 def script(name: str, *arguments: object, seconds: float) -> dict[str, Any]:
     """Run a campaign; its report. A failed one fails the test with all it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(str(path) for path in (HERE, HERE.parents[2]))}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(str(path) for path in (HERE, HERE.parents[2])),
+    }
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
     if ended.returncode == 77:
@@ -92,4 +98,3 @@ def test_long_soak() -> None:
 @pytest.mark.timeout(3600)
 def test_memory_of_a_long_training_is_flat() -> None:
     assert script("soak.py", "--steps", 10_000, seconds=3600)["flat"]
-

@@ -14,20 +14,23 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.record import RunFolder
-from benchmarks.records_io import load_records
-from mt2st.checkpoint import newest_checkpoint, save_checkpoint
+from benchmarks.records.folder import RunFolder
+from benchmarks.records.read import load_records
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json, write_sealed_json
 from mt2st.index import create_index, load_index, save_index
 from mt2st.index._store import data_path, manifest_path
+from mt2st.training.checkpoint import newest_checkpoint, save_checkpoint
 from mt2st.vectors import matrix_hash
 
 FLIPS = (0x01, 0x80, 0xFF)
 
 
 def positions(content: bytes, name: str) -> Iterator[tuple[str, int]]:
-    """(class of byte, position): of a safetensors file length, header and data; of JSON every byte; of others a grid."""
+    """(class of byte, position): of a safetensors file length, header and data; of JSON every byte.
+
+    Of others a grid.
+    """
     if name.endswith(".safetensors"):
         header = 8 + struct.unpack("<Q", content[:8])[0]
         for at in range(8):
@@ -45,7 +48,10 @@ def positions(content: bytes, name: str) -> Iterator[tuple[str, int]]:
 
 
 def sweep(path: Path, unnoticed: Callable[[], object]) -> int:
-    """Flip and cut at every position; `unnoticed` returns something true if the damage was not found. Returns the number of tries."""
+    """Flip and cut at every position; `unnoticed` returns something true if the damage was not found.
+
+    Returns the number of tries.
+    """
     good, tries = path.read_bytes(), 0
     for kind, at in positions(good, path.name):
         broken = [good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :] for flip in FLIPS] + [good[:at]]
@@ -100,7 +106,14 @@ def test_a_damaged_newer_checkpoint_never_pushes_out_a_good_one(tmp_path: Path, 
 @pytest.mark.parametrize("name", ["run.json", "items.safetensors"])
 def test_records(tmp_path: Path, name: str) -> None:
     folder = RunFolder.of(tmp_path, "vqa", "default", strategy="STL", view="equal-steps", seed=0, config={})
-    record = {"views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {"test": {"a": 0.5}}, "curve": []}
+    record = {
+        "views": ["equal-steps"],
+        "started_utc": "x",
+        "steps": 1,
+        "flops": {"total": 1},
+        "metrics": {"test": {"a": 0.5}},
+        "curve": [],
+    }
     with folder.lock():
         folder.begin()
         folder.finish(record, {"score": np.arange(40, dtype=np.float32)})
@@ -138,10 +151,11 @@ class PowerFailure(BaseException):
 
 
 def save_until(stop: int, path: Path, gallery: np.ndarray) -> int:
-    """Save an index of `gallery`, with the machine stopping before the `stop`-th file operation; returns the operations made.
+    """Save an index of `gallery`, with the machine stopping before the `stop`-th file operation; returns the operations
+    made.
 
-    Operations are all that change or sync the folder: opening a file to write, sync, rename, delete. Once stopped, none has an
-    effect, so that no cleaning up can help.
+    Operations are all that change or sync the folder: opening a file to write, sync, rename, delete. Once stopped, none
+    has an effect, so that no cleaning up can help.
     """
     made = 0
 
@@ -188,7 +202,10 @@ def test_a_crash_while_an_index_is_overwritten_leaves_the_old_one_or_the_new_one
     assert {"old", "new"} == set(loaded)
 
 
-@pytest.mark.parametrize("token", ["../../x", "/etc/passwd", "", ".", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef\n", "9" * 300, 7])
+@pytest.mark.parametrize(
+    "token",
+    ["../../x", "/etc/passwd", "", ".", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef\n", "9" * 300, 7],
+)
 def test_an_index_manifest_cannot_lead_elsewhere(tmp_path: Path, token: Any) -> None:
     index = create_index("exact")
     index.add(np.eye(4, dtype=np.float32))

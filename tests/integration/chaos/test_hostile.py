@@ -1,4 +1,7 @@
-"""A folder of hostile files, each refused or made harmless with a message that says so; pages are opened in a real browser."""
+"""A folder of hostile files, each refused or made harmless with a message that says so.
+
+Pages are opened in a real browser.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,21 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from benchmarks.record import RunFolder
-from benchmarks.records_io import load_records
-from benchmarks.report import report
-from benchmarks.report_spec import Group, ReportSpec, accuracy
+from benchmarks.records.folder import RunFolder
+from benchmarks.records.read import load_records
+from benchmarks.report.spec import Group, ReportSpec, accuracy
+from benchmarks.report.write import report
 from data_prep.adapters import openmoji
 from data_prep.preview import preview
-from data_prep.tables import read_table
-from data_prep.tar_shards import read_shard
-from mt2st.checkpoint import load_checkpoint, save_checkpoint
+from data_prep.readers.shards import read_shard
+from data_prep.readers.tables import read_table
+from mt2st.data.card import Answer, DatasetCard, Example
+from mt2st.data.images import decode_image
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash, read_sealed_json, write_sealed_json
-from mt2st.pixels import decode_image
-from mt2st.records import Answer, DatasetCard, Example
+from mt2st.training.checkpoint import load_checkpoint, save_checkpoint
 from mt2st.vectors import read_vectors
-from tests.unit.synthetic_runs import write_run
+from tests.helpers.synthetic_runs import write_run
 
 SECRET = "the-secret-of-this-test"
 
@@ -70,7 +73,9 @@ def huge_png(path: Path, side: int = 60_000) -> Path:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
     return path
 
 
@@ -115,13 +120,29 @@ SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
 HOSTILE: dict[str, tuple[Callable[[Path, Path], Path], Callable[[Path], object], str]] = {
     "pickle as safetensors": (lambda f, m: raw_pickle(f / "x.safetensors", m), read_vectors, NO_SAFETENSORS),
     "torch pickle as safetensors": (lambda f, m: torch_pickle(f / "x.safetensors", m), read_vectors, NO_SAFETENSORS),
-    "pickle by its own name": (lambda f, m: raw_pickle(f / "x.pkl", m), read_vectors, "pickles such as .pt or .pkl never are"),
+    "pickle by its own name": (
+        lambda f, m: raw_pickle(f / "x.pkl", m),
+        read_vectors,
+        "pickles such as .pt or .pkl never are",
+    ),
     "array of objects": (lambda f, m: object_array(f / "x.npy", m), read_vectors, "is not a plain .npy array"),
     "tar with ../": (lambda f, m: tar_of(f / "x.tar", "../executed"), shard, "leaves the archive; refused"),
     "tar with /": (lambda f, m: tar_of(f / "x.tar", str(m)), shard, "leaves the archive; refused"),
-    "tar with a link": (lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.SYMTYPE, target="/etc/passwd"), shard, "is a link; shards may"),
-    "tar with a hard link": (lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.LNKTYPE, target="/etc/passwd"), shard, "is a link; shards"),
-    "tar with a device": (lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.CHRTYPE), shard, "is a device or other special file"),
+    "tar with a link": (
+        lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.SYMTYPE, target="/etc/passwd"),
+        shard,
+        "is a link; shards may",
+    ),
+    "tar with a hard link": (
+        lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.LNKTYPE, target="/etc/passwd"),
+        shard,
+        "is a link; shards",
+    ),
+    "tar with a device": (
+        lambda f, m: tar_of(f / "x.tar", "a.jpg", tarfile.CHRTYPE),
+        shard,
+        "is a device or other special file",
+    ),
     "compression bomb": (lambda f, m: zip_bomb(f / "x.tar.gz"), shard, "above the limit of"),
     "decompression-bomb PNG": (lambda f, m: huge_png(f / "x.png"), picture, "above the limit max_pixels"),
     "script as an image": (lambda f, m: _text(f / "x.png", "<script>1</script>"), picture, "cannot be decoded"),
@@ -164,7 +185,14 @@ def test_a_pickle_in_a_checkpoint_that_vouches_for_it_is_not_opened(tmp_path: Pa
 
 def test_a_pickle_in_place_of_a_records_items_is_a_hole(tmp_path: Path, mark: Path) -> None:
     folder = RunFolder.of(tmp_path, "vqa", "default", strategy="STL", view="equal-steps", seed=0, config={})
-    record = {"views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {}, "curve": []}
+    record = {
+        "views": ["equal-steps"],
+        "started_utc": "x",
+        "steps": 1,
+        "flops": {"total": 1},
+        "metrics": {},
+        "curve": [],
+    }
     with folder.lock():
         folder.begin()
         folder.finish(record, {"score": np.arange(4, dtype=np.float32)})
@@ -182,7 +210,8 @@ SVGS = {
     "script": '<svg xmlns="http://www.w3.org/2000/svg" width="72" height="72"><script>fetch("file://{secret}")</script></svg>',
     "billion laughs": '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">'
     '<!ENTITY d "&c;&c;&c;&c;&c;&c;&c;&c;"><!ENTITY e "&d;&d;&d;&d;&d;&d;&d;&d;"><!ENTITY f "&e;&e;&e;&e;&e;&e;&e;&e;">'
-    '<!ENTITY g "&f;&f;&f;&f;&f;&f;&f;&f;"><!ENTITY h "&g;&g;&g;&g;&g;&g;&g;&g;">]><svg xmlns="http://www.w3.org/2000/svg" width="72" '
+    '<!ENTITY g "&f;&f;&f;&f;&f;&f;&f;&f;"><!ENTITY h "&g;&g;&g;&g;&g;&g;&g;&g;">]><svg '
+    'xmlns="http://www.w3.org/2000/svg" width="72" '
     'height="72"><text y="9">&h;&h;&h;&h;</text></svg>',
 }
 
@@ -204,7 +233,7 @@ def test_a_hostile_svg_is_refused_or_drawn_without_what_it_asks_for(tmp_path: Pa
         assert (drawn == 255).all(), "nothing but the white ground may be drawn"
 
 
-# -- pages in a browser ----------------------------------------------------------------------------------------------------------
+# -- pages in a browser ------------------------------------------------------------------------------------------------
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NEEDS_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (package chromium)")
@@ -212,7 +241,7 @@ RUN = "document.documentElement.setAttribute('data-run','yes')"
 TEXTS = (
     f"<script>{RUN}</script>",
     f'"><img src=x onerror="{RUN}">',
-    f"'><svg onload=\"{RUN}\">",
+    f'\'><svg onload="{RUN}">',
     f"</title></style></p><script>{RUN}</script>",
     f"<a href=\"javascript:{RUN}\">x</a><iframe srcdoc='<script>parent.{RUN}</script>'></iframe>",
     f"<!--><script>{RUN}</script-->",
@@ -271,11 +300,17 @@ def test_no_script_of_the_data_runs_in_a_browser(tmp_path: Path, make: Callable[
     text = page.read_text()
     assert "data-run" in text, "the hostile texts must be on the page"
     bare = tmp_path / "bare.html"  # without the policy in the page's head escaping alone must hold
-    bare.write_text("".join(part.partition(">")[2] if number else part for number, part in enumerate(text.split("<meta http-equiv="))))
+    bare.write_text(
+        "".join(
+            part.partition(">")[2] if number else part for number, part in enumerate(text.split("<meta http-equiv="))
+        )
+    )
     assert "Content-Security-Policy" not in bare.read_text()
     control = tmp_path / "control.html"
     control.write_text(f"<!doctype html><html><body>{TEXTS[0]}</body></html>")
-    assert 'data-run="yes"' in loaded(control, tmp_path / "profile").partition("<body>")[0], "the browser must run scripts at all"
+    assert 'data-run="yes"' in loaded(control, tmp_path / "profile").partition("<body>")[0], (
+        "the browser must run scripts at all"
+    )
     for shown in (page, bare):
         head = loaded(shown, tmp_path / "profile").partition("<head>")[0]
         assert "<html" in head

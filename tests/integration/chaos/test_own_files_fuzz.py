@@ -1,7 +1,9 @@
-"""Our own files, written by somebody else: whatever stands in them, even under a valid seal, is read or refused in one line.
+"""Our own files, written by somebody else: whatever stands in them, even under a valid seal, is read or refused in one
+line.
 
-Outside data files (annotations, tables, mappings, tars, images) are fuzzed in tests/integration/test_data_fuzz.py in the same way.
-The short version runs always, `python -m pytest -m chaos tests/integration/chaos/test_own_files_fuzz.py` the long one.
+Outside data files (annotations, tables, mappings, tars, images) are fuzzed in tests/integration/test_data_fuzz.py in
+the same way. The short version runs always, `python -m pytest -m chaos tests/integration/chaos/test_own_files_fuzz.py`
+the long one.
 """
 
 from __future__ import annotations
@@ -25,21 +27,39 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from torch import nn
 
-from benchmarks.metrics_log import read_metrics
-from benchmarks.record import RunFolder
-from benchmarks.records_io import load_records
+from benchmarks.records.folder import RunFolder
+from benchmarks.records.metrics_log import read_metrics
+from benchmarks.records.read import load_records
 from data_prep.prepare import prepare
-from mt2st.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.dataset import PreparedDataset
+from mt2st.data.splits import PreparedDataset
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash, read_sealed_json, write_sealed_json
 from mt2st.index import create_index, load_index, save_index
 from mt2st.index._store import data_path, manifest_path
+from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.vectors import read_vectors
 
 SHORT, LONG, SECONDS_AN_INPUT = 60, 4000, 5.0
-VALUES: list[Any] = [None, True, -1, 0, 1, 2**40, -1.5, 1e300, "", "x", "../../etc", [], {}, [None], [[1]], {"a": None}, "9" * 300]
-DRAWN = Path(__file__).parents[2] / "drawn_dataset.py"
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**40,
+    -1.5,
+    1e300,
+    "",
+    "x",
+    "../../etc",
+    [],
+    {},
+    [None],
+    [[1]],
+    {"a": None},
+    "9" * 300,
+]
+DRAWN = Path(__file__).parents[2] / "helpers" / "drawn_dataset.py"
 
 
 def changed_value(chance: random.Random, value: Any) -> Any:
@@ -220,7 +240,9 @@ def fuzz(folder: Path, name: str, inputs: int, seed: int) -> Counter[str]:
             assert "\n" not in str(error), (name, number, str(error))  # noqa: PT017
             outcomes["refused"] += 1
         except Exception as error:
-            raise AssertionError(f"{name}, input {number} ({target.path.read_bytes()[:400]!r}): {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"{name}, input {number} ({target.path.read_bytes()[:400]!r}): {type(error).__name__}: {error}"
+            ) from error
         assert time.monotonic() - started < SECONDS_AN_INPUT, (name, number)
         target.path.write_bytes(target.good)
     return outcomes

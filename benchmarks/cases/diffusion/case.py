@@ -1,0 +1,232 @@
+"""The diffusion case: a class-conditional denoiser of small pictures (issue 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks.cases.diffusion.classifier import Judge, frechet_distance
+from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, SAMPLES_FILE, Knobs
+from benchmarks.cases.shared.data import guarded, prepared
+from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
+from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
+from mt2st.data.splits import PreparedSplit, carve_validation
+from mt2st.data.streams import ItemStream, generator
+from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.files import atomic_path
+from mt2st.objectives.alignment import AlignmentObjective
+from mt2st.objectives.classification import ClassificationObjective
+from mt2st.objectives.clean_image import CleanImageObjective
+from mt2st.objectives.denoising import DenoisingObjective
+
+AUXILIARIES = ("class", "clean_image", "alignment")
+_VALIDATION_IMAGES = 128
+
+
+class DiffusionCase:
+    """Data, classifier and floors, made once; `build` makes a fresh model for a seed."""
+
+    def __init__(self, knobs: Knobs, console: Console) -> None:
+        for name in knobs.auxiliaries:
+            if name not in AUXILIARIES:
+                raise unknown_name("auxiliary", name, AUXILIARIES)
+        self.knobs = knobs
+        dataset = prepared(knobs, knobs.image_size, console=console)
+        test_split = dataset.split(knobs.test_split)
+        whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak)
+        if not (whole.has_pixels().all() and test_split.has_pixels().all()):
+            raise Mt2stError(
+                f"{knobs.data!r} has items without a picture; the diffusion case needs a set of pictures with labels"
+            )
+        self.names = class_names(whole)
+        train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
+        self.train = whole.subset(train_rows)
+        self.codes = class_codes(self.train, self.names)
+        self.test = some_of(test_split, knobs.test_images)
+        self.test_codes = class_codes(self.test, self.names)
+        validation = some_of(whole.subset(validation_rows), _VALIDATION_IMAGES)
+        check_taught(self.codes, self.test_codes, self.names, "test")
+        self.held_out = noised(self.test, self.test_codes)
+        self.validation = noised(validation, class_codes(validation, self.names))
+        with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
+            self.judge = Judge.trained(
+                self.train,
+                self.codes,
+                self.names,
+                sizes=knobs.classifier,
+                steps=knobs.classifier_steps,
+                folder=knobs.data_folder,
+                data_hash=dataset.content_hash,
+            )
+        self.asked = torch.from_numpy(
+            np.resize(self.test_codes, knobs.samples)
+        )  # classes of the samples, with test's shares
+        self.data: Mapping[str, Any] = {
+            "name": dataset.card.name,
+            "revision": dataset.card.revision,
+            "content_hash": dataset.content_hash,
+            "training_images": self.train.num_images,
+            "validation_images": validation.num_images,
+            "test_images": self.test.num_images,
+            **leaked,
+            "classes": len(self.names),
+        }
+
+    def build(self, seed: int) -> Experiment:
+        knobs = self.knobs
+        torch.manual_seed(seed)
+        sizes = knobs.encoder
+        encoder = Denoiser(
+            DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
+        )
+        codes = torch.from_numpy(self.codes)
+        drawn: dict[str, Tensor] = {}
+
+        def test() -> TestResult:
+            losses = held_out_losses(encoder, self.held_out)  # [N, levels]
+            drawn["samples"] = sampled(encoder, self.asked, knobs.sampling_steps)
+            metrics = {"denoising_loss": float(losses.mean())}
+            metrics |= {
+                f"t{level}/denoising_loss": float(losses[:, at].mean()) for at, level in enumerate(NOISE_LEVELS)
+            }
+            metrics["frechet_distance"] = frechet_distance(self.judge.features(drawn["samples"]), self.test_features)
+            metrics["samples/accuracy"] = self.judge.accuracy(drawn["samples"], self.asked.numpy())
+            items = {"loss": losses.mean(1), "label": self.test_codes}
+            items |= {f"loss_t{level}": losses[:, at] for at, level in enumerate(NOISE_LEVELS)}
+            return TestResult(metrics, items, {"label": self.names}, self.floors)
+
+        def save(folder: Path) -> None:
+            draw_samples(folder / SAMPLES_FILE, drawn["samples"], self.asked.tolist(), self.names)
+
+        return Experiment(
+            encoder=encoder,
+            primary=DenoisingObjective(),
+            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            streams={
+                PRIMARY: ItemStream(
+                    {"condition": codes},
+                    split=self.train,
+                    items_per_batch=knobs.images_per_batch,
+                    seed=seed,
+                    name="pictures",
+                ),
+                AUXILIARY: ItemStream(
+                    {"label": codes},
+                    split=self.train,
+                    items_per_batch=knobs.auxiliary_images_per_batch,
+                    seed=seed,
+                    name="auxiliary",
+                ),
+            },
+            validate=lambda: {"denoising_loss": float(held_out_losses(encoder, self.validation).mean())},
+            test=test,
+            save=save,
+        )
+
+    def _auxiliary(self, name: str, encoder: Denoiser) -> Any:
+        if name == "class":
+            return ClassificationObjective(encoder.width, len(self.names))
+        if name == "clean_image":
+            return CleanImageObjective(encoder.width)
+        return AlignmentObjective(encoder.width, self.judge.encoder)
+
+    @cached_property
+    def test_features(self) -> np.ndarray:
+        """What the classifier sees in the held-out pictures, [N, D]."""
+        return self.judge.features(self.test)
+
+    @cached_property
+    def floors(self) -> dict[str, dict[str, float]]:
+        """The noise's mean, 0, as prediction; the mean training picture as every sample; and real pictures, a ceiling.
+
+        The loss of predicting 0 is the mean square of the very noise that the runs are measured with, near 1.
+        """
+        zero = float(torch.cat([batch["noise"].square().mean((1, 2, 3)) for batch in self.held_out.in_order()]).mean())
+        pictures = self.train.pixels(np.arange(min(self.train.num_images, 4096)))
+        mean = torch.from_numpy(pictures.mean(0).round().astype(np.uint8)).permute(2, 0, 1)
+        features = self.test_features
+        copies = self.judge.features(mean[None].repeat(2, 1, 1, 1))
+        real = self.judge.features(some_of(self.train, self.knobs.samples))
+        return {
+            "unconditional mean": {"denoising_loss": zero, "frechet_distance": frechet_distance(copies, features)},
+            "training pictures": {"frechet_distance": frechet_distance(real, features)},
+        }
+
+
+def some_of(split: PreparedSplit, count: int) -> PreparedSplit:
+    """At most `count` of a split's images, always the same."""
+    if split.num_images <= count:
+        return split
+    return split.subset(np.sort(generator(0, "held out", 0).permutation(split.num_images)[:count]))
+
+
+def noised(split: PreparedSplit, codes: np.ndarray) -> ItemStream:
+    """Every image at each of `NOISE_LEVELS`, image by image, with noise that is always the same."""
+    count, levels, side = split.num_images, len(NOISE_LEVELS), split.image_size
+    noise = torch.randn(count * levels, 3, side, side, generator=torch.Generator().manual_seed(0))
+    pixels = torch.from_numpy(split.pixels(np.arange(count))).permute(0, 3, 1, 2)
+    return ItemStream(
+        {
+            "pixels": pixels.repeat_interleave(levels, 0),
+            "condition": torch.from_numpy(codes).repeat_interleave(levels),
+            "level": torch.tensor(NOISE_LEVELS).repeat(count),
+            "noise": noise,
+        },
+        items_per_batch=1,
+    )
+
+
+@torch.inference_mode()
+def held_out_losses(encoder: Denoiser, stream: ItemStream) -> np.ndarray:
+    """Mean squared error of the predicted noise [N, levels] float32, in evaluation mode."""
+    losses = []
+    for batch in _evaluating(encoder, lambda: stream.in_order(256)):
+        features = encoder.features(batch)
+        losses.append((features.predicted_noise.float() - features.noise).square().mean((1, 2, 3)).cpu())
+    return torch.cat(losses).reshape(-1, len(NOISE_LEVELS)).numpy()
+
+
+def sampled(encoder: Denoiser, classes: Tensor, steps: int) -> Tensor:
+    """Samples [N, 3, S, S] uint8 of these classes."""
+    parts = _evaluating(encoder, lambda: ({"condition": part} for part in classes.split(128)))
+    return torch.cat([encoder.sample(part["condition"], steps=steps, seed=number) for number, part in enumerate(parts)])
+
+
+def _evaluating(encoder: Denoiser, batches: Callable[[], Any]) -> Any:
+    """The batches on the encoder's device, the encoder in evaluation mode while they are used."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        for batch in batches():
+            yield {name: tensor.to(encoder.signal.device) for name, tensor in batch.items()}
+    finally:
+        encoder.train(training)
+
+
+def draw_samples(path: Path, samples: Tensor, classes: list[int], names: list[str], *, columns: int = 12) -> None:
+    """A grid of samples, a row a class, enlarged."""
+    from PIL import Image, ImageDraw
+
+    scale = max(1, 48 // samples.shape[-1])
+    side = samples.shape[-1] * scale
+    shown = sorted(set(classes))
+    sheet = Image.new("RGB", (110 + columns * (side + 2), len(shown) * (side + 2)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, code in enumerate(shown):
+        pen.text((4, row * (side + 2) + side // 2 - 6), names[code][:16], fill="black")
+        of_class = [at for at, other in enumerate(classes) if other == code][:columns]
+        for column, at in enumerate(of_class):
+            picture = Image.fromarray(samples[at].permute(1, 2, 0).numpy()).resize(
+                (side, side), Image.Resampling.NEAREST
+            )
+            sheet.paste(picture, (110 + column * (side + 2), row * (side + 2)))
+    with atomic_path(path) as partial:
+        sheet.save(partial, format="PNG")

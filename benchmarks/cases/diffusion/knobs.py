@@ -1,0 +1,163 @@
+"""Class-conditional diffusion of small pictures.
+
+    python -m benchmarks diffusion             OpenMoji at 32×32, two seeds
+    python -m benchmarks diffusion --smoke     the same in small, for a first look
+
+The method card is diffusion.md beside this file. Needs the extra `diffusion` (package diffusers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.cases.image.knobs import VitKnobs
+from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.report.spec import Metric, ReportSpec
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
+from mt2st.errors import Mt2stError, check_range
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmarks.suite.runner import Case
+
+NOISE_LEVELS = (20, 100, 250, 500, 800)  # of 1,000: where held-out loss is measured
+SAMPLES_FILE = "samples.png"
+
+SPEC = ReportSpec(
+    title="Diffusion: class-conditional pictures",
+    primary=Metric("denoising_loss", "denoising loss", higher_is_better=False, arrays=("loss",), decimals=4),
+    columns=(
+        *(
+            Metric(
+                f"t{level}/denoising_loss",
+                f"t = {level}",
+                higher_is_better=False,
+                arrays=(f"loss_t{level}",),
+                decimals=4,
+            )
+            for level in NOISE_LEVELS
+        ),
+        Metric("frechet_distance", "Fréchet, own classifier", higher_is_better=False, decimals=2),
+        Metric("samples/accuracy", "samples in class", scale=100, unit="%"),
+    ),
+    notes=(
+        "Denoising loss: mean squared error of the predicted noise on held-out pictures, each at the same five noise "
+        "levels with the "
+        "same noise for every run; 0 = the noise is known, 1 = its mean, 0, is predicted.",
+        "Fréchet distance of samples to held-out pictures in the features of the suite's own classifier, trained on "
+        "the same "
+        "training pictures; it compares rows of this table and nothing else, and is no FID. The floor 'training "
+        "pictures' is what "
+        "real pictures reach, and so a ceiling. Samples in class: share that the classifier puts into the class they "
+        "were asked for.",
+        "The classifier is also the teacher of the alignment auxiliary. Its training is outside the ledger, once for "
+        "all runs; its "
+        "forward pass in alignment is inside.",
+    ),
+    data_notes=(
+        (
+            "openmoji_classes",
+            "Pictograms by OpenMoji, the open-source emoji and icon project, licence CC BY-SA 4.0; classes by Unicode "
+            "range.",
+        ),
+    ),
+    pictures=(SAMPLES_FILE,),
+)
+
+
+@dataclass(frozen=True)
+class UNetKnobs:
+    """Size of the U-Net."""
+
+    fold: int = 2
+    """side of the pixel blocks folded into channels before the first convolution; 1 = none"""
+    widths: tuple[int, ...] = (32, 48)
+    """channels at each resolution, halved from one to the next; multiples of 8"""
+    drop_class: float = 0.1
+    """share of training pictures whose class is hidden"""
+
+
+@dataclass(frozen=True)
+class Knobs(DataKnobs):
+    """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
+
+    steps: int = 180
+    """optimiser steps of every strategy in the equal-steps view"""
+    seeds: int = 2
+    """training seeds per strategy, 0 … seeds − 1 (two, for the time)"""
+    validations: int = 3
+    """validations during a run, evenly spaced, the last at its end"""
+    data: str = "openmoji_classes"
+    """the set: an adapter, a prepared folder, or data that need no code"""
+    image_size: int = 32
+    """height and width to which all pictures are brought, in pixels"""
+    images_per_batch: int = 32
+    """pictures a step"""
+    auxiliary_images_per_batch: int = 32
+    """pictures of the auxiliary batch, shared by all auxiliaries with one noising and one down path"""
+    auxiliaries: tuple[str, ...] = ("class", "clean_image", "alignment")
+    """auxiliary tasks: class, clean_image, alignment"""
+    encoder: UNetKnobs = field(default_factory=UNetKnobs)
+    """the denoiser"""
+    classifier: VitKnobs = field(default_factory=lambda: VitKnobs(width=48))
+    """the suite's own classifier: teacher of alignment, judge of samples"""
+    classifier_steps: int = 300
+    """optimiser steps of the classifier"""
+    test_images: int = 256
+    """held-out pictures whose denoising loss is measured, at most"""
+    samples: int = 256
+    """pictures sampled a run for the Fréchet distance, with the classes' shares in test"""
+    sampling_steps: int = 12
+    """DDIM steps a sample"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(
+            "sampling_steps", self.sampling_steps, 1, 1000, "it is the number of denoising steps, for example 20"
+        )
+        check_range("samples", self.samples, 2, 1_000_000, "a distribution needs at least two")
+        check_range("test_images", self.test_images, 1, 10_000_000)
+        if not self.auxiliaries:
+            raise Mt2stError("auxiliaries is empty; name at least one, such as class (STL is a strategy of its own)")
+
+
+# The best of the trials below at the equal budget, one seed (results/published/diffusion/tuning.md).
+TUNED = Knobs(
+    stl=SingleTask(4e-3),
+    mtl=MultiTask(4e-3, 0.3),
+    diminish=Diminishing(4e-3, 1.0, rate=6.0, shape=2.0),
+    switch=Switching(4e-3, 1.0, at=0.3),
+    sampled=SampledDiminishing(4e-3, 1.0, rate=6.0, shape=2.0),
+)
+RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
+
+TRIALS = trials_around(4e-3)
+
+
+def smoke(knobs: Knobs) -> Knobs:
+    """The same in a minute: one seed, few steps, few samples."""
+    return replace(
+        knobs, steps=12, seeds=1, validations=1, classifier_steps=40, test_images=64, samples=36, sampling_steps=5
+    )
+
+
+def make_case(knobs: Knobs, console: Console) -> Case:
+    """Prepare the data of these knobs."""
+    from benchmarks.cases.diffusion.case import DiffusionCase
+
+    return DiffusionCase(knobs, console)
+
+
+def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
+    """Run the suite; returns the exit code."""
+    from rich.console import Console
+
+    from benchmarks.suite.runner import run_suite
+
+    console = Console()
+    return run_suite(
+        make_case(knobs, console), knobs, SPEC, benchmark="diffusion", recipe=recipe, results=results, console=console
+    )

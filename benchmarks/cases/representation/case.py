@@ -1,0 +1,155 @@
+"""The representation case: word embeddings from glosses (issue 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from scipy.stats import spearmanr
+
+from benchmarks.cases.representation.knobs import Knobs
+from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
+from data_prep.find import adapter_source, find_adapter
+from mt2st.data.streams import ItemStream
+from mt2st.encoders.words import BagEncoder, WordVocabulary
+from mt2st.errors import Mt2stError
+from mt2st.files import write_text
+from mt2st.objectives.classification import ClassificationObjective
+from mt2st.objectives.gloss_lemma import GlossLemmaObjective
+from mt2st.objectives.hypernym import HypernymObjective
+from mt2st.objectives.skip_gram import SkipGramObjective
+
+AUXILIARIES = ("skip_gram", "gloss_lemma", "hypernym")
+
+
+class RepresentationCase:
+    """Data, vocabulary and word pairs, made once; `build` makes a fresh model for a seed."""
+
+    def __init__(self, knobs: Knobs, console: Console) -> None:
+        self.knobs = knobs
+        self.glosses = GlossData(knobs, AUXILIARIES, console)
+        glosses = self.glosses
+        self.vocabulary = WordVocabulary.build(
+            [*glosses.train.texts, *glosses.train.lemmas], knobs.vocabulary_size, at_least=knobs.word_at_least
+        )
+        self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
+        encode = partial(self.vocabulary.encode, length=knobs.context_length)
+        self.tokens = encode(glosses.train.texts)
+        self.validation_tokens, self.test_tokens = encode(glosses.validation.texts), encode(glosses.test.texts)
+        self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, self.vocabulary.encode, knobs.lemma_length)
+        self.data: Mapping[str, Any] = {
+            **glosses.data,
+            "words": len(self.vocabulary) - 1,
+            "word_similarity": {name: len(pairs.scores) for name, pairs in self.pairs.items()},
+        }
+
+    def build(self, seed: int) -> Experiment:
+        knobs, glosses = self.knobs, self.glosses
+        torch.manual_seed(seed)
+        encoder = BagEncoder(
+            len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
+        )
+        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
+
+        def test() -> TestResult:
+            result = glosses.grade(encoder, primary, self.test_tokens)
+            result.metrics.update(similarity_metrics(encoder.table.weight.detach().cpu().numpy(), self.pairs))
+            return result
+
+        def save(folder: Path) -> None:
+            write_text(folder / "words.txt", "\n".join(self.vocabulary.words[1:]) + "\n")
+
+        return Experiment(
+            encoder=encoder,
+            primary=primary,
+            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            streams={
+                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
+                AUXILIARY: ItemStream(
+                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
+                ),
+            },
+            validate=glosses.validator(encoder, primary, self.validation_tokens),
+            test=test,
+            save=save,
+        )
+
+    def _auxiliary(self, name: str, encoder: BagEncoder) -> Any:
+        knobs = self.knobs
+        if name == "skip_gram":
+            return SkipGramObjective(
+                self.vocabulary.counts, encoder.word_width, window=knobs.window, negatives=knobs.negatives
+            )
+        if name == "gloss_lemma":
+            return GlossLemmaObjective(encoder.width, encoder.word_width)
+        return HypernymObjective(margin=knobs.margin)
+
+
+class WordPairs:
+    """The pairs of a word-similarity set whose words are both known.
+
+    Attributes:
+        ids: [n, 2] word ids.
+        scores: [n] human scores, on the set's own scale.
+        coverage: share of the set's pairs that are known.
+    """
+
+    def __init__(self, ids: np.ndarray, scores: np.ndarray, coverage: float) -> None:
+        self.ids, self.scores, self.coverage = ids, scores, coverage
+
+
+def word_pairs(folder: str, vocabulary: WordVocabulary) -> dict[str, WordPairs]:
+    """The word-similarity sets of `folder` (see data_prep/adapters/word_similarity.py), by name; none for "".
+
+    Raises:
+        Mt2stError: no such folder, a file out of format, or a set of which fewer than two pairs are known.
+    """
+    if not folder:
+        return {}
+    adapter: Any = find_adapter("word_similarity")
+    found: dict[str, list[tuple[int | None, int | None, float]]] = {}
+    for pair in adapter.examples("test", source=adapter_source(adapter, Path(folder))):
+        one, other = pair.captions
+        found.setdefault(str(pair.extra["set"]), []).append(
+            (vocabulary.index(one), vocabulary.index(other), float(pair.extra["score"]))
+        )
+    sets = {}
+    for name, rows in found.items():
+        known = [row for row in rows if row[0] is not None and row[1] is not None]
+        if len(known) < 2:
+            raise Mt2stError(
+                f"word-similarity set {name!r} in {folder}: {len(known)} of {len(rows)} pairs have both words in the "
+                "vocabulary of "
+                f"{len(vocabulary) - 1} words; a correlation needs two; take the file away, or raise vocabulary_size"
+            )
+        ids = np.array([[one, other] for one, other, _ in known], dtype=np.int64)
+        sets[name] = WordPairs(ids, np.array([score for *_, score in known]), len(known) / len(rows))
+    return sets
+
+
+def similarity_metrics(table: np.ndarray, pairs: Mapping[str, WordPairs]) -> dict[str, float]:
+    """Spearman correlation of cosine and human score for each set, their mean, and the coverage.
+
+    Args:
+        table: word vectors [V, D].
+    """
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    metrics: dict[str, float] = {}
+    for name, known in pairs.items():
+        cosine = (unit[known.ids[:, 0]] * unit[known.ids[:, 1]]).sum(1)
+        correlation = float(spearmanr(cosine, known.scores).statistic)
+        metrics[f"{name}/spearman"] = (
+            0.0 if np.isnan(correlation) else correlation
+        )  # constant scores correlate with nothing
+        metrics[f"{name}/coverage"] = known.coverage
+    if pairs:
+        for metric in ("spearman", "coverage"):
+            metrics[metric] = float(np.mean([metrics[f"{name}/{metric}"] for name in pairs]))
+    return metrics

@@ -1,0 +1,216 @@
+"""The retrieval case: find a pictogram by its name, and the name by the pictogram (issue 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from safetensors.numpy import save
+from torch import nn
+
+from benchmarks.cases.retrieval.gallery import draw_gallery
+from benchmarks.cases.retrieval.knobs import Knobs
+from benchmarks.cases.shared.data import build_encoder, guarded, prepared, train_tokenizer, trimming
+from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
+from mt2st.data.splits import PreparedSplit, carve_validation
+from mt2st.data.streams import CaptionStream
+from mt2st.encoders.vision_language import VisionLanguageEncoder
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.evaluate import evaluate_retrieval
+from mt2st.files import write_bytes
+from mt2st.metrics.ranks import retrieval_ranks
+from mt2st.objectives.contrastive import ContrastiveObjective
+from mt2st.objectives.masked_lm import MaskedLanguageObjective
+from mt2st.objectives.matching import MatchingObjective
+from mt2st.predict import embed_split
+from mt2st.training.trainer import Stream
+
+AUXILIARIES = ("captions", "masked_lm", "matching")
+MAIN_CAPTION = "main-caption"  # a card's protocol: each image's first caption asks, the others are further texts
+COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinations whose parts were all seen
+
+
+class RetrievalCase:
+    """Data, splits and tokenizer, made once; `build` makes a fresh model for a seed."""
+
+    def __init__(self, knobs: Knobs, console: Console) -> None:
+        for name in knobs.auxiliaries:
+            if name not in AUXILIARIES:
+                raise unknown_name("auxiliary", name, AUXILIARIES)
+        self.knobs = knobs
+        options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
+        dataset = prepared(knobs, knobs.image_size, options=options, console=console)
+        # The usual protocols ask with every caption (five an image on COCO and Flickr30k); a card can say that one of
+        # them is the name.
+        main_only = dataset.card.protocol == MAIN_CAPTION
+        self.tests = {"": captions_of(dataset.split(knobs.test_split), main_only)}
+        second = knobs.second_test_split
+        if second == "auto":
+            second = COMPOSITIONAL if COMPOSITIONAL in dataset.splits else ""
+        if second:
+            self.tests["compositional/"] = captions_of(dataset.split(second), main_only)
+        whole, leaked = guarded(
+            dataset.split(knobs.train_split), [captions.split for captions in self.tests.values()], knobs.on_leak
+        )
+        train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
+        self.train, self.validation = whole.subset(train_rows), captions_of(whole.subset(validation_rows), main_only)
+        if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
+            raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
+        self.names = captions_of(self.train, main_only)
+        self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts())
+        seen = {word for text in self.names.texts for word in words(text)}
+        asked = [words(text) for text in self.tests[""].texts]
+        self.data: Mapping[str, Any] = {
+            "name": dataset.card.name,
+            "revision": dataset.card.revision,
+            "content_hash": dataset.content_hash,
+            "training_images": self.train.num_images,
+            "training_captions": self.train.num_captions,
+            "validation_images": self.validation.split.num_images,
+            "test_images": self.tests[""].split.num_images,
+            **leaked,
+            "test_captions_with_an_unseen_word": sum(any(word not in seen for word in found) for found in asked),
+            "test_captions_of_unseen_words_only": sum(all(word not in seen for word in found) for found in asked),
+        }
+
+    def build(self, seed: int) -> Experiment:
+        knobs = self.knobs
+        encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
+        tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        streams: dict[str, Stream] = {
+            PRIMARY: CaptionStream(
+                self.train,
+                tokenize,
+                images_per_batch=knobs.images_per_batch,
+                seed=seed,
+                name="names",
+                rows=self.names.rows,
+            ),
+            AUXILIARY: CaptionStream(self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed),
+        }
+
+        def embeddings(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
+            return embed_split(encoder, captions.split, tokenize(captions.texts))
+
+        def validate() -> dict[str, float]:
+            measured = evaluate_retrieval(*embeddings(self.validation), self.validation.images, ks=(1, 5, 10))
+            return {
+                "text_to_image/mrr": measured["text_to_image/mrr"],
+                "text_to_image/hit_rate@10": measured["text_to_image/hit_rate@10"],
+            }
+
+        def save_files(folder: Path) -> None:
+            if self.tokenizer is not None:
+                self.tokenizer.save(folder / "tokenizer.json")
+            captions = self.tests[""]
+            images, texts = embeddings(captions)
+            tensors = {"image_embeddings": images, "text_embeddings": texts, "text_image_index": captions.images}
+            write_bytes(folder / "embeddings.safetensors", save(tensors))
+            draw_gallery(folder / "gallery.png", captions.split, captions.texts, captions.images, images, texts)
+
+        def test() -> TestResult:
+            metrics: dict[str, float] = {}
+            items: dict[str, np.ndarray] = {}
+            for prefix, captions in self.tests.items():
+                images, texts = embeddings(captions)
+                measured = evaluate_retrieval(images, texts, captions.images, ks=(1, 5, 10))
+                metrics |= {f"{prefix}{name}": value for name, value in measured.items()}
+                ranks = retrieval_ranks(images, texts, captions.images)
+                slug = prefix.replace("/", "_")
+                items[f"{slug}text_to_image_rank"] = ranks.text_to_image
+                items[f"{slug}image_to_text_rank"] = ranks.image_to_text
+            by_chance = {
+                f"{prefix}{name}": value
+                for prefix, captions in self.tests.items()
+                for name, value in chance(captions).items()
+            }
+            return TestResult(metrics, items, {}, {"chance": by_chance})
+
+        return Experiment(
+            encoder=encoder,
+            primary=ContrastiveObjective(name="retrieval"),
+            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            streams=streams,
+            validate=validate,
+            test=test,
+            save=save_files,
+        )
+
+    def _auxiliary(self, name: str, encoder: VisionLanguageEncoder) -> Any:
+        if name == "captions":
+            return ContrastiveObjective(name="captions")
+        if name == "matching":
+            return MatchingObjective(self.knobs.encoder.fusion_width)
+        frame = (self.tokenizer.start_id, self.tokenizer.end_id) if self.tokenizer is not None else ()
+        towers = encoder.towers
+        width = self.knobs.encoder.fusion_width
+        objective: nn.Module = MaskedLanguageObjective(
+            width, towers.vocabulary_size, towers.mask_id, rate=self.knobs.mask_rate, frame_ids=frame
+        )
+        return objective
+
+
+class Captions:
+    """The captions `rows` of a split, which ask for their images."""
+
+    def __init__(self, split: PreparedSplit, rows: np.ndarray) -> None:
+        texts = split.caption_texts()
+        self.split = split
+        self.rows = rows
+        self.texts = [texts[row] for row in rows]
+        self.images = split.caption_images()[rows]
+
+
+def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
+    """The captions of `split`, or the first of each image; images without a caption are left out of the gallery."""
+    split = split.subset(np.unique(split.caption_images())) if split.num_images else split
+    images = split.caption_images()
+    rows = np.unique(images, return_index=True)[1] if main_only else np.arange(len(images))
+    return Captions(split, rows)
+
+
+def chance(captions: Captions) -> dict[str, float]:
+    """Expected values for a random order of the gallery: one relevant image for a text, an image's captions for an
+    image.
+    """
+    of_image = np.bincount(captions.images, minlength=captions.split.num_images)
+    values: dict[str, float] = {}
+    for direction, items, relevant in (
+        ("text_to_image", captions.split.num_images, np.ones(1, np.int64)),
+        ("image_to_text", len(captions.images), of_image),
+    ):
+        share = first_rank_by_chance(items, relevant)
+        ranks, reached = np.arange(1, items + 1), np.cumsum(share)
+        values |= {f"{direction}/hit_rate@{k}": float(reached[min(k, items) - 1]) for k in (1, 5, 10)}
+        middle = [int(np.flatnonzero(reached >= half)[0]) + 1 for half in (0.5 - 1e-9, 0.5 + 1e-9)]
+        values[f"{direction}/median_rank"] = sum(middle) / 2
+        values[f"{direction}/mean_rank"] = float((share * ranks).sum())
+        values[f"{direction}/mrr"] = float((share / ranks).sum())
+    return values
+
+
+def first_rank_by_chance(items: int, relevant: np.ndarray) -> np.ndarray:
+    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items, mean over the
+    queries.
+
+    With R relevant among T, all of the first r are irrelevant with probability ∏_{i<r} (T − R − i) / (T − i).
+
+    Args:
+        items: T.
+        relevant: R of each query, int64 [Q], each ≥ 1.
+    """
+    total = np.zeros(items)
+    counts, queries = np.unique(relevant, return_counts=True)
+    for count, weight in zip(counts, queries, strict=True):
+        place = np.arange(items)
+        missed = np.cumprod(np.maximum(items - count - place, 0) / (items - place))
+        total += weight / queries.sum() * -np.diff(missed, prepend=1.0)
+    return total
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a caption, punctuation aside."""
+    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()

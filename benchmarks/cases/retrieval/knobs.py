@@ -1,0 +1,160 @@
+"""Image-text retrieval on OpenMoji pictograms.
+
+python -m benchmarks retrieval            three seeds, five strategies, two views
+python -m benchmarks retrieval --smoke    the same in small, for a first look
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.report.spec import ReportSpec, compositional, hit_rate, mean_rank, mean_reciprocal_rank, median_rank
+from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, Switching
+from mt2st.errors import Mt2stError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmarks.suite.runner import Case
+
+SPEC = ReportSpec(
+    title="Image-text retrieval: the picture to a text, the text to a picture",
+    primary=mean_reciprocal_rank("text_to_image"),
+    columns=(
+        hit_rate("text_to_image", 1),
+        hit_rate("text_to_image", 5),
+        hit_rate("text_to_image", 10),
+        median_rank("text_to_image"),
+        mean_rank("text_to_image"),
+        hit_rate("image_to_text", 1),
+        hit_rate("image_to_text", 5),
+        hit_rate("image_to_text", 10),
+        mean_reciprocal_rank("image_to_text"),
+        median_rank("image_to_text"),
+        mean_rank("image_to_text"),
+        compositional(mean_reciprocal_rank("text_to_image")),
+        compositional(hit_rate("text_to_image", 10)),
+        compositional(median_rank("text_to_image")),
+        compositional(mean_reciprocal_rank("image_to_text")),
+    ),
+    pictures=("gallery.png",),
+    notes=(
+        "The strategies are compared by the mean reciprocal rank, which moves with every item's rank; hit rates of a "
+        "few per "
+        "cent are too coarse for that. hit_rate@k is the share of queries with a relevant item among the first k (the "
+        "CLIP "
+        "papers' R@k). Ties count against the model.",
+    ),
+    data_notes=(
+        (
+            "openmoji",
+            "The test images belong to emoji whose base was never seen in training, in any skin tone, gender or "
+            "direction: the model has "
+            "to read a picture it does not know. The compositional split holds combinations whose parts were all seen. "
+            "The text of an image "
+            "is its English name; the other languages are for the auxiliaries.",
+        ),
+        (
+            "openmoji",
+            "Pictograms by OpenMoji, the open-source emoji and icon project, licence CC BY-SA 4.0; names by Unicode "
+            "CLDR.",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Knobs(DataKnobs):
+    """Retrieval case: an encoder trained toward finding a pictogram by its name, and a name by its pictogram."""
+
+    data: str = "openmoji"
+    """the set: an adapter, a prepared folder, or data that need no code"""
+    second_test_split: str = "auto"
+    """a further split to measure on; auto = test_compositional where the set has it, empty = none"""
+    languages: str = "all"
+    """caption languages of OpenMoji, such as en or en,de,fr; further languages are auxiliary captions"""
+    image_size: int = 32
+    """height and width of images, in pixels"""
+    validation_fraction: float = 0.15
+    """share of the training split's images carved out for validation, by base emoji"""
+    images_per_batch: int = 128
+    """images a step, each with its first caption (the English name)"""
+    caption_images_per_batch: int = 64
+    """images of the auxiliary batch, each with any of its captions, shared by all auxiliaries"""
+    auxiliaries: tuple[str, ...] = ("captions", "masked_lm", "matching")
+    """auxiliary tasks: captions (contrastive on all captions), masked_lm, matching"""
+    mask_rate: float = 0.3
+    """share of caption tokens that masked language modelling hides"""
+    encoder: EncoderKnobs = field(default_factory=lambda: EncoderKnobs(vocabulary_size=2000))
+    """the encoder"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.auxiliaries:
+            raise Mt2stError("auxiliaries is empty; name at least one, such as captions (STL is a strategy of its own)")
+
+
+# The best of the trials below at the equal budget (results/published/retrieval/tuning.md).
+RECIPES = {
+    "default": Knobs(
+        steps=400,
+        stl=SingleTask(0.003),
+        mtl=MultiTask(0.0015, 0.5),
+        diminish=Diminishing(0.003, 0.5, rate=12.0, shape=1.0),
+        switch=Switching(0.003, 0.5, at=0.4),
+        sampled=SampledDiminishing(0.003, 0.5, rate=6.0, shape=1.0),
+    )
+}
+
+# Four trials for each strategy, scored on validation by `python -m benchmarks tune retrieval`; the best became the
+# defaults.
+TRIALS: dict[str, tuple[Strategy, ...]] = {
+    "STL": tuple(SingleTask(rate) for rate in (7e-4, 1.5e-3, 3e-3, 5e-3)),
+    "MTL": (MultiTask(1.5e-3, 0.5), MultiTask(1.5e-3, 1.0), MultiTask(3e-3, 0.5), MultiTask(3e-3, 1.0)),
+    "Diminish": (
+        Diminishing(1.5e-3, 0.5, rate=6.0, shape=2.0),
+        Diminishing(3e-3, 0.5, rate=6.0, shape=2.0),
+        Diminishing(3e-3, 0.5, rate=12.0, shape=1.0),
+        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
+    ),
+    "Switch": (
+        Switching(1.5e-3, 0.5, at=0.4),
+        Switching(3e-3, 0.5, at=0.4),
+        Switching(3e-3, 0.5, at=0.2),
+        Switching(3e-3, 1.0, at=0.4),
+    ),
+    "Sampled Diminish": (
+        SampledDiminishing(1.5e-3, 0.5, rate=3.0, shape=2.0),
+        SampledDiminishing(3e-3, 0.5, rate=3.0, shape=2.0),
+        SampledDiminishing(3e-3, 0.5, rate=6.0, shape=1.0),
+        SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
+    ),
+}
+
+
+def smoke(knobs: Knobs) -> Knobs:
+    """The same in small: one seed, few steps."""
+    return replace(knobs, steps=30, seeds=1, validations=2)
+
+
+def make_case(knobs: Knobs, console: Console) -> Case:
+    """Prepare the data of these knobs."""
+    from benchmarks.cases.retrieval.case import RetrievalCase
+
+    return RetrievalCase(knobs, console)
+
+
+def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
+    """Run the suite; returns the exit code."""
+    from rich.console import Console
+
+    from benchmarks.suite.runner import run_suite
+
+    console = Console()
+    return run_suite(
+        make_case(knobs, console), knobs, SPEC, benchmark="retrieval", recipe=recipe, results=results, console=console
+    )

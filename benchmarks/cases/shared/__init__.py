@@ -1,0 +1,1 @@
+"""What several cases have in common."""

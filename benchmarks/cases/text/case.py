@@ -1,0 +1,95 @@
+"""The text case: a small BERT on glosses (issue 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.text.knobs import Knobs
+from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment
+from mt2st.data.streams import ItemStream
+from mt2st.encoders.text_tokenizer import TextTokenizer
+from mt2st.encoders.text_transformer import TextConfig, TextEncoder
+from mt2st.errors import unknown_name
+from mt2st.objectives.classification import ClassificationObjective
+from mt2st.objectives.gloss_lemma import GlossLemmaObjective
+from mt2st.objectives.masked_tokens import MaskedTokenObjective
+
+AUXILIARIES = ("masked_lm", "part_of_speech", "matching")
+
+
+class TextCase:
+    """Data and tokens, made once; `build` makes a fresh model for a seed."""
+
+    def __init__(self, knobs: Knobs, console: Console) -> None:
+        self.knobs = knobs
+        self.glosses = GlossData(knobs, AUXILIARIES, console)
+        glosses = self.glosses
+        self.tokenizer: TextTokenizer | None = None
+        if knobs.encoder.model == "small":
+            with console.status("training the tokenizer"):
+                self.tokenizer = TextTokenizer.train(glosses.train.texts, knobs.vocabulary_size)
+        elif not knobs.encoder.model.startswith("hf:"):
+            raise unknown_name(
+                "model", knobs.encoder.model, ("small",), "Or hf:NAME_OR_FOLDER of a bidirectional checkpoint."
+            )
+        model = self._encoder(0)
+        with console.status("tokenising"):
+            self.tokens = model.tokenize(glosses.train.texts)
+            self.validation_tokens, self.test_tokens = (
+                model.tokenize(part.texts) for part in (glosses.validation, glosses.test)
+            )
+            self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, model.tokenize, knobs.lemma_length)
+        self.data: Mapping[str, Any] = {**glosses.data, "tokens": model.vocabulary_size}
+
+    def build(self, seed: int) -> Experiment:
+        knobs, glosses = self.knobs, self.glosses
+        encoder = self._encoder(seed)
+        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
+
+        def save(folder: Path) -> None:
+            if self.tokenizer is not None:
+                self.tokenizer.save(folder / "tokenizer.json")
+
+        return Experiment(
+            encoder=encoder,
+            primary=primary,
+            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            streams={
+                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
+                AUXILIARY: ItemStream(
+                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
+                ),
+            },
+            validate=glosses.validator(encoder, primary, self.validation_tokens),
+            test=lambda: glosses.grade(encoder, primary, self.test_tokens),
+            save=save,
+        )
+
+    def _encoder(self, seed: int) -> TextEncoder:
+        torch.manual_seed(seed)
+        sizes = self.knobs.encoder
+        if self.tokenizer is None:
+            return TextEncoder.pretrained(sizes.model.removeprefix("hf:"), sizes.context_length)
+        return TextEncoder.small(
+            TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length), self.tokenizer
+        )
+
+    def _auxiliary(self, name: str, encoder: TextEncoder) -> Any:
+        if name == "masked_lm":
+            return MaskedTokenObjective(
+                encoder.width,
+                encoder.vocabulary_size,
+                encoder.mask_id,
+                rate=self.knobs.mask_rate,
+                frame_ids=encoder.frame_ids,
+            )
+        if name == "part_of_speech":
+            return ClassificationObjective(encoder.width, len(self.glosses.train.part_names), label="part", name=name)
+        return GlossLemmaObjective(encoder.width, encoder.width, both_ways=True, name=name)

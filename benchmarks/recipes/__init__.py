@@ -1,1 +1,0 @@
-"""What is run: one recipe a case, each a small Python file."""

@@ -1,0 +1,71 @@
+"""Is there room for a suite before it starts? A disk that fills half-way costs hours; this costs a millisecond."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from benchmarks.records.folder import RunFolder
+from mt2st.errors import Mt2stError
+
+RECORD_BYTES = 8 << 20  # record, per-item results, log, embeddings and pictures of a run, generously
+
+
+def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    parameters = {parameter for module in modules for parameter in module.parameters()}
+    buffers = {buffer for module in modules for buffer in module.buffers()}
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
+    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def require_space(results: Path, folders: Iterable[RunFolder], one_checkpoint: int, retention: int) -> int:
+    """Raise unless the runs that are not finished fit on the disk of `results`; returns the estimate in bytes.
+
+    Args:
+        folders: the planned runs; what a started one has written already is not counted again.
+        one_checkpoint: bytes of a checkpoint.
+        retention: checkpoints that a run keeps; while a new one is written there is one more.
+
+    Raises:
+        Mt2stError: too little space; the message holds the estimate, what is free, and what to change.
+    """
+    unfinished = [folder for folder in folders if folder.state() != "finished"]
+    each = retention * one_checkpoint + RECORD_BYTES
+    needed = sum(max(0, each - _bytes_in(folder.path)) for folder in unfinished) + (one_checkpoint if unfinished else 0)
+    place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise Mt2stError(
+            f"{len(unfinished)} runs in {results} need about {_text(needed)} ({retention} checkpoints of "
+            f"{_text(one_checkpoint)} and "
+            f"{_text(RECORD_BYTES)} of records each), but {_text(free)} are free; make room, choose another disk with "
+            "--results, or "
+            "plan fewer runs (--seeds, --strategies, --views) or a smaller model (--encoder.width)"
+        )
+    return needed
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of the files below `folder`, 0 if there is none.
+
+    Files that vanish meanwhile (another process's) count nothing.
+    """
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _text(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

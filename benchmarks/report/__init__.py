@@ -1,0 +1,1 @@
+"""What is shown of the records: tables, pictures, pages, with intervals."""

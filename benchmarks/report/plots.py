@@ -1,0 +1,264 @@
+"""Pictures of a summary: drawn without a display, readable without colour (each strategy has its own marker and line)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.records.read import RunRecord
+from benchmarks.report.rows import Row, curve_of
+from benchmarks.report.spec import Metric, ReportSpec
+from benchmarks.report.summary import Summary
+from benchmarks.report.tables import VIEW_TITLES, flops_unit, in_unit, with_unit
+from mt2st.files import atomic_path
+
+# Okabe and Ito's palette, which people with any kind of colour blindness can tell apart.
+_STYLES: Mapping[str, tuple[str, str]] = {
+    "STL": ("#000000", "o"),
+    "MTL": ("#0072B2", "s"),
+    "Diminish": ("#E69F00", "^"),
+    "Switch": ("#D55E00", "D"),
+    "Sampled Diminish": ("#009E73", "v"),
+}
+_OTHERS = (("#CC79A7", "P"), ("#56B4E9", "X"), ("#777777", "*"), ("#8C6D00", "<"), ("#5D3A9B", ">"))
+_RC = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+}
+DPI = 150
+
+
+def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, view: str, path: Path) -> None:
+    """Left: the primary metric with its interval and every seed. Right: validation metric against training FLOPs."""
+    rows = [row for row in summary.of_view(view) if row.primary is not None]
+    with _style():
+        figure = _figure(11.0, max(3.4, 1.9 + 0.5 * len(rows)))
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
+        _intervals(left, summary, rows, spec.primary)
+        _curves(right, rows, [run for run in runs if view in run.views], spec)
+        figure.suptitle(_safe(f"{spec.title}. {VIEW_TITLES.get(view, view)}"), x=0.01, ha="left", fontsize=12)
+        _save(figure, path)
+
+
+def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
+    """The primary metric against training FLOPs: every strategy in every view, and the Pareto front of their means."""
+    rows = [row for row in summary.rows if row.primary is not None and row.flops is not None]
+    metric, unit = spec.primary, flops_unit([row.flops for row in rows])
+    with _style():
+        figure = _figure(8.0, 4.6)
+        axes = figure.subplots()
+        front = [summary.rows[index] for index in summary.front]
+        line = [(in_unit(row.flops or 0.0, unit), row.primary.estimate * metric.scale) for row in front if row.primary]
+        axes.step(
+            [x for x, _ in line],
+            [y for _, y in line],
+            where="post",
+            color="#999999",
+            lw=1.2,
+            ls="--",
+            label="Pareto front",
+            zorder=1,
+        )
+        styles = _styles_of(rows)
+        for row, cost in zip(rows, _spread([in_unit(row.flops or 0.0, unit) for row in rows])):
+            assert row.primary is not None
+            colour, marker = styles[row.strategy]
+            filled = row.view == summary.views[0]
+            axes.errorbar(
+                cost,
+                row.primary.estimate * metric.scale,
+                yerr=_half(row, metric),
+                color=colour,
+                marker=marker,
+                markersize=8,
+                markerfacecolor=colour if filled else "white",
+                capsize=3,
+                lw=1.2,
+                ls="none",
+                label=_safe(f"{row.strategy}, {row.view}"),
+                zorder=3,
+            )
+        axes.set(
+            xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=_safe(f"{with_unit(metric)} (test)")
+        )
+        axes.set_title("Quality against cost", loc="left")
+        axes.grid(color="#e5e5e5", zorder=0)
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        _save(figure, path)
+
+
+def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) -> None:
+    styles = _styles_of(rows)
+    for place, row in enumerate(rows):
+        assert row.primary is not None
+        colour, marker = styles[row.strategy]
+        seeds = [value * metric.scale for _, _, value in row.points]
+        axes.plot(
+            seeds, [place + 0.24] * len(seeds), ls="none", marker="|", markersize=7, color=colour, alpha=0.7, zorder=2
+        )
+        value = row.primary.estimate * metric.scale
+        axes.errorbar(
+            value,
+            place,
+            xerr=_half(row, metric),
+            color=colour,
+            marker=marker,
+            markersize=7,
+            capsize=4,
+            lw=1.8,
+            zorder=3,
+        )
+        axes.annotate(
+            metric.text(row.primary.estimate),
+            (value, place),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            color=colour,
+        )
+    axes.set_yticks(range(len(rows)), [_safe(row.strategy) for row in rows])
+    axes.set_ylim(len(rows) - 0.45, -0.65)
+    _floors(axes, summary, rows, metric)
+    arrow = "" if metric.higher_is_better else " (lower is better)"
+    axes.set_xlabel(_safe(f"{with_unit(metric)} on test{arrow}"))
+    axes.set_title("Mean, 95 % interval; ticks: single seeds", loc="left")
+    axes.grid(axis="x", color="#e5e5e5", zorder=0)
+    axes.tick_params(axis="y", length=0)
+
+
+def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) -> None:
+    """Floors that lie near the strategies as lines.
+
+    Those far away as a sentence, for they would squeeze everything else.
+    """
+    values = [value * metric.scale for row in rows for _, _, value in row.points if value == value]
+    ends = [value for row in rows for value in _ends(row, metric)]
+    if not values:
+        return
+    low, high = min(values + ends), max(values + ends)
+    reach = 1.5 * (high - low) or 0.1 * abs(high) or 1.0
+    far = []
+    for name, floor in summary.floors.items():
+        if metric.id not in floor:
+            continue
+        value = floor[metric.id] * metric.scale
+        if low - reach <= value <= high + reach:
+            axes.axvline(value, color="#777777", ls=":", lw=1.3, zorder=1)
+            axes.annotate(
+                _safe(name),
+                (value, 0.02),
+                (3, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=8,
+                color="#555555",
+            )
+        else:
+            far.append(f"{name} {metric.text(floor[metric.id])}")
+    if far:
+        axes.annotate(
+            _safe("off the scale: " + ", ".join(far)),
+            (1.0, 1.0),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="#555555",
+        )
+
+
+def _curves(axes: Any, rows: Sequence[Row], runs: Sequence[RunRecord], spec: ReportSpec) -> None:
+    metric, unit = spec.primary, flops_unit([row.flops for row in rows])
+    styles = _styles_of(rows)
+    shown: list[float] = []
+    for row in rows:
+        colour, marker = styles[row.strategy]
+        mine = [run for run in runs if run.strategy == row.strategy and run.seed in row.seeds]
+        curves = [curve for run in mine if (curve := curve_of(run, spec.validation_id))]
+        for curve in curves:
+            costs, scores = zip(*curve)
+            axes.plot(in_unit(np.array(costs), unit), np.array(scores) * metric.scale, color=colour, alpha=0.3, lw=0.8)  # type: ignore[arg-type]
+        if curves and len({len(curve) for curve in curves}) == 1:
+            mean = np.mean(np.array(curves), axis=0)  # [evaluations, 2]
+            shown += list(mean[len(mean) // 4 :, 1] * metric.scale)
+            axes.plot(
+                in_unit(mean[:, 0], unit),
+                mean[:, 1] * metric.scale,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                lw=1.9,
+                label=_safe(row.strategy),
+            )
+        elif curves:
+            axes.plot([], [], color=colour, marker=marker, lw=1.9, label=_safe(row.strategy))
+    axes.set(xlabel=f"training {unit}", ylabel=_safe(f"{with_unit(metric)} on validation"))
+    axes.set_title("Validation score against training FLOPs", loc="left")
+    axes.set_xlim(left=0)
+    axes.grid(color="#e5e5e5", zorder=0)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9, loc="lower right" if metric.higher_is_better else "upper right")
+    else:
+        axes.text(0.5, 0.5, "no curve was recorded", ha="center", transform=axes.transAxes)
+
+
+def _spread(costs: Sequence[float]) -> list[float]:
+    """Costs that would hide each other, moved apart by up to a few hundredths of the picture's width."""
+    width = 0.012 * ((max(costs) - min(costs)) or max(costs))
+    moved: list[float] = []
+    for index, cost in enumerate(costs):
+        near = [other for other in range(len(costs)) if abs(costs[other] - cost) < width / 2]
+        moved.append(cost + width * (near.index(index) - (len(near) - 1) / 2))
+    return moved
+
+
+# -- small things ------------------------------------------------------------------------------------------------------
+
+
+def _styles_of(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each strategy; the same for the same strategy in every picture of the suite."""
+    others = [row.strategy for row in rows if row.strategy not in _STYLES]
+    unknown = list(dict.fromkeys(others))
+    return {**_STYLES, **{name: _OTHERS[index % len(_OTHERS)] for index, name in enumerate(unknown)}}
+
+
+def _ends(row: Row, metric: Metric) -> list[float]:
+    assert row.primary is not None
+    return [end * metric.scale for end in (row.primary.low, row.primary.high) if end == end]
+
+
+def _half(row: Row, metric: Metric) -> float | None:
+    assert row.primary is not None
+    half = row.primary.half_width
+    return half * metric.scale if half == half else None
+
+
+def _safe(text: str) -> str:
+    """`text` with dollar signs that matplotlib would take for mathematics escaped."""
+    return text.replace("$", r"\$")
+
+
+def _style() -> Any:
+    from matplotlib import rc_context
+
+    return rc_context(_RC)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", facecolor="white")

@@ -1,0 +1,266 @@
+"""A row of the report: one strategy in one view, what it reached and what it cost, with intervals.
+
+From records alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.records.read import Hole, RunRecord
+from benchmarks.report.spec import Metric, ReportSpec
+from benchmarks.report.statistics import (
+    Interval,
+    Method,
+    bootstrap,
+    compression,
+    first_to_reach,
+    paired_bootstrap,
+    seed_difference,
+    seed_interval,
+)
+from mt2st.errors import Mt2stError
+
+SINGLE_TASK, MULTI_TASK, EQUAL_STEPS, EQUAL_BUDGET = "STL", "MTL", "equal-steps", "equal-budget"
+Places = Mapping[tuple[str, str], list[RunRecord]]  # (view, strategy) → finished runs by seed
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Training FLOPs to a validation score: mean over the seeds that reached it, and how many of all did."""
+
+    target: float
+    reached: int
+    seeds: int
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strategy in a view. Costs are means over seeds, memory the largest; FLOPs are training FLOPs.
+
+    Attributes:
+        primary: the primary metric; None where no seed finished.
+        columns: further metrics by id, where the runs have them.
+        to_single, to_multi: difference of the primary metric to STL and to MTL of the same view, paired by seed and
+            item.
+        to_full_multi: in the equal-budget view, the difference to MTL of the equal-steps view, which ran to its full
+            length.
+        compression_multi, compression_single: 1 − FLOPs / MTL's (STL's), only where both ran the same number of steps.
+        saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the equal-budget view.
+        reach: FLOPs to MTL's final validation score (mean over MTL's seeds in the same view).
+        groups: item array → name of the kind → the primary metric on its items.
+        points: (seed, training FLOPs, primary metric) of each finished run.
+    """
+
+    view: str
+    strategy: str
+    seeds: tuple[int, ...]
+    holes: tuple[Hole, ...]
+    primary: Interval | None = None
+    columns: Mapping[str, Interval] = field(default_factory=dict)
+    to_single: Interval | None = None
+    to_multi: Interval | None = None
+    to_full_multi: Interval | None = None
+    compression_multi: float | None = None
+    compression_single: float | None = None
+    saved_of_full_multi: float | None = None
+    reach: Reach | None = None
+    groups: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    steps: float | None = None
+    flops: float | None = None
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    gpu_peak_memory_bytes: int | None = None
+    points: tuple[tuple[int, float, float], ...] = ()
+
+
+def build_row(
+    view: str,
+    strategy: str,
+    by_place: Places,
+    holes: Iterable[Hole],
+    spec: ReportSpec,
+    method: Method,
+) -> Row:
+    mine = tuple(hole for hole in holes if hole.strategy == strategy and view in hole.views)
+    runs = by_place.get((view, strategy), [])
+    if not runs:
+        return Row(view, strategy, (), mine)
+    metric = spec.primary
+    single, multi = by_place.get((view, SINGLE_TASK), []), by_place.get((view, MULTI_TASK), [])
+    full = by_place.get((EQUAL_STEPS, MULTI_TASK), []) if view == EQUAL_BUDGET else []
+    primary = _estimate(runs, metric, method)
+    if primary is None:
+        raise Mt2stError(
+            f"{runs[0].folder} has no {metric.id!r} among its metrics; the recipe's ReportSpec and its runs disagree"
+        )
+    columns = {column.id: _estimate(runs, column, method) for column in spec.columns}
+    train_seconds = [run.values.get("phases_seconds", {}).get("train") for run in runs]
+    return Row(
+        view=view,
+        strategy=strategy,
+        seeds=tuple(run.seed for run in runs),
+        holes=mine,
+        primary=primary,
+        columns={name: interval for name, interval in columns.items() if interval is not None},
+        to_single=_difference(runs, single, metric, method),
+        to_multi=_difference(runs, multi, metric, method),
+        to_full_multi=_difference(runs, full, metric, method),
+        compression_multi=_compression(runs, multi),
+        compression_single=_compression(runs, single),
+        saved_of_full_multi=compression(_mean_flops(runs), _mean_flops(full)) if full else None,
+        reach=_reach(runs, multi, spec),
+        groups={group.array: _by_group(runs, group.array, metric, method) for group in spec.groups},
+        steps=float(np.mean([run.steps for run in runs])),
+        flops=_mean_flops(runs),
+        train_seconds=float(np.mean([seconds for seconds in train_seconds if seconds is not None]))
+        if any(train_seconds)
+        else None,
+        peak_memory_bytes=_largest(runs, "peak_memory_bytes"),
+        gpu_peak_memory_bytes=_largest(runs, "gpu_peak_memory_bytes"),
+        points=tuple((run.seed, run.training_flops, _point(run, metric)) for run in runs),
+    )
+
+
+def _arrays(run: RunRecord, metric: Metric) -> list[np.ndarray] | None:
+    """The arrays that the metric's statistic takes, [N] each; None where the metric or the run has no items."""
+    if not metric.arrays or any(name not in run.items for name in metric.arrays):
+        return None
+    arrays = [run.items[name] for name in metric.arrays]
+    return [np.asarray(metric.transform(*arrays))] if metric.transform is not None else arrays
+
+
+def _point(run: RunRecord, metric: Metric) -> float:
+    arrays = _arrays(run, metric)
+    if arrays is None:
+        value = run.metric(metric.id)
+        return float("nan") if value is None else value
+    if metric.statistic == "mean":
+        return float(arrays[0].mean(dtype=np.float64))
+    return float(np.median(arrays[0])) if metric.statistic == "median" else float(_function(metric)(*arrays))
+
+
+def _function(metric: Metric) -> Callable[..., float]:
+    if not callable(metric.statistic):
+        raise Mt2stError(
+            f"Metric({metric.id!r}).statistic = {metric.statistic!r} must be 'mean', 'median' or a function"
+        )
+    return metric.statistic
+
+
+def _estimate(runs: Sequence[RunRecord], metric: Metric, method: Method) -> Interval | None:
+    arrays = [_arrays(run, metric) for run in runs]
+    if with_items := [items for items in arrays if items is not None]:
+        if len(with_items) < len(runs):
+            raise Mt2stError(
+                f"some runs of {runs[0].folder.parent} lack the item arrays {metric.arrays}; repeat those runs"
+            )
+        return bootstrap(with_items, metric.statistic, method=method)
+    values = [run.metric(metric.id) for run in runs]
+    known = [value for value in values if value is not None]
+    return seed_interval(known) if known else None
+
+
+def _difference(
+    runs: Sequence[RunRecord], reference: Sequence[RunRecord], metric: Metric, method: Method
+) -> Interval | None:
+    """Paired over the seeds that both have; None without common seeds, and for a strategy against itself."""
+    others = {run.seed: run for run in reference}
+    pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
+    if not pairs or all(left is right for left, right in pairs):
+        return None
+    left, right = [_arrays(run, metric) for run, _ in pairs], [_arrays(run, metric) for _, run in pairs]
+    left_items, right_items = (
+        [items for items in left if items is not None],
+        [items for items in right if items is not None],
+    )
+    if len(left_items) == len(right_items) == len(pairs):
+        return paired_bootstrap(left_items, right_items, metric.statistic, method=method)
+    values = [(a.metric(metric.id), b.metric(metric.id)) for a, b in pairs]
+    known = [(a, b) for a, b in values if a is not None and b is not None]
+    return seed_difference([a for a, _ in known], [b for _, b in known]) if known else None
+
+
+def _by_group(runs: Sequence[RunRecord], array: str, metric: Metric, method: Method) -> dict[str, Interval]:
+    """The primary metric on the items of each kind, by the kinds' names in order of their codes."""
+    if any(array not in run.items for run in runs):
+        return {}
+    codes = runs[0].items[array]
+    names = runs[0].values.get("group_names", {}).get(array, [])
+    found = {}
+    for code in np.unique(codes):
+        chosen = codes == code
+        arrays = [_arrays(run, metric) for run in runs]
+        parts = [[one[chosen] for one in items] for items in arrays if items is not None]
+        if parts:
+            name = str(names[code]) if 0 <= code < len(names) else str(code)
+            found[name] = bootstrap(parts, metric.statistic, method=method)
+    return found
+
+
+# -- costs -------------------------------------------------------------------------------------------------------------
+
+
+def _mean_flops(runs: Sequence[RunRecord]) -> float:
+    return float(np.mean([run.training_flops for run in runs]))
+
+
+def _compression(runs: Sequence[RunRecord], reference: Sequence[RunRecord]) -> float | None:
+    if not reference or {run.steps for run in runs} != {run.steps for run in reference}:
+        return None
+    return compression(_mean_flops(runs), _mean_flops(reference))
+
+
+def saving_limit(by_place: Places) -> float | None:
+    """1 − what the primary task alone costs / what MTL costs, at MTL's number of steps."""
+    shares = []
+    for run in by_place.get((EQUAL_STEPS, MULTI_TASK), []) or by_place.get((EQUAL_BUDGET, MULTI_TASK), []):
+        recorded = run.values.get("auxiliary_share_of_mtl_flops")
+        if recorded is not None:
+            shares.append(float(recorded))
+            continue
+        per_step = run.values["flops"].get("primary_per_step")
+        if per_step is not None and run.training_flops > 0:
+            shares.append(1.0 - per_step * run.steps / run.training_flops)
+    if shares:
+        return float(np.mean(shares))
+    single, multi = by_place.get((EQUAL_STEPS, SINGLE_TASK), []), by_place.get((EQUAL_STEPS, MULTI_TASK), [])
+    return _compression(single, multi) if single else None
+
+
+def curve_of(run: RunRecord, metric_id: str) -> list[tuple[float, float]]:
+    """(training FLOPs, validation score) of each evaluation that has the metric, by rising FLOPs."""
+    points = []
+    for entry in run.curve:
+        value = entry.get(metric_id, entry.get("metrics", {}).get(metric_id))
+        if value is not None and entry.get("flops") is not None:
+            points.append((float(entry["flops"]), float(value)))
+    return sorted(points, key=lambda point: point[0])
+
+
+def _final_validation(run: RunRecord, metric_id: str) -> float | None:
+    value = run.metric(metric_id, "validation")
+    if value is not None:
+        return value
+    points = curve_of(run, metric_id)
+    return points[-1][1] if points else None
+
+
+def _reach(runs: Sequence[RunRecord], multi: Sequence[RunRecord], spec: ReportSpec) -> Reach | None:
+    finals = [value for run in multi if (value := _final_validation(run, spec.validation_id)) is not None]
+    if not finals:
+        return None
+    target = float(np.mean(finals))
+    higher = spec.primary.higher_is_better
+    costs = [first_to_reach(curve_of(run, spec.validation_id), target, higher_is_better=higher) for run in runs]
+    known = [cost for cost in costs if cost is not None]
+    return Reach(target, len(known), len(runs), float(np.mean(known)) if known else None)
+
+
+def _largest(runs: Sequence[RunRecord], name: str) -> int | None:
+    values = [run.values[name] for run in runs if run.values.get(name)]
+    return max(values) if values else None

@@ -1,0 +1,168 @@
+"""What a case tells the report about its numbers: which metric, from which per-item array, which groups, which notes.
+
+Imports nothing heavy: recipes hold a `ReportSpec` and must be importable for `--help` in well under a second.
+
+    SPEC = ReportSpec(
+        title="VQA on easy-VQA",
+        primary=Metric("vqa_accuracy", "accuracy", arrays=("score",), scale=100, unit="%"),
+        columns=(Metric("ece", "ECE", higher_is_better=False, decimals=3),),
+        groups=(Group("question_type", "question type"),),
+        notes=("The captions restate facts of the withheld questions.",),
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mt2st.errors import Mt2stError
+
+Statistic = Literal["mean", "median"] | Callable[..., float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the table.
+
+    Attributes:
+        id: the metric's id in the records (`metrics.test[id]`, and in the curve for the primary one).
+        label: the column's head.
+        higher_is_better: direction.
+        arrays: names of the item arrays, each [n_items], that the metric is computed from; () = it has no per-item
+            form, and its interval comes from the seeds' values of `metrics.test[id]` alone.
+        transform: item arrays → one value per item, before `statistic`; None = the first array as it is.
+        statistic: "mean" and "median" of the values are fast; any other function gets the arrays [n_items] (no
+            `transform` then) and returns a float, and is called once for each seed and resample.
+        scale: factor for display, such as 100 for per cent. Records and summary.json hold the unscaled value.
+        unit: unit after scaling, such as "%".
+        decimals: digits after the point, after scaling.
+    """
+
+    id: str
+    label: str
+    higher_is_better: bool = True
+    arrays: tuple[str, ...] = ()
+    transform: Callable[..., Any] | None = None
+    statistic: Statistic = "mean"
+    scale: float = 1.0
+    unit: str = ""
+    decimals: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.arrays, str):
+            raise Mt2stError(
+                f"Metric({self.id!r}).arrays is a string, {self.arrays!r}; give a tuple, such as ({self.arrays!r},)"
+            )
+        if callable(self.statistic) and self.transform is not None:
+            raise Mt2stError(
+                f"Metric({self.id!r}): a statistic of its own takes the arrays as they are; drop transform"
+            )
+        if not self.scale > 0:
+            raise Mt2stError(f"Metric({self.id!r}).scale = {self.scale!r} must be > 0; 100 shows per cent")
+
+    def text(self, value: float | None, *, signed: bool = False) -> str:
+        """`value` scaled and rounded, without unit; "–" where there is none."""
+        if value is None or value != value:
+            return "–"
+        return f"{value * self.scale:{'+' if signed else ''}.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items by kind, such as by question type: the primary metric is repeated for each.
+
+    Attributes:
+        array: item array [n_items] of integer codes; the record's `group_names[array]` lists the names of the codes.
+        label: what the kinds are kinds of.
+    """
+
+    array: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """All that is particular to a case's report.
+
+    Attributes:
+        title: heading.
+        primary: the metric that strategies are compared by.
+        columns: further metrics, each with its interval.
+        groups: breakdowns of the primary metric.
+        curve_id: id of the validation metric in the curves; "" = the primary's id.
+        floors: floor name in the records → label in the table; empty = every floor under its own name.
+        notes: plain text, a paragraph each, shown under the table.
+        data_notes: (name of a data set, note): notes that are true of that set only, shown for its records.
+        pictures: file names inside a run's folder to show in the HTML report, such as "gallery.png" (PNG only).
+    """
+
+    title: str
+    primary: Metric
+    columns: tuple[Metric, ...] = ()
+    groups: tuple[Group, ...] = ()
+    curve_id: str = ""
+    floors: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    data_notes: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[str, ...] = ()
+
+    @property
+    def validation_id(self) -> str:
+        """Id of the metric in the curves and in `metrics.validation` that "FLOPs to MTL's validation score" looks at."""
+        return self.curve_id or self.primary.id
+
+    def for_data(self, names: Collection[str]) -> ReportSpec:
+        """This spec with the notes that are true of these data sets."""
+        return replace(
+            self, notes=(*self.notes, *(note for name, note in self.data_notes if name in names)), data_notes=()
+        )
+
+
+def accuracy(metric_id: str = "accuracy", label: str = "accuracy", array: str = "score") -> Metric:
+    """Mean of a per-item score in [0, 1], shown in per cent."""
+    return Metric(metric_id, label, arrays=(array,), scale=100, unit="%")
+
+
+def hit_rate(direction: str, k: int) -> Metric:
+    """`<direction>/hit_rate@k` from the array `<direction>_rank`, ranks counted from 1: share of items with rank ≤ k.
+
+    `direction` is "text_to_image" or "image_to_text".
+    """
+    label = f"{_ARROWS.get(direction, direction)} hit@{k}"
+    array = f"{direction}_rank"
+    return Metric(
+        f"{direction}/hit_rate@{k}", label, arrays=(array,), transform=lambda rank: rank <= k, scale=100, unit="%"
+    )
+
+
+def median_rank(direction: str) -> Metric:
+    """`<direction>/median_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
+    label = f"{_ARROWS.get(direction, direction)} median rank"
+    return Metric(
+        f"{direction}/median_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",), statistic="median"
+    )
+
+
+def mean_rank(direction: str) -> Metric:
+    """`<direction>/mean_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
+    label = f"{_ARROWS.get(direction, direction)} mean rank"
+    return Metric(f"{direction}/mean_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",))
+
+
+def compositional(metric: Metric) -> Metric:
+    """The metric on a case's second test split: ids begin with `compositional/`, arrays with `compositional_`."""
+    arrays = tuple(f"compositional_{name}" for name in metric.arrays)
+    return replace(metric, id=f"compositional/{metric.id}", label=f"compositional {metric.label}", arrays=arrays)
+
+
+def mean_reciprocal_rank(direction: str) -> Metric:
+    """`<direction>/mrr` from the array `<direction>_rank`, ranks counted from 1."""
+    label = f"{_ARROWS.get(direction, direction)} MRR"
+    return Metric(
+        f"{direction}/mrr", label, arrays=(f"{direction}_rank",), transform=lambda rank: 1.0 / rank, decimals=3
+    )
+
+
+_ARROWS = {"text_to_image": "T→I", "image_to_text": "I→T"}

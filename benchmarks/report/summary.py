@@ -1,0 +1,209 @@
+"""From records to a summary: per view and strategy, what was reached, at what cost, with intervals.
+
+No display in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.records.check import LEFT_IN
+from benchmarks.records.machine import describe
+from benchmarks.records.read import Hole, Records, RunRecord
+from benchmarks.report.rows import Places, Row, build_row, saving_limit
+from benchmarks.report.spec import ReportSpec
+from benchmarks.report.statistics import Method, pareto_front
+from mt2st.files import content_hash
+
+STRATEGY_ORDER = ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
+VIEW_ORDER = ("equal-budget", "equal-steps")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything a report shows, as plain values.
+
+    Attributes:
+        rows: by view (the fair one first) and strategy.
+        limit: auxiliaries' share of MTL's training FLOPs at equal steps: no strategy can save more there. None without
+            MTL.
+        floors: floor → metric id → value.
+        front: indices of `rows` on the Pareto front of training FLOPs and primary metric, over all views.
+        remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
+        provenance: label → text: data, model, machine, versions, commit.
+    """
+
+    benchmark: str
+    recipe: str
+    suite_hash: str
+    rows: tuple[Row, ...]
+    limit: float | None
+    floors: Mapping[str, Mapping[str, float]]
+    front: tuple[int, ...]
+    remarks: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views in the order in which they are shown."""
+        return tuple(dict.fromkeys(row.view for row in self.rows))
+
+    def of_view(self, view: str) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.view == view)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for summary.json; holes without their folders' absolute place."""
+        value = asdict(self)
+        for row in value["rows"]:
+            for hole in row["holes"]:
+                hole["folder"] = hole["folder"].name
+        return value
+
+
+def summarise(
+    records: Records, spec: ReportSpec, *, benchmark: str, recipe: str, method: Method = "student"
+) -> Summary:
+    """The summary of a recipe's records.
+
+    Args:
+        method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
+
+    Raises:
+        Mt2stError: a finished run lacks the primary metric, or runs were scored on different items.
+    """
+    by_place, left_out = _by_place(records.finished)
+    places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
+    rows = [
+        build_row(view, strategy, by_place, records.holes, spec, method)
+        for view, strategy in sorted(
+            places, key=lambda place: (*_rank(place[0], VIEW_ORDER), *_rank(place[1], STRATEGY_ORDER))
+        )
+    ]
+    points = [
+        (index, row.flops, row.primary.estimate)
+        for index, row in enumerate(rows)
+        if row.flops is not None and row.primary
+    ]
+    front = pareto_front([(cost, score) for _, cost, score in points], higher_is_better=spec.primary.higher_is_better)
+    return Summary(
+        benchmark=benchmark,
+        recipe=recipe,
+        suite_hash=records.suite_hash,
+        rows=tuple(rows),
+        limit=saving_limit(by_place),
+        floors=_floors(records.finished, spec),
+        front=tuple(points[index][0] for index in front),
+        remarks=(*_remarks(records, by_place), *left_out),
+        provenance=_provenance(records.finished),
+    )
+
+
+def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list[RunRecord]], list[str]]:
+    """Runs by (view, strategy), sorted by seed, and remarks on those left out.
+
+    A strategy that was run with several settings (another switch point, another budget of a sweep) is never mixed: the
+    setting of the run that started last counts.
+    """
+    found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
+    for run in finished:
+        for view in run.views:
+            found.setdefault((view, run.strategy), {}).setdefault(_setting(run), []).append(run)
+    chosen, remarks = {}, []
+    for (view, strategy), settings in found.items():
+        last = max(settings, key=lambda setting: max(str(run.values["started_utc"]) for run in settings[setting]))
+        chosen[view, strategy] = sorted(settings.pop(last), key=lambda run: run.seed)
+        if settings:
+            count = sum(len(runs) for runs in settings.values())
+            remarks.append(f"{strategy} ({view}): {count} run(s) with other settings left out")
+    return chosen, remarks
+
+
+def _setting(run: RunRecord) -> str:
+    """What a strategy's seeds have in common: its own knobs and those of the suite, which a sweep varies."""
+    return content_hash([run.values["config"].get("strategy"), run.values["config"].get("knobs")])
+
+
+def _floors(runs: Sequence[RunRecord], spec: ReportSpec) -> dict[str, dict[str, float]]:
+    labels = dict(spec.floors)
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        for name, values in run.values.get("floors", {}).items():
+            if labels and name not in labels:
+                continue
+            for metric_id, value in values.items():
+                if value is not None:
+                    found.setdefault(labels.get(name, name), {}).setdefault(metric_id, []).append(float(value))
+    return {
+        name: {metric_id: float(np.mean(values)) for metric_id, values in metrics.items()}
+        for name, metrics in found.items()
+    }
+
+
+# -- around the rows ---------------------------------------------------------------------------------------------------
+
+
+def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _remarks(records: Records, by_place: Places) -> list[str]:
+    found = []
+    for hole in records.holes:
+        found.append(f"{hole.kind}: {hole_text(hole)}")
+    if left := max((run.values["data"].get(LEFT_IN, 0) for run in records.finished if "data" in run.values), default=0):
+        found.append(
+            f"{left} training images are in the test split as well (--on-leak allow): scores on them tell nothing of "
+            "unseen images"
+        )
+    seeds = {frozenset(run.seed for run in runs) for runs in by_place.values()}
+    if len(seeds) > 1:
+        found.append("strategies have different seeds; each difference uses the seeds that both sides have")
+    if any(len(runs) == 1 for runs in by_place.values()):
+        found.append("one seed only: its interval is over items alone and says nothing about other seeds")
+    for label, describe_run in (("data", _data_text), ("commits", _commit_text)):
+        values = {describe_run(run) for run in records.finished}
+        if len(values) > 1:
+            found.append(f"the runs mix {label}: {'; '.join(sorted(values))}")
+    for suite, count in (records.other_suites or {}).items():
+        found.append(f"{count} run(s) with other knobs left out; show them with --suite {suite[:8]}")
+    return found
+
+
+def hole_text(hole: Hole) -> str:
+    """Who is missing and why: "MTL, seed 2 (equal-steps): loss is NaN at step 3"."""
+    seed = "" if hole.seed is None else f", seed {hole.seed}"
+    return f"{hole.strategy or hole.folder.name}{seed} ({', '.join(hole.views) or 'unknown view'}): {hole.why}"
+
+
+def _data_text(run: RunRecord) -> str:
+    data = run.values.get("data") or {}
+    digest = str(data.get("content_hash", ""))[:12]
+    parts = (str(data.get("name", "unknown")), str(data.get("revision", "")), digest and f"content {digest}")
+    return " ".join(part for part in parts if part)
+
+
+def _commit_text(run: RunRecord) -> str:
+    commit = run.values.get("commit")
+    if not isinstance(commit, dict):
+        return str(commit) if commit else "not in git"
+    return f"{str(commit.get('hash'))[:12]}{' with local changes' if commit.get('dirty') else ''}"
+
+
+def _provenance(runs: Sequence[RunRecord]) -> dict[str, str]:
+    if not runs:
+        return {}
+    last = runs[-1].values
+    versions = last.get("versions") or {}
+    parameters = (last.get("model") or {}).get("parameters")
+    found = {
+        "data": "; ".join(sorted({_data_text(run) for run in runs})),
+        "model": f"{parameters:,} parameters" if isinstance(parameters, int) else "",
+        "machine": "; ".join(sorted({describe(run.values.get("hardware") or {}) for run in runs})),
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+        "commit": "; ".join(sorted({_commit_text(run) for run in runs})),
+    }
+    return {label: text for label, text in found.items() if text}

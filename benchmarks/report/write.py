@@ -1,0 +1,158 @@
+"""The report of a recipe's runs, from records alone: terminal, TABLE.md, report.html, pictures, summary.json.
+
+python -m benchmarks report vqa --recipe default
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.records.folder import slug
+from benchmarks.records.metrics_log import plain
+from benchmarks.records.read import RunRecord, load_records
+from benchmarks.report.html import write_html
+from benchmarks.report.plots import cost_picture, view_picture
+from benchmarks.report.spec import ReportSpec
+from benchmarks.report.statistics import Method
+from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.tables import VIEW_TITLES, tables, to_markdown, to_rich
+from mt2st.files import write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """What a report wrote. `picture`: the default one, the fair view; None without finished runs.
+
+    `holes`: runs without result.
+    """
+
+    folder: Path
+    table: Path
+    html: Path
+    summary: Path
+    picture: Path | None
+    pictures: tuple[Path, ...]
+    holes: int = 0
+
+
+def report(
+    benchmark: str,
+    recipe: str,
+    root: Path = Path("results"),
+    *,
+    spec: ReportSpec | None = None,
+    console: Console | None = None,
+    suite_hash: str | None = None,
+    method: Method = "student",
+) -> ReportPaths:
+    """Derive and write all of a recipe's report, and print its tables.
+
+    Args:
+        benchmark, recipe: which folder of `root`.
+        spec: what is particular to the case; None = `SPEC` of the module benchmarks.cases.<benchmark>.knobs.
+        console: where to print; None = the terminal.
+        suite_hash: which knobs, by the first digits of their hash, if the folder holds several; None = the latest.
+        method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
+
+    Raises:
+        Mt2stError: there are no runs, or they do not hold what the spec asks for.
+    """
+    if spec is None:
+        from benchmarks.cases.discovery import load_case
+
+        spec = load_case(benchmark).spec
+    records = load_records(root, benchmark, recipe, suite_hash=suite_hash)
+    spec = spec.for_data({str(run.values.get("data", {}).get("name", "")) for run in records.finished})
+    summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, method=method)
+    folder = root / benchmark / recipe
+    pictures = _draw(summary, records.finished, spec, folder)
+    paths = ReportPaths(
+        folder=folder,
+        table=folder / TABLE_FILE,
+        html=folder / HTML_FILE,
+        summary=folder / SUMMARY_FILE,
+        picture=pictures[0][1] if pictures else None,
+        pictures=tuple(path for _, path in pictures),
+        holes=len(records.holes),
+    )
+    write_text(paths.summary, json.dumps(plain(summary.as_json(), "summary"), indent=1, ensure_ascii=False) + "\n")
+    write_text(paths.table, _markdown(summary, spec))
+    write_html(summary, spec, [*pictures, *_run_pictures(summary, records.finished, spec)], paths.html)
+    _print(summary, spec, paths, console)
+    return paths
+
+
+def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder: Path) -> list[tuple[str, Path]]:
+    drawn = []
+    for view in summary.views:
+        if any(row.primary is not None for row in summary.of_view(view)):
+            path = folder / f"{slug(view)}.png"
+            view_picture(summary, runs, spec, view, path)
+            drawn.append((VIEW_TITLES.get(view, view), path))
+    if drawn:
+        path = folder / "cost.png"
+        cost_picture(summary, spec, path)
+        drawn.append(("Quality against cost, all views", path))
+    return drawn
+
+
+def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec) -> list[tuple[str, Path]]:
+    """The spec's pictures out of the run folders: of each strategy's first seed, in the fair view where there is one."""
+    if not summary.views:
+        return []
+    view = summary.views[0]
+    firsts = {(row.strategy, row.seeds[0]) for row in summary.of_view(view) if row.seeds}
+    mine = [run for run in runs if view in run.views and (run.strategy, run.seed) in firsts]
+    found = [
+        (f"{name}: {run.strategy}, seed {run.seed}, {view}", run.folder / name)
+        for name in spec.pictures
+        for run in mine
+    ]
+    return [(caption, path) for caption, path in found if path.is_file()]
+
+
+def _markdown(summary: Summary, spec: ReportSpec) -> str:
+    command = f"python -m benchmarks report {summary.benchmark} --recipe {summary.recipe}"
+    parts = [f"<!-- Generated from the run records by: {command} -->", ""]
+    parts += [to_markdown(table) for table in tables(summary, spec)]
+    texts = [("Holes and remarks", summary.remarks), ("Notes", spec.notes)]
+    texts.append(("Provenance", tuple(f"{name}: {text}" for name, text in summary.provenance.items())))
+    for title, lines in texts:
+        if lines:
+            parts += [f"### {title}", "", *[f"- {_one_line(line)}" for line in lines], ""]
+    return "\n".join(parts)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def _print(summary: Summary, spec: ReportSpec, paths: ReportPaths, console: Console | None) -> None:
+    from rich.console import Console as RichConsole
+
+    out = console or RichConsole()
+    for table in tables(summary, spec):
+        for part in to_rich(table, out.width):
+            out.print(part)
+            out.print()
+    for remark in summary.remarks:
+        out.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
+    for note in spec.notes:
+        out.print(note, markup=False, highlight=False)
+    for label, path in (
+        ("picture", paths.picture),
+        ("table", paths.table),
+        ("report", paths.html),
+        ("raw records", paths.folder),
+    ):
+        if path is not None:
+            out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The index benchmark: recall, speed and memory of exact and approximate search."""

@@ -1,0 +1,141 @@
+"""The search benchmark's table and picture, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.tables import TextTable
+from mt2st.files import atomic_path
+
+Row = Mapping[str, Any]
+_STYLES = (
+    *(("#000000", "o"), ("#0072B2", "s"), ("#E69F00", "^"), ("#D55E00", "D"), ("#009E73", "v")),
+    *(("#CC79A7", "P"), ("#56B4E9", "X"), ("#777777", "*"), ("#8C6D00", "<"), ("#5D3A9B", ">")),
+)
+
+
+def recall_key(rows: Sequence[Row]) -> str:
+    """The id of the set recall in these rows, such as "ann_recall@10"."""
+    return next(key for key in rows[0]["quality"] if key.startswith("ann_recall@"))
+
+
+def pareto(rows: Sequence[Row], cost: Callable[[Row], float]) -> list[int]:
+    """Places of the rows that no other beats in recall at the same cost or less; cheapest first.
+
+    Of equals, the first.
+    """
+    key = recall_key(rows)
+    order = sorted(range(len(rows)), key=lambda place: (cost(rows[place]), -rows[place]["quality"][key], place))
+    front: list[int] = []
+    for place in order:
+        if not front or rows[place]["quality"][key] > rows[front[-1]]["quality"][key]:
+            front.append(place)
+    return front
+
+
+def seconds_a_query(row: Row) -> float:
+    """Time a query takes in batches."""
+    return 1 / float(row["cost"]["batch_queries_per_second"])
+
+
+def index_bytes(row: Row) -> float:
+    """Size of the index."""
+    return float(row["cost"]["index_bytes"])
+
+
+def cheapest(rows: Sequence[Row], target: float, cost: Callable[[Row], float]) -> Row | None:
+    """The row of least cost whose recall reaches `target`; None where none does."""
+    key = recall_key(rows)
+    reaching = [row for row in rows if row["quality"][key] >= target]
+    return min(reaching, key=cost) if reaching else None
+
+
+def search_table(record: Mapping[str, Any]) -> TextTable:
+    """One line a setting: quality, speed, cost."""
+    rows = record["settings"]
+    key = recall_key(rows)
+    k = key.partition("@")[2]
+    hits = [name for name in rows[0]["quality"] if name.startswith("hit_rate@")]
+    gpu = any(row["cost"]["gpu_bytes"] for row in rows)
+    head = [
+        "setting",
+        f"recall@{k} %",
+        "tolerant %",
+        *([f"hits@{'/'.join(name.partition('@')[2] for name in hits)} %"] if hits else []),
+    ]
+    head += ["batch q/s", "single q/s", "p50 ms", "p95 ms", "p99 ms", "build s", "index MB", "peak MB"]
+    head += ["GPU MB"] if gpu else []
+    body = []
+    for row in rows:
+        quality, cost = row["quality"], row["cost"]
+        cells = [row["label"], f"{100 * quality[key]:.1f}", f"{100 * quality[f'ann_recall_tolerant@{k}']:.1f}"]
+        cells += ["/".join(f"{100 * quality[name]:.1f}" for name in hits)] if hits else []
+        cells += [f"{cost['batch_queries_per_second']:,.0f}", f"{cost['single_queries_per_second']:,.0f}"]
+        cells += [f"{1e3 * cost[f'single_p{part}_seconds']:.3f}" for part in (50, 95, 99)]
+        cells += [
+            f"{cost['build_seconds']:.2f}",
+            f"{cost['index_bytes'] / 1e6:.1f}",
+            f"{cost['peak_above_start_bytes'] / 1e6:.0f}",
+        ]
+        cells += [f"{cost['gpu_bytes'] / 1e6:.0f}"] if gpu else []
+        body.append(tuple(cells))
+    body += [(f"{hole['spec']}: {hole['why']}", *["–"] * (len(head) - 1)) for hole in record["holes"]]
+    data, protocol = record["data"], record["protocol"]
+    caption = (
+        f"{data['items']:,} items × {data['width']}, {data['queries']:,} queries, {protocol['threads_used']} threads, "
+        f"{protocol['repetitions']} repetitions; tolerant: similarity ≥ exact {k}-th − {protocol['tolerance']:g}; "
+        "hits: the task's "
+        "hit rate through the index; p50 to p99: queries one at a time; peak: resident memory above that before "
+        "building"
+    )
+    return TextTable(f"Search: {record['name']}", tuple(head), tuple(body), caption, 4 + bool(hits))
+
+
+def _family(row: Row) -> str:
+    """The label without its search-time knob."""
+    return str(row["label"]).partition(" nprobe=")[0].partition(" ef_search=")[0]
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """Recall against queries a second, and against bytes; the Pareto front of each as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = record["settings"]
+    key = recall_key(rows)
+    styles = {name: _STYLES[place % len(_STYLES)] for place, name in enumerate(dict.fromkeys(map(_family, rows)))}
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = (
+        ("queries a second in batches (log)", lambda row: row["cost"]["batch_queries_per_second"], seconds_a_query),
+        ("index size in MB (log)", lambda row: row["cost"]["index_bytes"] / 1e6, index_bytes),
+    )
+    for axes, (title, value, cost) in zip(figure.subplots(1, 2), panels):
+        for name, (colour, marker) in styles.items():
+            mine = [row for row in rows if _family(row) == name]
+            points = ([row["quality"][key] for row in mine], [value(row) for row in mine])
+            axes.plot(*points, color=colour, marker=marker, ms=5, lw=0.8, alpha=0.85, label=name)
+        front = [rows[place] for place in pareto(rows, cost)]
+        axes.plot(
+            [row["quality"][key] for row in front],
+            [value(row) for row in front],
+            color="#999999",
+            lw=4,
+            alpha=0.35,
+            zorder=0,
+            label="Pareto",
+        )
+        axes.set_yscale("log")
+        axes.set_xlabel(f"{key} (share of the exact top {key.partition('@')[2]})")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=8, frameon=False, loc="best")
+    data = record["data"]
+    figure.suptitle(
+        f"Search: {record['name']}, {data['items']:,} items × {data['width']}", x=0.01, ha="left", fontsize=12
+    )
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)

@@ -1,0 +1,310 @@
+"""`python -m benchmarks peers retrieval`: our evaluation and search beside other people's, in one run on one machine.
+
+1. Evaluation against CLIP_benchmark 1.6.2 on the same embeddings: values, time, peak memory, and the bare product as
+limit. 2. Our FAISS backend against direct FAISS calls: at most 2 % slower. 3. Exact search as a share of the machine's
+measured float32 product rate, and 1,000,000 × 1,000,000 in fixed memory.
+
+Every measurement runs in a process of its own. About 9 minutes on 2 idle cores, 20 s with --smoke (sizes too small for
+the goals). A busy machine shifts all numbers; ratios are taken between neighbours in time, and the load is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = "python -m benchmarks peers retrieval"
+PARTS = ("evaluation", "faiss", "exact")
+_NAMES = {"image_retrieval_recall": "text_to_image/hit_rate", "text_retrieval_recall": "image_to_text/hit_rate"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Retrieval evaluation and search beside CLIP_benchmark and FAISS."""
+
+    parts: tuple[str, ...] = PARTS
+    """what to measure: evaluation, faiss, exact"""
+    repetitions: int = 3
+    """times that each evaluation is measured, in turn; medians are reported, all are stored"""
+    width: int = 512
+    """width of the embeddings of evaluation and of exact search"""
+    noise: float = 6.0
+    """length of a text's noise over its image's vector: 0 = every text is its image, larger = harder"""
+    pairs: int = 60
+    """times that the same queries go through our FAISS backend, directly, and directly once more (the control)"""
+    slice_seconds: float = 20.0
+    """seconds of exact search to extrapolate from"""
+    seed: int = 0
+    """of the vectors"""
+    smoke: bool = False
+    """small sizes, one repetition: for a first look, goals not judged"""
+    results: Path = Path("results")
+    """folder for the record"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: what was measured, the goal, whether it was met (None: not judged)."""
+
+    what: str
+    value: str
+    goal: str = ""
+    met: bool | None = None
+
+
+def main(argv: list[str]) -> int:
+    """Entry point. Returns 0, or 1 if a value differs or a goal is missed."""
+    from benchmarks.cli import parse_dataclass
+
+    return run(parse_dataclass(Options(), argv, prog=COMMAND, description=str(Options.__doc__)))
+
+
+def run(options: Options) -> int:
+    """Measure, record, print."""
+    import os
+    from datetime import datetime, timezone
+
+    from rich.console import Console
+
+    from benchmarks.records.machine import describe, environment
+    from benchmarks.report.tables import TextTable, to_markdown, to_rich
+    from benchmarks.search.command import new_folder
+    from mt2st.errors import check_range, unknown_name
+    from mt2st.files import write_sealed_json, write_text
+
+    for part in options.parts:
+        if part not in PARTS:
+            raise unknown_name("part", part, PARTS)
+    for name, low, high in (
+        ("repetitions", 1, 100),
+        ("width", 1, 1 << 16),
+        ("pairs", 1, 10_000),
+        ("slice_seconds", 0, 3600),
+    ):
+        check_range(f"--{name.replace('_', '-')}", getattr(options, name), low, high)
+    check_range("--noise", options.noise, 0, 1e6)
+    console = Console()
+    started = datetime.now(timezone.utc)
+    folder = new_folder(options.results / "peers" / "retrieval", f"{started:%Y%m%dT%H%M%S}")
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    surroundings = environment()
+    record: dict[str, Any] = {
+        **surroundings,
+        "schema_version": 1,
+        "benchmark": "peers retrieval",
+        "started_utc": started.isoformat(timespec="seconds"),
+        "config": config,
+        "load_average_before": list(os.getloadavg()),
+        "measurements": {},
+        "lines": [],
+    }
+    lines: list[Line] = []
+    for part, measure in (("evaluation", _evaluation), ("faiss", _faiss), ("exact", _exact)):
+        if part in options.parts:
+            console.print(f"measuring: {part}", highlight=False)
+            record["measurements"][part], found = measure(options)
+            lines += found
+            record["lines"] = [asdict(line) for line in lines]
+            record["load_average_after"] = list(os.getloadavg())
+            write_sealed_json(folder / "run.json", record)
+    judged = {True: "met", False: "MISSED", None: ""}
+    table = TextTable(
+        "Retrieval beside its peers",
+        ("measured", "value", "goal", ""),
+        tuple((line.what, line.value, line.goal, judged[line.met]) for line in lines),
+        f"{describe(surroundings['hardware'])}; load average {record['load_average_before'][0]:.1f} before, "
+        f"{record['load_average_after'][0]:.1f} after" + ("; smoke: too small to judge goals" if options.smoke else ""),
+    )
+    write_text(folder / "TABLE.md", to_markdown(table))
+    for piece in to_rich(table, console.width):
+        console.print(piece)
+    console.print(f"records: {folder}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if any(line.met is False for line in lines) else 0
+
+
+def _evaluation(options: Options) -> tuple[dict[str, Any], list[Line]]:
+    from importlib.util import find_spec
+
+    from mt2st.errors import Mt2stError
+
+    if find_spec("clip_benchmark") is None:
+        raise Mt2stError("the package clip-benchmark is missing; pip install 'mt2st[peers]', or --parts faiss exact")
+    sizes = [(200, 1_000)] if options.smoke else [(1_000, 5_000), (5_000, 25_000)]
+    repetitions = 1 if options.smoke else options.repetitions
+    raw: dict[str, Any] = {}
+    lines: list[Line] = []
+    for images, texts in sizes:
+        sizing = {
+            "images": images,
+            "texts": texts,
+            "width": options.width,
+            "noise": options.noise,
+            "seed": options.seed,
+        }
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("product", "ours", "theirs")}
+        for _ in range(repetitions):
+            for name, found in runs.items():
+                found.append(work(name, sizing))
+        raw[f"{images}x{texts}"] = runs
+        large = images >= 5_000 and options.width == 512
+        lines += _evaluation_lines(f"{images:,} × {texts:,}", runs, large)
+    return raw, lines
+
+
+def _evaluation_lines(size: str, runs: Mapping[str, list[dict[str, Any]]], judge: bool) -> list[Line]:
+    ours, theirs = runs["ours"], runs["theirs"]
+    values, peer = ours[0]["value"], theirs[0]["value"]
+    largest = max(abs(values[_ours_key(name)] - value) for name, value in peer.items())
+    seconds = {name: median([run["seconds"] for run in found]) for name, found in runs.items()}
+    faster = median([peer_run["seconds"] / run["seconds"] for run, peer_run in zip(ours, theirs)])
+    times_product = median([run["best_of_three_seconds"] / bare["seconds"] for run, bare in zip(ours, runs["product"])])
+    memory = {name: median([run["peak_bytes"] for run in found]) for name, found in runs.items()}
+    smaller = memory["theirs"] / max(1.0, memory["ours"])
+    return [
+        Line(f"evaluation {size}: largest difference of hit rates", f"{largest:.1e}", "≤ 1e-6", largest <= 1e-6),
+        Line(
+            f"evaluation {size}: hit rate@1/5/10 text → image",
+            "/".join(f"{100 * values[f'text_to_image/hit_rate@{k}']:.1f}" for k in (1, 5, 10)) + " %",
+        ),
+        Line(
+            f"evaluation {size}: seconds ours / CLIP_benchmark / bare product",
+            f"{seconds['ours']:.2f} / {seconds['theirs']:.2f} / {seconds['product']:.2f}",
+        ),
+        Line(
+            f"evaluation {size}: times faster",
+            f"{faster:.1f}",
+            "≥ 10" if judge else "",
+            faster >= 10 if judge else None,
+        ),
+        Line(
+            f"evaluation {size}: times the bare product, best of three each",
+            f"{times_product:.2f}",
+            "≤ 2" if judge else "",
+            times_product <= 2 if judge else None,
+        ),
+        Line(
+            f"evaluation {size}: peak MB above start, ours / CLIP_benchmark",
+            f"{memory['ours'] / 1e6:.0f} / {memory['theirs'] / 1e6:.0f}",
+        ),
+        Line(
+            f"evaluation {size}: times less peak memory",
+            f"{smaller:.0f}",
+            "≥ 20" if judge else "",
+            smaller >= 20 if judge else None,
+        ),
+    ]
+
+
+def _faiss(options: Options) -> tuple[dict[str, Any], list[Line]]:
+    items, width, queries = (2_000, 32, 500) if options.smoke else (50_000, 128, 4_000)
+    cases: list[tuple[str, dict[str, int]]] = [
+        ("Flat", {}),
+        ("IVF256,Flat", {"nprobe": 8}),
+        ("HNSW32", {"ef_search": 64}),
+    ]
+    raw, lines = {}, []
+    for factory, knobs in cases:
+        factory = factory.replace("256", "16") if options.smoke else factory
+        sizing = {"items": items, "queries": queries, "width": width, "k": 10, "seed": options.seed}
+        found = work(
+            "faiss", {"factory": factory, "knobs": knobs, "pairs": 6 if options.smoke else options.pairs, **sizing}
+        )
+        raw[factory] = found
+        ratio, noise = faiss_ratios(**found["seconds"])
+        met = None if options.smoke else ratio <= 1.02
+        what = f"FAISS {factory}, {items:,} × {width}, {queries:,} queries"
+        value = f"{ratio:.4f} (direct / direct: {noise:.4f})"
+        lines.append(Line(f"{what}: ours / direct calls", value, "" if options.smoke else "≤ 1.02", met))
+        if factory != "HNSW32":  # built by several threads, its graph differs from build to build
+            lines.append(Line(f"{what}: the same ids", str(found["same_ids"]), "True", bool(found["same_ids"])))
+    return raw, lines
+
+
+def faiss_ratios(ours: list[float], direct: list[float], control: list[float]) -> tuple[float, float]:
+    """Median over the turns of ours to the geometric mean of the turn's two direct calls, and of one direct call to the
+    other.
+
+    The second is what noise alone makes of 1.
+    """
+    ratio = median([mine / (one * other) ** 0.5 for mine, one, other in zip(ours, direct, control)])
+    return ratio, median([other / one for one, other in zip(direct, control)])
+
+
+def _exact(options: Options) -> tuple[dict[str, Any], list[Line]]:
+    seconds = 0.2 if options.smoke else options.slice_seconds
+    items, million = (20_000, 50_000) if options.smoke else (100_000, 1_000_000)
+    before = work("peak", {"size": 1024 if options.smoke else 4096})
+    wide = work(
+        "exact",
+        {
+            "items": items,
+            "queries": 4096,
+            "width": options.width,
+            "k": 10,
+            "seconds": seconds / 2,
+            "seed": options.seed,
+        },
+    )
+    after = work("peak", {"size": 1024 if options.smoke else 4096})
+    rate = max(before["flops_per_second"], after["flops_per_second"])  # against the better one: the harder goal
+    share = wide["flops_per_second"] / rate
+    large = work(
+        "exact", {"items": million, "queries": million, "width": 128, "k": 10, "seconds": seconds, "seed": options.seed}
+    )
+    gigabytes = large["peak_resident_bytes"] / 1e9
+    judge = not options.smoke
+    lines = [
+        Line("float32 product rate of this machine", f"{rate / 1e9:.0f} GFLOP/s"),
+        Line(
+            f"exact search {items:,} × {options.width}: share of that rate",
+            f"{share:.0%} ({wide['flops_per_second'] / 1e9:.0f} GFLOP/s)",
+            "≥ 80 %" if judge else "",
+            share >= 0.8 if judge else None,
+        ),
+        Line(
+            f"exact search {million:,} × {million:,}, width 128: peak resident",
+            f"{gigabytes:.2f} GB",
+            "< 6 GB" if judge else "",
+            gigabytes < 6 if judge else None,
+        ),
+        Line(
+            f"exact search {million:,} × {million:,}: whole run, extrapolated from {large['queries_measured']:,} "
+            f"queries in {large['seconds']:.0f} s",
+            f"{large['whole_run_seconds'] / 60:.0f} min ({large['flops_per_second'] / rate:.0%} of the rate)",
+        ),
+    ]
+    return {"peak_before": before, "wide": wide, "peak_after": after, "large": large}, lines
+
+
+def work(task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one task of `benchmarks.speed.retrieval_worker` in a fresh process and return its JSON.
+
+    Raises:
+        Mt2stError: the process failed; its last line of complaint is in the message.
+    """
+    import json
+    import subprocess
+    import sys
+
+    from mt2st.errors import Mt2stError
+
+    command = [sys.executable, "-m", "benchmarks.speed.retrieval_worker", task, json.dumps(dict(arguments))]
+    repository = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Mt2stError(f"measuring {task} with {dict(arguments)} failed with exit code {done.returncode}: {reason}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def median(values: list[float]) -> float:
+    """The middle value; the mean of the middle two."""
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def _ours_key(theirs: str) -> str:
+    name, _, k = theirs.partition("@")
+    return f"{_NAMES[name]}@{k}"

@@ -1,0 +1,1 @@
+"""A suite: which runs there are, what they cost, and running them."""

@@ -1,0 +1,1 @@
+"""Readers of file formats: tables, JSON streams, tar shards, IDX."""

@@ -1,0 +1,434 @@
+"""The training loop: one primary task, fading auxiliaries, measured FLOPs, resumable to the same bits.
+
+Everything random in step t (dropout, masks, hard negatives) is drawn from a generator seeded by (seed, t, micro-batch,
+rank), and batch t is a pure function of t. So a resumed run needs no generator or sampler state: it continues at t with
+the bits it would have had. It serves anything with `features(batch)`: word embeddings, a transformer, a diffusion
+model.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from mt2st.batch import Batch, shape_key
+from mt2st.errors import Mt2stError
+from mt2st.files import content_hash
+from mt2st.flops import FlopCounter, FlopLedger
+from mt2st.mixture import MT2ST
+from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, step_seed
+from mt2st.training.guards import check_trackers, deterministic, stop_signals
+
+__all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
+
+
+class Encoder(Protocol):
+    """What the loop needs of a model: an `nn.Module` that turns a batch into features."""
+
+    def features(self, batch: Batch) -> Any: ...
+
+
+class Stream(Protocol):
+    """A source of batches whose batch `index` depends on nothing but `index`, `rank` and `world`."""
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch: ...
+
+
+@dataclass
+class TrainResult:
+    """What a finished training leaves. `curve` holds one row a validation: step, flops, seconds and the metrics."""
+
+    steps: int
+    train_seconds: float
+    evaluate_seconds: float
+    curve: list[dict[str, Any]]
+    ledger: FlopLedger
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: a checkpoint of the last finished step was written before this was raised."""
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps beside the tensors."""
+
+    step: int = 0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Joint(nn.Module):
+    """Encoder and objectives as one module, so that a distributed wrapper sees one forward pass."""
+
+    def __init__(self, encoder: Any, mixture: MT2ST) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.mixture = mixture
+
+    def forward(
+        self, batches: Mapping[str, Batch], weights: Mapping[str, float], scope: Any = None
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.mixture(self.encoder.features, batches, weights, scope)
+        return losses
+
+
+class Trainer:
+    """Trains `encoder` on `mixture` with batches from `streams`.
+
+    Args:
+        encoder: an `nn.Module` with `features(batch)`.
+        mixture: the tasks; its stream names must be keys of `streams`.
+        streams: stream name → source of batches.
+        config: how to train.
+        folder: where checkpoints are kept and looked for; None = no checkpoints.
+        validate: called in evaluation mode, returns metrics for the curve; None = no validation.
+        log: called with one flat mapping a log line.
+        on_step: called with the number of steps done after each step (progress bars).
+        identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
+            identity is refused.
+        trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
+
+    On several processes every one calls the same methods; each counts its own FLOPs, and only the first one logs and
+    saves.
+
+    Raises:
+        Mt2stError: a task's stream is missing, or a tracker is unknown or not installed.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        mixture: MT2ST,
+        streams: Mapping[str, Stream],
+        config: TrainConfig,
+        *,
+        folder: Path | None = None,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        log: Callable[[Mapping[str, Any]], None] = lambda line: None,
+        on_step: Callable[[int], None] = lambda step: None,
+        identity: Mapping[str, Any] | None = None,
+        trackers: Sequence[Any] = (),
+    ) -> None:
+        missing = {task.stream for task in mixture.tasks.values()} - set(streams)
+        if missing:
+            raise Mt2stError(
+                f"no stream named {', '.join(sorted(missing))}; the streams are {', '.join(sorted(streams))}"
+            )
+        check_trackers(trackers, folder)
+        self.config, self.streams, self.folder = config, streams, folder
+        self.validate, self.log, self.on_step = validate, log, on_step
+        self.mixture = mixture
+        # The active set changes while training, so parameters of finished tasks get no gradient.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
+        _forget_precision(config.precision)
+        self.accelerator = Accelerator(
+            # unasked, accelerate lets processes on CPUs train each for itself
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=config.precision,
+            kwargs_handlers=[unused],
+            log_with=list(trackers) or None,
+            project_dir=str(folder) if folder else None,
+        )
+        joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        self._bare = joint
+        groups = decay_groups(joint, config.weight_decay)
+        device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
+        if config.compile:
+            joint.compile()
+        self._model, self._optimizer = self.accelerator.prepare(joint, optimizer)
+        self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
+        self.ledger = FlopLedger()
+        self._progress = _Progress()
+        tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
+        # How often a run saves and logs does not decide its numbers; another cadence may continue it.
+        cadence = ("log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints")
+        whole = {
+            "config": {name: value for name, value in asdict(config).items() if name not in cadence},
+            "tasks": tasks,
+            "processes": self.accelerator.num_processes,
+            "identity": dict(identity or {}),
+        }
+        self._fingerprint = content_hash(whole)
+        self._unchecked: list[tuple[int, str, Tensor]] = []
+        self.saved_step: int | None = None
+        if trackers:
+            self.accelerator.init_trackers("mt2st", config=asdict(config))
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters: the encoder's and the objectives'."""
+        return self._bare.parameters()
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
+        """What determines a step's FLOPs: the active set and the shapes of its batches."""
+        shapes = ";".join(
+            f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
+            for stream in self.mixture.streams(weights)
+        )
+        return f"{'+'.join(weights)}|{shapes}"
+
+    def train_step(self, step: int) -> dict[str, Tensor]:
+        """One optimiser step, `step` counted from 0; returns the unweighted losses of its last micro-batch."""
+        config, accelerator = self.config, self.accelerator
+        weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
+        streams = self.mixture.streams(weights)
+        learning_rate = learning_rate_at(step, config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        losses: dict[str, Tensor] = {}
+        for micro in range(config.accumulation):
+            index = step * config.accumulation + micro
+            batches = {stream: self._batch(stream, index) for stream in streams}
+            kind = self.kind(batches, weights)
+            self._seed(step_seed(config.seed, step, micro, accelerator.process_index))
+            last = micro == config.accumulation - 1
+            # The first step of a kind runs under the counter, which only observes.
+            counter = None if self.ledger.knows(kind) else FlopCounter()
+            eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
+            with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
+                losses = self._model(batches, weights, counter.task if counter else None)
+                total = sum(
+                    (weights[name] * loss for name, loss in losses.items()),
+                    start=torch.zeros((), device=accelerator.device),
+                )
+                accelerator.backward(total / config.accumulation)
+            if counter:
+                self.ledger.learn(kind, counter.counts)
+            self.ledger.add(kind)
+            self._unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
+        if config.clip_norm:
+            accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return losses
+
+    def _seed(self, seed: int) -> None:
+        """What `torch.manual_seed` does for this device.
+
+        That function looks for every kind of accelerator each time, for 0.1 ms.
+        """
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
+        elif self.accelerator.device.type != "cpu":
+            torch.manual_seed(seed)
+
+    def _batch(self, stream: str, index: int) -> Batch:
+        batch = self.streams[stream].batch(index, self.accelerator.process_index, self.accelerator.num_processes)
+        device = self.accelerator.device
+        if device.type == "cpu":
+            return batch
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> TrainResult:
+        """Train to the end, from the newest whole checkpoint if there is one.
+
+        Raises:
+            Mt2stError: a loss is NaN or infinite (names step, task and last good checkpoint), or the checkpoint belongs
+                to another configuration.
+            TrainingInterrupted: Ctrl-C or SIGTERM.
+        """
+        config, progress = self.config, self._progress
+        self.resume()
+        last_save = time.monotonic()
+        with stop_signals() as stop, deterministic():
+            self._model.train()
+            while progress.step < config.total_steps:
+                started = time.perf_counter()
+                losses = self.train_step(progress.step)
+                progress.step += 1
+                if progress.step % config.log_every_steps == 0 or progress.step == config.total_steps:
+                    self._log_losses(losses)
+                progress.train_seconds += time.perf_counter() - started
+                self._maybe_validate()
+                self.on_step(progress.step)
+                timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
+                stopping, timed = self._agree(stop.is_set(), timed)
+                if (
+                    stopping
+                    or timed
+                    or (config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0)
+                ):
+                    self.save()
+                    last_save = time.monotonic()
+                if stopping:
+                    where = (
+                        f"; checkpoint in {self.folder}" if self.folder else "; no checkpoint, for no folder was given"
+                    )
+                    raise TrainingInterrupted(f"interrupted after step {progress.step} of {config.total_steps}{where}")
+        self._check_weights()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        return TrainResult(
+            progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, self.ledger
+        )
+
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """Each wish, if any process has it: all must save and stop at one step.
+
+        Asked at log lines only, for asking waits.
+        """
+        if self.accelerator.num_processes == 1:
+            return list(wishes)
+        if self._progress.step % self.config.log_every_steps:
+            return [False] * len(wishes)
+        counts = torch.tensor([float(wish) for wish in wishes], device=self.accelerator.device)
+        return [count > 0 for count in self.accelerator.reduce(counts, "sum").tolist()]
+
+    def _maybe_validate(self) -> None:
+        progress, every = self._progress, self.config.evaluate_every_steps
+        due = progress.step == self.config.total_steps or (every and progress.step % every == 0)
+        if self.validate is None or not due:
+            return
+        self._check_losses()
+        started = time.perf_counter()
+        self._model.eval()
+        with torch.inference_mode():
+            metrics = {name: float(value) for name, value in self.validate().items()}
+        self._model.train()
+        progress.evaluate_seconds += time.perf_counter() - started
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Mt2stError(
+                    f"validation after step {progress.step}: {name} = {value}; leave a metric that has no value out"
+                )
+        row = {"step": progress.step, "flops": self.ledger.total, "seconds": progress.train_seconds, **metrics}
+        progress.curve.append(row)
+        self._emit({"event": "validation", **row})
+
+    def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
+        self._check_losses()
+        step = self._progress.step
+        line: dict[str, Any] = {
+            "event": "train",
+            "step": step,
+            "flops": self.ledger.total,
+            "learning_rate": learning_rate_at(step - 1, self.config),
+        }
+        line |= {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
+        self._emit(line)
+
+    def _emit(self, line: Mapping[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.log(line)
+        if self.accelerator.trackers:
+            numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=self._progress.step)
+
+    def _check_losses(self) -> None:
+        """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked or bool(torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all()):
+            return
+        step, name, loss = next(item for item in unchecked if not bool(torch.isfinite(item[2])))
+        good = newest_checkpoint(self.folder) if self.folder else None
+        raise Mt2stError(
+            f"the loss of task {name!r} is {float(loss)} at step {step} (from 0); last good checkpoint: "
+            f"{good[0] if good else 'none'}; lower the learning rate or the task's weight, or use precision=no"
+        )
+
+    def _check_weights(self) -> None:
+        """A finite loss can leave infinite gradients behind.
+
+        Such weights must never become the last good checkpoint.
+        """
+        if bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters()]).all()):
+            return
+        good = newest_checkpoint(self.folder) if self.folder else None
+        bad = next(
+            name for name, parameter in self._bare.named_parameters() if not bool(torch.isfinite(parameter).all())
+        )
+        raise Mt2stError(
+            f"weight {bad} is not finite after step {self._progress.step}; last good checkpoint: "
+            f"{good[0] if good else 'none'}; "
+            "lower the learning rate, or use precision=no"
+        )
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the steps done so far; None without a folder."""
+        self._check_losses()
+        self._check_weights()
+        if self.folder is None:
+            return None
+        progress = self._progress
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return None
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        state = {
+            "fingerprint": self._fingerprint,
+            "ledger": self.ledger.state_dict(),
+            "progress": asdict(progress),
+            "scaler": scaler,
+        }
+        self.saved_step = progress.step
+        return save_checkpoint(
+            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
+        )
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint, if any; returns the step to continue at.
+
+        Raises:
+            Mt2stError: the checkpoint was written under another configuration.
+        """
+        found = (
+            newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message}))
+            if self.folder
+            else None
+        )
+        if found is None:
+            return self._progress.step
+        path, state = found
+        if state.get("fingerprint") != self._fingerprint:
+            raise Mt2stError(
+                f"{path} was written under another configuration or on other data; use a new run folder, or delete "
+                "this one"
+            )
+        load_checkpoint(path, self._bare, self._optimizer.optimizer)
+        self.ledger.load_state_dict(state["ledger"])
+        self._progress.__dict__.update(state["progress"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.saved_step = self._progress.step
+        self._emit({"event": "resume", "step": self._progress.step})
+        return self._progress.step
+
+
+def _forget_precision(precision: str) -> None:
+    """accelerate keeps the first precision for the life of a process.
+
+    Runs of another one may follow each other here.
+    """
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state(reset_partial_state=False)
+
+
+def _description(schedule: Any) -> str:
+    """What identifies a schedule: all of a dataclass.
+
+    Of anything else its type alone, for its repr may hold an address.
+    """
+    return repr(schedule) if is_dataclass(schedule) else f"{type(schedule).__module__}.{type(schedule).__qualname__}"

@@ -1,0 +1,1 @@
+"""What many tests need: drawn sets, small models, layouts of published sets."""

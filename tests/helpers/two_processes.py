@@ -1,0 +1,113 @@
+"""One rank of two: a step of the contrastive objective, and whole trainings.
+
+Run by `tests/integration/test_two_processes.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from mt2st.objectives.contrastive import ContrastiveObjective
+from mt2st.schedules import Switch
+from mt2st.training.config import TrainConfig
+from mt2st.training.trainer import Trainer, TrainingInterrupted
+from tests.helpers.toy_models import Rows, regression
+
+
+class Linears(nn.Module):
+    """Two linear towers and the loss, in one module; double precision, so that sums in another order agree."""
+
+    def __init__(self, loss: str) -> None:
+        super().__init__()
+        self.image, self.text = nn.Linear(6, 4), nn.Linear(5, 4)
+        self.logit_scale = nn.Parameter(torch.tensor(1.5))
+        self.logit_bias = nn.Parameter(torch.tensor(-0.5)) if loss == "sigmoid" else None
+        self.objective = ContrastiveObjective(loss)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, texts: Tensor, group: Tensor) -> Tensor:
+        features = Features(
+            encoder=SimpleNamespace(towers=SimpleNamespace(logit_scale=self.logit_scale, logit_bias=self.logit_bias)),
+            image_embedding=functional.normalize(self.image(images), dim=-1),
+            caption_embedding=functional.normalize(self.text(texts), dim=-1),
+            caption_group=group,
+        )
+        return self.objective(features)
+
+
+class Features(SimpleNamespace):
+    def __getitem__(self, name: str) -> Tensor:
+        found: Tensor = getattr(self, name)
+        return found
+
+
+def model_and_batch(loss: str, rows: int = 8) -> tuple[Linears, tuple[Tensor, Tensor, Tensor]]:
+    """The same weights and the same whole batch in every process; captions repeat within and across the halves."""
+    torch.manual_seed(0)
+    model = Linears(loss).double()
+    group = torch.tensor([0, 1, 2, 1, 3, 0, 4, 1])[:rows]
+    return model, (torch.randn(rows, 6).double(), torch.randn(rows, 5).double(), group)
+
+
+def step(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    loss = model(*batch)
+    loss.backward()
+    gradients = {name.removeprefix("module."): parameter.grad for name, parameter in model.named_parameters()}
+    return {"loss": loss.detach(), **gradients}
+
+
+TRAININGS = ("plain", "interrupted")
+
+
+def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
+    """Twelve steps through a switch.
+
+    "interrupted" stops once because of a signal that one rank alone gets, and goes on.
+    """
+    lines: list[Any] = []
+
+    def on_step(step: int) -> None:
+        if name == "interrupted" and rank == 1 and step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def build(on_step: Any) -> Trainer:
+        encoder, tasks = regression(aux=Switch(0.5))
+        config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5)
+        return Trainer(
+            encoder, tasks, {"primary": Rows(rows, size=24)}, config, folder=folder, on_step=on_step, log=lines.append
+        )
+
+    run, stopped = build(on_step), ""
+    try:
+        result = run.fit()
+    except TrainingInterrupted as interrupt:
+        stopped = str(interrupt)
+        run = build(lambda step: None)
+        result = run.fit()
+    weights = {name: parameter.detach() for name, parameter in run._bare.named_parameters()}
+    return {"weights": weights, "stopped": stopped, "lines": len(lines), "flops": result.ledger.total}
+
+
+def main(folder: str, rank: int) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    for loss in ("softmax", "sigmoid"):
+        model, batch = model_and_batch(loss)
+        half = slice(4 * rank, 4 * rank + 4)
+        found = step(DistributedDataParallel(model), tuple(part[half] for part in batch))  # type: ignore[arg-type]
+        torch.save(found, Path(folder) / f"{loss}-{rank}.pt")
+    for name in TRAININGS:
+        torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

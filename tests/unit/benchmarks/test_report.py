@@ -1,0 +1,413 @@
+"""The report against records made up with known differences; escaping, holes, other metrics, unequal seeds."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.records.read import load_records
+from benchmarks.report.rows import Reach
+from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy, hit_rate, mean_reciprocal_rank, median_rank
+from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.tables import TextTable, flops_text, flops_unit, reach_text, to_html, to_markdown, to_rich
+from benchmarks.report.write import ReportPaths, report
+from mt2st.errors import Mt2stError
+from tests.helpers.synthetic_runs import BUDGET_SHARE, COST, LEVEL, MTL_FLOPS, STEPS, write_run, write_suite
+
+SPEC = ReportSpec(
+    "Demo",
+    accuracy(),
+    columns=(Metric("ece", "ECE", higher_is_better=False, decimals=3),),
+    groups=(Group("question_type", "question type"),),
+    notes=("Captions restate facts of the withheld questions.",),
+)
+
+
+def quiet(width: int = 200) -> Console:
+    return Console(file=StringIO(), width=width)
+
+
+def made(root: Path, spec: ReportSpec = SPEC, console: Console | None = None) -> ReportPaths:
+    return report("demo", "default", root, spec=spec, console=console or quiet())
+
+
+def summary_of(root: Path, spec: ReportSpec = SPEC) -> Summary:
+    return summarise(load_records(root, "demo", "default"), spec, benchmark="demo", recipe="default")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records to read only."""
+    return write_suite(tmp_path_factory.mktemp("suite"))
+
+
+def test_rows_recompute_what_is_in_the_records(suite: Path) -> None:
+    summary = summary_of(suite)
+    runs = load_records(suite, "demo", "default").finished
+    assert [row.strategy for row in summary.rows] == list(LEVEL) * 2
+    assert summary.views == ("equal-budget", "equal-steps")
+    for row in summary.rows:
+        mine = [run for run in runs if run.strategy == row.strategy and row.view in run.views]
+        assert row.primary is not None
+        assert row.primary.estimate == pytest.approx(np.mean([run.items["score"].mean() for run in mine]))
+        assert row.primary.low < row.primary.estimate < row.primary.high
+        assert row.columns["ece"].estimate == pytest.approx(0.06)
+        assert row.columns["ece"].over == "seeds"
+        assert row.train_seconds == 61.0
+        assert row.peak_memory_bytes == 700_000_002
+        by_type = [interval.estimate for interval in row.groups["question_type"].values()]
+        assert list(row.groups["question_type"]) == ["shape", "colour", "yes/no"]
+        sizes = np.bincount(np.arange(400) % 3)
+        assert np.average(by_type, weights=sizes) == pytest.approx(row.primary.estimate)
+
+
+def test_differences_costs_and_limit(suite: Path) -> None:
+    summary = summary_of(suite)
+    rows = {(row.view, row.strategy): row for row in summary.rows}
+    mean = {place: row.primary.estimate for place, row in rows.items() if row.primary}
+    for (view, strategy), row in rows.items():
+        for reference, found in (("STL", row.to_single), ("MTL", row.to_multi)):
+            if strategy == reference:
+                assert found is None
+            else:
+                assert found is not None
+                assert found.estimate == pytest.approx(mean[view, strategy] - mean[view, reference])
+        if view == "equal-steps":
+            assert row.flops == pytest.approx(COST[strategy] * MTL_FLOPS)
+            assert row.compression_multi == pytest.approx(1 - COST[strategy])
+            assert row.compression_single == pytest.approx(1 - COST[strategy] / COST["STL"])
+            assert row.to_full_multi is None
+        else:
+            assert row.flops == pytest.approx(BUDGET_SHARE * MTL_FLOPS)
+            assert row.saved_of_full_multi == pytest.approx(1 - BUDGET_SHARE)
+            assert row.to_full_multi is not None
+            assert row.to_full_multi.estimate == pytest.approx(mean[view, strategy] - mean["equal-steps", "MTL"])
+            if strategy not in ("MTL",):
+                assert row.compression_multi is None, "compression is defined at equal steps only"
+    assert summary.limit == pytest.approx(1 - COST["STL"])
+    better = rows["equal-steps", "Switch"].to_single
+    assert better is not None
+    assert better.low > 0
+
+
+def test_flops_to_reach_mtls_validation_score(suite: Path) -> None:
+    summary = summary_of(suite)
+    rows = {row.strategy: row for row in summary.of_view("equal-steps")}
+    runs = [run for run in load_records(suite, "demo", "default").finished if run.values["view"] == "equal-steps"]
+    target = np.mean([run.metric("accuracy", "validation") for run in runs if run.strategy == "MTL"])
+    for strategy, row in rows.items():
+        assert row.reach is not None
+        assert row.reach.target == pytest.approx(target)
+        expected = []
+        for run in runs:
+            if run.strategy == strategy:
+                expected += [entry["flops"] for entry in run.curve if entry["accuracy"] >= target][:1]
+        assert row.reach.reached == len(expected)
+        assert row.reach.flops == (pytest.approx(np.mean(expected)) if expected else None)
+    assert rows["STL"].reach == Reach(rows["STL"].reach.target, 0, 3, None)  # type: ignore[union-attr]
+
+
+def test_floors_front_and_provenance(suite: Path) -> None:
+    summary = summary_of(suite)
+    assert summary.floors["language prior"]["accuracy"] == pytest.approx(0.67)
+    assert {summary.rows[index].strategy for index in summary.front} == {"Switch"}
+    assert summary.provenance["machine"] == "Test CPU, 2 threads, no GPU"
+    assert summary.provenance["model"] == "231,000 parameters"
+    assert not summary.remarks
+    only = summary_of(suite, replace(SPEC, floors=(("chance", "coin toss"),)))
+    assert list(only.floors) == ["coin toss"]
+
+
+def test_files_are_written_and_say_the_same(suite: Path) -> None:
+    console = quiet()
+    paths = made(suite, console=console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    table, page = paths.table.read_text(), paths.html.read_text()
+    values = json.loads(paths.summary.read_text())
+    switch = next(row for row in values["rows"] if row["strategy"] == "Switch" and row["view"] == "equal-budget")
+    cell = (
+        f"{100 * switch['primary']['estimate']:.1f} ± {50 * (switch['primary']['high'] - switch['primary']['low']):.1f}"
+    )
+    for text in (printed, table, page):
+        assert cell in text
+        assert "56.0%, the limit of any saving at equal steps" in " ".join(text.split())
+        assert "Captions restate facts" in text
+        assert "language prior" in text
+        assert "67.0" in text
+    assert str(paths.picture) in printed.replace("\n", "")
+    assert str(paths.folder) in printed.replace("\n", "")
+    assert paths.picture is not None
+    assert paths.picture.name == "equal-budget.png"
+    assert [path.name for path in paths.pictures] == ["equal-budget.png", "equal-steps.png", "cost.png"]
+    for path in paths.pictures:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+    assert page.count("data:image/png;base64,") == 3
+    assert not list(paths.folder.glob(".*.partial"))
+
+
+def test_the_same_records_give_the_same_bytes(suite: Path) -> None:
+    paths = made(suite)
+    before = [path.read_bytes() for path in (paths.table, paths.html, paths.summary)]
+    made(suite)
+    assert before == [path.read_bytes() for path in (paths.table, paths.html, paths.summary)]
+
+
+class Outline(HTMLParser):
+    """Tags and attributes of a page, as a browser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)> $\\frac{ |x| [red]"
+    for seed in range(2):
+        write_run(
+            tmp_path,
+            "STL",
+            "equal-steps",
+            seed,
+            items=30,
+            group_names={"question_type": [bad, "b", "c"]},
+            data={"name": bad, "revision": bad, "content_hash": bad},
+            hardware={"cpu": bad, "gpus": [{"name": bad}]},
+            versions={bad: bad},
+            commit=bad,
+            floors={bad: {"accuracy": 0.5}},
+        )
+    write_run(tmp_path, "MTL", "equal-steps", 0, items=30, fail=bad)
+    spec = replace(SPEC, title=bad, notes=(bad,), primary=replace(SPEC.primary, label=bad), pictures=("gallery.png",))
+    folder = load_records(tmp_path, "demo", "default").finished[0].folder
+    (folder / "gallery.png").write_text(bad)
+    paths = made(tmp_path, spec, quiet(60))
+    page = paths.html.read_text()
+    outline = Outline()
+    outline.feed(page)
+    assert "script" not in outline.tags
+    assert not [name for name in outline.attributes if name.startswith("on")]
+    assert all(source.startswith("data:image/png;base64,") for source in outline.sources)
+    assert outline.tags.count("img") == len(paths.pictures)
+    assert "is no PNG" in page
+    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
+    assert "<script" not in paths.table.read_text()
+    assert "<img" not in paths.table.read_text()
+
+
+def test_holes_are_shown_with_their_reason(tmp_path: Path) -> None:
+    write_suite(tmp_path, seeds=2, items=50, views=("equal-steps",))
+    write_run(tmp_path, "MTL", "equal-steps", 2, fail="loss is NaN at step 3 of task vqa")
+    torn = write_run(tmp_path, "Switch", "equal-steps", 2, items=50)
+    (torn.path / "items.safetensors").write_bytes(b"torn")
+    paths = made(tmp_path)
+    table = paths.table.read_text()
+    assert paths.holes == 2
+    assert "2 of 3 (1 failed)" in table
+    assert "2 of 3 (1 damaged)" in table
+    assert "failed: MTL, seed 2 (equal-steps): loss is NaN at step 3 of task vqa" in table
+    assert "does not match the checksum" in table
+
+
+def test_only_failed_runs_still_make_a_report(tmp_path: Path) -> None:
+    write_run(tmp_path, "MTL", "equal-steps", 0, fail="no memory")
+    paths = made(tmp_path)
+    assert paths.picture is None
+    assert "no memory" in paths.html.read_text()
+    assert "| MTL | 0 of 1 (1 failed) | – |" in paths.table.read_text()
+
+
+def test_unequal_seeds_are_paired_over_the_common_ones(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "STL", "equal-steps", seed)
+    write_run(tmp_path, "MTL", "equal-steps", 2)
+    write_run(tmp_path, "MTL", "equal-steps", 5)
+    summary = summary_of(tmp_path)
+    multi = next(row for row in summary.rows if row.strategy == "MTL")
+    assert multi.seeds == (2, 5)
+    assert multi.to_single is not None
+    assert multi.to_single.seeds == 1
+    assert any("different seeds" in remark for remark in summary.remarks)
+
+
+def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
+    write_suite(tmp_path, seeds=1, items=50, views=("equal-steps",))
+    assert any("one seed only" in remark for remark in summary_of(tmp_path).remarks)
+    assert "With one seed an interval is over items only." in made(tmp_path).table.read_text()
+
+
+@pytest.mark.parametrize("varied", ["strategy", "knobs"])
+def test_settings_of_a_strategy_are_never_mixed(tmp_path: Path, varied: str) -> None:
+    """Two switch points under one name: the later one counts, the earlier is named."""
+    from benchmarks.records.folder import RunFolder
+
+    for day, at in ((1, 0.3), (2, 0.5)):
+        for seed in range(2):
+            config = {varied: {"at": at}}  # a knob of the strategy's own, or one of the suite's, as in a sweep
+            folder = RunFolder.of(
+                tmp_path, "demo", "default", strategy="Switch", view="equal-steps", seed=seed, config=config, suite={}
+            )
+            with folder.lock():
+                folder.begin()
+                record = {
+                    "views": ["equal-steps"],
+                    "started_utc": f"2026-01-0{day}",
+                    "steps": 1,
+                    "flops": {"total": 1.0},
+                    "curve": [],
+                }
+                folder.finish({**record, "metrics": {"test": {"accuracy": at}}}, {})
+    summary = summary_of(tmp_path)
+    assert len(summary.rows) == 1
+    assert summary.rows[0].primary is not None
+    assert summary.rows[0].primary.estimate == 0.5
+    assert summary.remarks == ("Switch (equal-steps): 2 run(s) with other settings left out",)
+
+
+def test_mixed_data_and_commits_are_remarked(tmp_path: Path) -> None:
+    write_run(tmp_path, "STL", "equal-steps", 0)
+    write_run(tmp_path, "MTL", "equal-steps", 0, data={"name": "other"}, commit={"hash": "b" * 40, "dirty": True})
+    remarks = " ".join(summary_of(tmp_path).remarks)
+    assert "mix data: demo 1 content cccccccccccc; other" in remarks
+    assert "bbbbbbbbbbbb with local changes" in remarks
+
+
+def test_retrieval_ranks_and_losses_use_the_same_code(tmp_path: Path) -> None:
+    retrieval = ReportSpec(
+        "Retrieval",
+        hit_rate("text_to_image", 1),
+        columns=(hit_rate("text_to_image", 5), median_rank("text_to_image"), mean_reciprocal_rank("text_to_image")),
+    )
+    write_suite(tmp_path / "a", items=90, kind="text_to_image_rank", views=("equal-steps",))
+    summary = summary_of(tmp_path / "a", replace(retrieval, groups=()))
+    runs = load_records(tmp_path / "a", "demo", "default").finished
+    for row in summary.rows:
+        ranks = [run.items["text_to_image_rank"] for run in runs if run.strategy == row.strategy]
+        assert row.primary is not None
+        assert row.primary.estimate == pytest.approx(np.mean([(rank <= 1).mean() for rank in ranks]))
+        assert row.columns["text_to_image/hit_rate@5"].estimate == pytest.approx(
+            np.mean([(rank <= 5).mean() for rank in ranks])
+        )
+        assert row.columns["text_to_image/median_rank"].estimate == pytest.approx(
+            np.mean([np.median(rank) for rank in ranks])
+        )
+        assert row.columns["text_to_image/mrr"].estimate == pytest.approx(
+            np.mean([(1 / rank).mean() for rank in ranks])
+        )
+
+    loss = ReportSpec(
+        "Diffusion", Metric("loss", "loss", higher_is_better=False, arrays=("loss",), decimals=3), curve_id="loss"
+    )
+    write_suite(tmp_path / "b", items=90, kind="loss")
+    paths = made(tmp_path / "b", loss)
+    summary = summary_of(tmp_path / "b", loss)
+    best = min(row.primary.estimate for row in summary.rows if row.primary)
+    front = [summary.rows[index] for index in summary.front]
+    assert any(row.primary is not None and row.primary.estimate == best for row in front)
+    assert paths.picture is not None
+
+
+def test_a_statistic_of_its_own_and_missing_metrics(tmp_path: Path) -> None:
+    write_suite(tmp_path, seeds=2, items=40, views=("equal-steps",))
+    spread = Metric(
+        "spread",
+        "spread",
+        arrays=("score", "question_type"),
+        statistic=lambda score, kind: float(score[kind == 0].mean()),
+    )
+    absent = Metric("no_such", "absent")
+    summary = summary_of(tmp_path, replace(SPEC, columns=(spread, absent)))
+    assert all("no_such" not in row.columns for row in summary.rows)
+    assert all(0 <= row.columns["spread"].estimate <= 1 for row in summary.rows)
+    with pytest.raises(Mt2stError, match="has no 'no_such' among its metrics"):
+        summary_of(tmp_path, replace(SPEC, primary=absent))
+
+
+def test_runs_scored_on_different_items_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "STL", "equal-steps", 0, items=30)
+    write_run(tmp_path, "STL", "equal-steps", 1, items=31)
+    with pytest.raises(Mt2stError, match="same items"):
+        summary_of(tmp_path)
+
+
+def test_metric_specs_are_checked() -> None:
+    with pytest.raises(Mt2stError, match="is a string"):
+        Metric("a", "a", arrays="score")  # type: ignore[arg-type]
+    with pytest.raises(Mt2stError, match="drop transform"):
+        Metric("a", "a", arrays=("s",), transform=abs, statistic=lambda array: 0.0)
+    with pytest.raises(Mt2stError, match="must be > 0"):
+        Metric("a", "a", scale=0)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_narrow_terminal_gets_quality_and_cost_in_two_tables(suite: Path) -> None:
+    narrow, wide = quiet(80), quiet(220)
+    made(suite, console=narrow)
+    made(suite, console=wide)
+    lines = narrow.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "what it cost" in narrow.file.getvalue()  # type: ignore[attr-defined]
+    assert "what it cost" not in wide.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in lines if not line.startswith((" " * 2, "raw", "!"))) <= 80
+
+
+def test_flops_are_shown_in_a_unit_that_suits() -> None:
+    assert (flops_unit([2e12, None]), flops_unit([5e9]), flops_unit([3e15]), flops_unit([])) == (
+        "TFLOPs",
+        "GFLOPs",
+        "PFLOPs",
+        "GFLOPs",
+    )
+    assert (flops_text(1.234e12, "TFLOPs"), flops_text(1.234e14, "TFLOPs"), flops_text(None, "TFLOPs")) == (
+        "1.23",
+        "123",
+        "–",
+    )
+    assert reach_text(Reach(0.9, 2, 3, 1.5e12), "TFLOPs") == "1.5 (2 of 3 seeds)"
+    assert reach_text(Reach(0.9, 0, 3, None), "TFLOPs") == "never"
+
+
+def test_markup_in_cells_is_escaped() -> None:
+    table = TextTable("a|b", ("x", "<y>"), (("a|b\nc", "*b* [l](u)"),), "_c_ & `d`")
+    text = to_markdown(table)
+    assert "| a\\|b c | \\*b\\* \\[l\\](u) |" in text
+    assert "&lt;y&gt;" in text
+    assert "\\_c\\_ &amp; \\`d\\`" in text
+    assert "<td>*b* [l](u)</td>" in to_html(table)
+    assert "&lt;y&gt;" in to_html(table)
+    console = quiet(60)
+    console.print(to_rich(TextTable("[red]t", ("[b]h",), (("[link=x]c",),)), 60)[0])
+    assert "[link=x]c" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_every_number_of_the_table_is_in_the_summary(suite: Path) -> None:
+    """TABLE.md holds no number of its own: each cell of the first table can be recomputed from summary.json."""
+    paths = made(suite)
+    rows = json.loads(paths.summary.read_text())["rows"]
+    lines = [
+        line for line in paths.table.read_text().splitlines() if re.match(r"\| (STL|MTL|Diminish|Switch|Sampled)", line)
+    ]
+    for line, row in zip(lines, rows[:5]):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[0] == row["strategy"]
+        assert cells[2].startswith(f"{100 * row['primary']['estimate']:.1f} ±")
+        assert cells[6] == f"{row['steps']:.0f}"
+        assert cells[7] == f"{row['flops'] / 1e12:.3g}"
+    assert STEPS == 800
