@@ -1,14 +1,15 @@
-"""A run is a folder: `results/<benchmark>/<recipe>/<run_id>/`, written by one process, readable by anyone, at any
-instant.
+"""A run is a folder: `results/<benchmark>/<recipe>/<run_id>/`.
 
-    config.json        who this run is: benchmark, recipe, strategy, view, seed, configuration and its hash (sealed; first)
+One process writes it; anyone can read it at any instant.
+
+    config.json        who this run is: benchmark, recipe, strategy, view, seed, configuration, hash (sealed; first)
     metrics.jsonl      what was logged while training
     items.safetensors  per-item results on the test split (before run.json, which lists its SHA-256)
-    run.json           the record (sealed; last, so that its presence means the run has ended)
-    lock               who is writing
+    run.json           the record (sealed; last: where it is, the run has ended)
+    lock, lock.owner   the lock, and who holds it
     checkpoints/, log.txt   the runner's
 
-Tables and plots derive from these files alone; see `load_records`.
+Tables and plots derive from run.json and items.safetensors alone; see `load_records`.
 """
 
 from __future__ import annotations
@@ -263,9 +264,8 @@ class RunFolder:
             raise Mt2stError(found[0])
         if self.status() == "finished":
             raise Mt2stError(f"{self.path} is finished; delete the folder to repeat the run")
-        for leftover in list(
-            self.path.rglob(f".*{PARTIAL_SUFFIX}")
-        ):  # of a killed attempt; nobody else writes below here
+        # Left by a killed attempt; nobody else writes below here.
+        for leftover in list(self.path.rglob(f".*{PARTIAL_SUFFIX}")):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

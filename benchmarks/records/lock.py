@@ -1,33 +1,35 @@
 """One writer for a run folder: an exclusive lock that dies with its owner.
 
-The lock is the kernel's (`flock`), held on the file `lock`; the file's content only says who holds it. The kernel drops
-the lock with the process, also after SIGKILL or a power loss, so a lock file that outlived its owner never blocks
-anyone: it is recognised by being free, and the name it still carries is reported. Forked children (data workers) close
-their copy at once, so an orphaned worker cannot keep its dead parent's lock.
+The lock is the system's, held through `filelock` on the file `lock`. The system drops it with the process, also after
+SIGKILL or a power loss, so a lock file that outlived its owner blocks nobody. Who holds it stands in a note beside it,
+`lock.owner`: Windows lets nobody read a locked file. A note that is there while the lock is free is stale; the next
+owner reports it. A forked child (a data worker) neither keeps nor releases its parent's lock: `filelock` closes the
+child's copy.
 
-Not assumed: that the clock is right, or that process ids are unique across machines; both serve messages only.
+Not assumed: that the clock is right, or that process ids are unique across machines. Both serve messages only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
+import math
 import os
 import socket
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-from weakref import WeakSet
+
+from filelock import FileLock, Timeout
 
 from mt2st.errors import Mt2stError
 
 _POLL_SECONDS = 0.1
-_held: WeakSet[RunLock] = WeakSet()
+_NOTE_SUFFIX = ".owner"
+_LARGEST_NOTE_BYTES = 4096
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
 class LockedError(Mt2stError):
@@ -53,86 +55,88 @@ class RunLock:
         self.wait_seconds = wait_seconds
         self.on_wait = on_wait
         self.outlived: str = ""  # who held it last, if they never gave it back (killed); "" after an orderly end
-        self._descriptor: int | None = None
+        self._lock = _file_lock(path)
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock now."""
-        return self._descriptor is not None
+        """Whether this object holds the lock now; False in a forked child."""
+        return self._lock.is_locked
 
     def __enter__(self) -> RunLock:
         if self.held:
             raise Mt2stError(f"{self.path} is already locked by this very object; use one RunLock for one owner")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self.wait_seconds
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if not _acquire(self._lock, self.path, 0.0):
+            if self.wait_seconds > 0 and self.on_wait is not None:
+                self.on_wait(f"waiting for {self.path.parent}, in use by {_owner(self.path)}")
+            if self.wait_seconds <= 0 or not _acquire(self._lock, self.path, self.wait_seconds):
+                raise LockedError(
+                    f"{self.path.parent} is in use by {_owner(self.path)}; wait for it to end, or use another results "
+                    "folder"
+                )
+        note = _note(self.path)
         try:
-            told = False
-            while not _try_lock(descriptor, self.path):
-                owner = _owner_text(_read(descriptor))
-                if time.monotonic() >= deadline:
-                    raise LockedError(
-                        f"{self.path.parent} is in use by {owner}; wait for it to end, or use another results folder"
-                    )
-                if not told and self.on_wait is not None:
-                    self.on_wait(f"waiting for {self.path.parent}, in use by {owner}")
-                told = True
-                time.sleep(_POLL_SECONDS)
-            left = _read(descriptor)
-            self.outlived = _owner_text(left) if left else ""
-            _write(descriptor, _own_name())
+            self.outlived = _owner(self.path) if note.exists() else ""
+            note.write_text(json.dumps(_own_name()), encoding="utf-8")
         except BaseException:
-            os.close(descriptor)
+            self._lock.release()
             raise
-        self._descriptor = descriptor
-        _held.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
-        _held.discard(self)
-        # The file stays: deleting it would let a waiter lock the deleted file while a newcomer locks a new one. That it
-        # cannot be emptied (a full or read-only disk) must not hide the error that is ending the block; the kernel's
-        # lock goes either way.
+        if not self.held:
+            return  # a forked child leaves its parent's block
+        # A note that cannot be removed (a read-only disk) must not hide the error that is ending the block.
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
-        os.close(descriptor)
-
-    def _forget(self) -> None:
-        """In a forked child: close the copy of the descriptor, which leaves the parent's lock alone."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+            _note(self.path).unlink(missing_ok=True)
+        self._lock.release()
 
 
 def lock_owner(path: Path) -> str:
     """Who holds the lock file at `path` now, as text ("process 12 on host …"); "" when nobody does."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
+    if not path.exists():
         return ""
+    lock = _file_lock(path)
     try:
-        return "" if _try_lock(descriptor, path) else _owner_text(_read(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, path: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _acquire(lock, path, 0.0):
+            return _owner(path)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return ""  # a folder that this account cannot write in: nothing can be said
+    lock.release()
+    return ""
+
+
+def _file_lock(path: Path) -> FileLock:
+    # Never the fallback of `filelock`, a file whose presence is the lock: it would outlive a killed owner.
+    return FileLock(path, thread_local=False, poll_interval=_POLL_SECONDS, fallback_to_soft=False)
+
+
+def _acquire(lock: FileLock, path: Path, wait_seconds: float) -> bool:
+    """Whether the lock was had within `wait_seconds`."""
+    try:
+        if wait_seconds <= 0:
+            lock.acquire(blocking=False)
+        else:
+            lock.acquire(timeout=-1 if math.isinf(wait_seconds) else wait_seconds)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         cure = "put the results on a file system with locks (--results)"
         raise Mt2stError(f"{path} cannot be locked ({error.strerror}); {cure}") from error
     return True
 
 
-def _own_name() -> dict[str, Any]:
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + _NOTE_SUFFIX)
+
+
+def _own_name() -> dict[str, int | str]:
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -140,32 +144,13 @@ def _own_name() -> dict[str, Any]:
     }
 
 
-def _write(descriptor: int, value: dict[str, Any]) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(value).encode(), 0)
-
-
-def _read(descriptor: int) -> dict[str, Any] | None:
-    """What the lock file says; None when it is empty, a dictionary without names when it is unreadable."""
-    content = os.pread(descriptor, 4096, 0)
-    if not content.strip():
-        return None
+def _owner(path: Path) -> str:
+    """What the note says; "another process" where it is missing, half written or foreign."""
     try:
-        value = json.loads(content)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _owner_text(value: dict[str, Any] | None) -> str:
-    if not value or "pid" not in value:
+        with _note(path).open("rb") as stream:
+            value = json.loads(stream.read(_LARGEST_NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or "pid" not in value:
         return "another process"
     return f"process {value['pid']} on host {value.get('host', '?')} since {value.get('since_utc', '?')}"
-
-
-def _forget_all() -> None:
-    for lock in list(_held):
-        lock._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

@@ -20,10 +20,12 @@ def append_line(path: Path, line: bytes) -> None:
     """Append `line` (without newline) in a single write; a torn tail left by a killed writer is removed first."""
     with path.open("a+b", buffering=0) as stream:
         end = stream.seek(0, os.SEEK_END)
-        if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
-            stream.truncate(_whole_bytes(path))
+        if end:
+            stream.seek(end - 1)
+            if stream.read(1) != b"\n":
+                stream.truncate(_whole_bytes(path))
         content = line + b"\n"
-        written = os.write(stream.fileno(), content)
+        written = stream.write(content)  # unbuffered: one system call
         if written != len(content):
             raise Mt2stError(
                 f"{path}: only {written} of {len(content)} bytes could be written; make room on the disk and resume"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ from hypothesis import strategies as st
 from benchmarks.records import folder as record_module
 from benchmarks.records.check import FINISHED_NEEDS, IDENTITY, ITEMS_FILE, RECORD_FILE
 from benchmarks.records.folder import RunFolder, config_hash, run_id
-from benchmarks.records.lock import LockedError, RunLock
+from benchmarks.records.lock import LockedError, RunLock, lock_owner
 from benchmarks.records.read import load_records
 from mt2st.errors import Mt2stError
 from mt2st.files import write_sealed_json
@@ -309,6 +313,80 @@ def test_a_second_owner_is_refused_and_told_who_holds_it(tmp_path: Path) -> None
         assert lock.outlived == ""
 
 
+def test_two_threads_with_locks_of_their_own_take_turns(tmp_path: Path) -> None:
+    inside, most, entered = 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, entered
+        for _ in range(5):
+            with RunLock(tmp_path / "lock", wait_seconds=math.inf):
+                inside += 1
+                entered += 1
+                most = max(most, inside)
+                time.sleep(0.002)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, entered) == (1, 15)
+
+
+def test_the_note_can_be_read_while_the_lock_is_held_and_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    note = tmp_path / "lock.owner"
+    with RunLock(path):
+        assert json.loads(note.read_text())["pid"] == os.getpid()
+        note.write_text("{torn")
+        assert lock_owner(path) == "another process"
+        note.write_text("[" * 100_000)
+        assert lock_owner(path) == "another process"
+    assert not note.exists()
+    note.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))  # its owner was killed
+    assert lock_owner(path) == ""
+    with RunLock(path) as lock:
+        assert lock.outlived == "process 7 on host elsewhere since ?"
+
+
+FORKED = """
+import gc, os, sys
+from pathlib import Path
+from benchmarks.records.lock import LockedError, RunLock
+path = Path(sys.argv[1])
+with RunLock(path) as lock:
+    child = os.fork()
+    if child == 0:
+        assert not lock.held
+        lock.__exit__(None, None, None)
+        del lock
+        gc.collect()
+        sys.exit(0)  # an orderly end, with finalisers
+    assert os.waitpid(child, 0)[1] == 0
+    assert lock.held and Path(f"{path}.owner").exists()
+    try:
+        with RunLock(path):
+            sys.exit("the child's end gave its parent's lock back")
+    except LockedError:
+        pass
+"""
+
+
+def test_a_forked_child_that_ends_leaves_its_parents_lock_alone(tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "lock")], cwd=ROOT, check=False)
+    assert result.returncode == 0
+
+
+def test_a_file_system_without_locks_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(Mt2stError, match="cannot be locked"), RunLock(tmp_path / "lock"):
+        pass
+
+
 HOLDER = """
 import os, sys, time
 from pathlib import Path
@@ -359,8 +437,8 @@ for seed in range(5):
             continue
         folder.begin()
         folder.append_metrics(step=1)
-        folder.finish({"views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {}, "curve": []},
-                      {"score": np.full(100, seed, np.float32)})
+        record = {"views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {}}
+        folder.finish({**record, "curve": []}, {"score": np.full(100, seed, np.float32)})
 """
 
 
