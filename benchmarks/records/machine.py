@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
@@ -50,6 +51,8 @@ def hardware() -> dict[str, Any]:
 
     `threads` are those torch computes with once it is imported, else those the process may run on.
     """
+    import psutil
+
     torch = sys.modules.get("torch")
     usable = _usable_cores()
     return {
@@ -57,7 +60,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "usable_cores": usable,
         "threads": torch.get_num_threads() if torch is not None else usable,
-        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "ram_bytes": int(psutil.virtual_memory().total),
         "system": f"{platform.system()} {platform.machine()}",
         "gpus": gpus(),
     }
@@ -87,14 +90,17 @@ def describe(values: dict[str, Any]) -> str:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+_largest_seen_bytes = 0  # of all resident values read since the last reset
+
+
 def resident_bytes() -> int:
     """Resident memory of this process now, in bytes."""
-    pages = Path("/proc/self/statm")
-    if pages.exists():
-        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    global _largest_seen_bytes
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    now = int(psutil.Process().memory_info().rss)
+    _largest_seen_bytes = max(_largest_seen_bytes, now)
+    return now
 
 
 def reset_peak_resident() -> bool:
@@ -102,20 +108,35 @@ def reset_peak_resident() -> bool:
 
     False where the system cannot.
     """
+    global _largest_seen_bytes
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
     except OSError:
         return False
+    _largest_seen_bytes = 0
     return True
 
 
 def peak_resident_bytes() -> int:
-    """Highest resident memory of this process since the last `reset_peak_resident` (else since its start), in bytes."""
+    """Highest resident memory of this process since the last `reset_peak_resident` (else since its start), in bytes.
+
+    The kernel's peak lags its resident memory by some pages, so the peak is the larger of all that was seen: at least
+    every value that `resident_bytes` gave since the reset.
+    """
+    now = resident_bytes()
+    return max(_kernels_peak_bytes(), now, _largest_seen_bytes)
+
+
+def _kernels_peak_bytes() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -123,8 +144,13 @@ def peak_resident_bytes() -> int:
 
 
 def reset_peak_gpu() -> None:
-    """Start the GPU peak anew; does nothing without CUDA."""
+    """Start the GPU peak anew; does nothing without CUDA.
+
+    torch keeps the memory of earlier runs reserved, which would count as this run's. It is given back first.
+    """
     if (torch := _cuda()) is not None:
+        gc.collect()  # tensors of earlier runs that only a reference cycle keeps alive
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,6 +86,44 @@ def test_peak_memory_follows_an_allocation_and_can_start_anew() -> None:
         [sys.executable, "-c", PEAK], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_peak_is_never_below_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's peak lags the resident memory by some pages; here it lags by everything."""
+    monkeypatch.setattr(hardware, "_kernels_peak_bytes", lambda: 1)
+    monkeypatch.setattr(hardware, "_largest_seen_bytes", 0)
+    before = hardware.resident_bytes()
+    assert hardware.peak_resident_bytes() >= before
+    monkeypatch.setattr(hardware, "_largest_seen_bytes", 2**50)  # read, and given back since
+    assert hardware.peak_resident_bytes() == 2**50
+    monkeypatch.setattr(hardware, "_kernels_peak_bytes", lambda: 2**51)  # between two looks
+    assert hardware.peak_resident_bytes() == 2**51
+
+
+class FakeCuda:
+    """torch.cuda's counters: what is reserved stays reserved until the cache is emptied."""
+
+    def __init__(self, allocated: int, reserved: int) -> None:
+        self.allocated, self.reserved, self.peak = allocated, reserved, reserved
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def empty_cache(self) -> None:
+        self.reserved = self.allocated
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = self.reserved
+
+    def max_memory_reserved(self) -> int:
+        return self.peak
+
+
+def test_the_gpu_peak_of_a_run_leaves_out_what_earlier_runs_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=FakeCuda(allocated=100, reserved=5_000)))
+    assert hardware.peak_gpu_bytes() == 5_000
+    hardware.reset_peak_gpu()
+    assert hardware.peak_gpu_bytes() == 100
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
