@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.cases.discovery import Case, case_names, load_case
+from benchmarks.cases.discovery import case_names, load_case
 from benchmarks.cli import parser_of
+from benchmarks.strategies import STRATEGY_KNOBS
 from mt2st.errors import Mt2stError, unknown_name
 
-if TYPE_CHECKING:
-    from benchmarks.report.tables import TextTable
-
 TABLE_FILE = "TABLE.md"
+KNOWN = tuple(STRATEGY_KNOBS)  # the built-in strategies, in the order of their table
 
 
 def main(argv: list[str]) -> int:
@@ -41,12 +39,8 @@ def main(argv: list[str]) -> int:
         try:
             case = load_case(name)
             failed |= case.run(case.knobs(options.recipe, smoke=options.smoke), options.results, recipe) != 0
-        except (
-            Mt2stError,
-            OSError,
-            ImportError,
-            RuntimeError,
-        ) as error:  # one case that cannot run must not keep the others from running
+        # One case that cannot run must not keep the others from running.
+        except (Mt2stError, OSError, ImportError, RuntimeError) as error:
             sys.stderr.write(f"error: {name}: {' '.join(str(error).split()) or type(error).__name__}\n")
             failed = True
     return 1 if write_table(names, recipe, options.results) or failed else 0
@@ -57,91 +51,24 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
     from rich.console import Console
 
     from benchmarks.records.read import load_records
-    from benchmarks.report.summary import Summary, summarise
-    from benchmarks.report.tables import to_markdown, to_rich
-    from mt2st.files import write_text
+    from benchmarks.report.all_cases import CaseSummary, all_cases_remarks, write_all_cases
+    from benchmarks.report.summary import summarise
+    from benchmarks.report.tables import print_tables
 
-    found: list[tuple[Case, Summary]] = []
+    found: list[CaseSummary] = []
     missing = []
     for name in names:
         try:
-            case = load_case(name)
+            spec = load_case(name).spec
             records = load_records(results, name, recipe)
-            found.append((case, summarise(records, case.spec, benchmark=name, recipe=recipe)))
+            summary = summarise(records, spec, benchmark=name, recipe=recipe, known=KNOWN)
+            found.append((name, spec, summary))
         except Mt2stError as error:
             missing.append(f"{name}: {error}")
-    table = table_of_cases(found)
-    console = Console()
-    for part in to_rich(table, console.width):
-        console.print(part)
-    remarks = [f"{summary.benchmark}: {remark}" for _, summary in found for remark in summary.remarks] + missing
-    for remark in remarks:
-        console.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
     path = results / (TABLE_FILE if recipe == "default" else f"TABLE-{recipe}.md")
-    lines = [f"- {' '.join(remark.split()).replace('<', '&lt;')}" for remark in remarks]
-    write_text(path, "\n".join([to_markdown(table), *lines]) + "\n")
+    console = Console()
+    print_tables([write_all_cases(path, found, missing)], console)
+    for remark in [*all_cases_remarks(found), *missing]:
+        console.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"table: {path}", markup=False, highlight=False, soft_wrap=True)
-    return bool(missing) or any(row.holes for _, summary in found for row in summary.rows)
-
-
-def table_of_cases(found: list) -> TextTable:
-    """Case × strategy → quality with interval and difference to MTL at equal budget and at equal steps, FLOPs, saving.
-
-    Args:
-        found: pairs of case and summary.
-    """
-    from benchmarks.report.rows import EQUAL_BUDGET, EQUAL_STEPS
-    from benchmarks.report.tables import (
-        NOTHING,
-        TextTable,
-        difference_text,
-        flops_text,
-        flops_unit,
-        interval_text,
-        with_unit,
-    )
-
-    head = (
-        "case",
-        "metric",
-        "strategy",
-        "equal budget (95 %)",
-        "Δ to MTL",
-        "equal steps (95 %)",
-        "Δ to MTL",
-        "training FLOPs",
-        "saved",
-        "limit",
-    )
-    body = []
-    for case, summary in found:
-        metric = case.spec.primary
-        unit = flops_unit([row.flops for row in summary.of_view(EQUAL_STEPS)])
-        labels = (summary.benchmark, with_unit(metric) + ("" if metric.higher_is_better else " ↓"))
-        for strategy in dict.fromkeys(row.strategy for row in summary.rows):
-            budget = next((row for row in summary.of_view(EQUAL_BUDGET) if row.strategy == strategy), None)
-            steps = next((row for row in summary.of_view(EQUAL_STEPS) if row.strategy == strategy), None)
-            cells = [*labels, strategy]
-            labels = ("", "")  # said once a case
-            for row in (budget, steps):
-                cells += (
-                    [interval_text(row.primary, metric), difference_text(row.to_multi, metric)]
-                    if row
-                    else [NOTHING, NOTHING]
-                )
-            cells.append(NOTHING if steps is None or steps.flops is None else f"{flops_text(steps.flops, unit)} {unit}")
-            cells.append(
-                NOTHING if steps is None or steps.compression_multi is None else f"{steps.compression_multi:.0%}"
-            )
-            cells.append(NOTHING if summary.limit is None else f"{summary.limit:.0%}")
-            body.append(tuple(cells))
-        for floor, values in summary.floors.items():
-            if metric.id in values:
-                value = metric.text(values[metric.id])
-                body.append(("", "", f"floor: {floor}", value, NOTHING, value, *[NOTHING] * (len(head) - 6)))
-    caption = (
-        "Means over seeds with 95 % intervals; differences paired by seed and item; ↓ lower is better. Training FLOPs "
-        "and the "
-        "share saved of MTL's are those at equal steps; limit = the auxiliaries' share of MTL's FLOPs."
-    )
-    return TextTable("All cases", head, tuple(body), caption)
+    return bool(missing) or any(row.holes for _, _, summary in found for row in summary.rows)

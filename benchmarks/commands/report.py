@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.cases.discovery import load_case
 from benchmarks.cli import parser_of
+from benchmarks.strategies import STRATEGY_KNOBS
 
 
 def main(argv: list[str]) -> int:
@@ -30,6 +31,12 @@ def main(argv: list[str]) -> int:
     from benchmarks.report.write import report
 
     paths = report(
-        options.case, options.recipe, options.results, spec=case.spec, suite_hash=options.suite, method=options.method
+        options.case,
+        options.recipe,
+        options.results,
+        spec=case.spec,
+        known=tuple(STRATEGY_KNOBS),
+        suite_hash=options.suite,
+        method=options.method,
     )
     return 1 if paths.holes else 0

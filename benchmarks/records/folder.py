@@ -159,7 +159,10 @@ class RunFolder:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """new = nothing written yet · unfinished = started, interrupted or failed · finished · damaged (see `damage`)."""
+        """What is in the folder.
+
+        new = nothing written yet · unfinished = started, interrupted or failed · finished · damaged (see `damage`).
+        """
         if self.damage():
             return "damaged"
         if not (self.path / CONFIG_FILE).exists():

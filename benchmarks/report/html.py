@@ -1,6 +1,6 @@
-"""One self-contained HTML page: tables, pictures inline, notes, provenance.
+"""One self-contained HTML page: tables, pictures inline, definitions, notes, provenance.
 
-Everything that is text is escaped; no scripts.
+Every text is escaped; there are no scripts.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from pathlib import Path
 
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.summary import Summary
-from benchmarks.report.tables import tables, to_html
+from benchmarks.report.tables import metric_lines, tables, to_html
 from mt2st.files import write_text
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PICTURE_BYTES = 8_000_000
-# The browser is told as well: nothing but inline styles and inline pictures, so that even a text that slipped through
-# cannot run.
+# The browser is told as well: inline styles and inline pictures only. A text that was not escaped could not run.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
@@ -30,7 +29,8 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align:
 thead th { white-space: normal; vertical-align: bottom; background: var(--soft); }
 th:first-child { text-align: left; } tr.floor { opacity: .7; font-style: italic; } tbody th { font-weight: 600; }
 .caption, dd { color: #777; } img { max-width: 100%; background: white; border-radius: 4px; } figure { margin: 1rem 0; }
-.remarks li { color: #b04a00; } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dd { margin: 0; }
+.remarks li { color: #b04a00; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dd { margin: 0; }
 """
 
 
@@ -40,6 +40,7 @@ def write_html(summary: Summary, spec: ReportSpec, pictures: Sequence[tuple[str,
     Args:
         pictures: (caption, PNG file) in order; a file that is no PNG or larger than 8 MB is named instead of shown.
     """
+    origin = f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}."
     title = f"{spec.title}: {summary.benchmark}/{summary.recipe}"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -47,7 +48,7 @@ def write_html(summary: Summary, spec: ReportSpec, pictures: Sequence[tuple[str,
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
         f"<h1>{html.escape(spec.title)}</h1>",
-        f"<p>{html.escape(f'Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}.')}</p>",
+        f"<p>{html.escape(origin)}</p>",
     ]
     if summary.remarks:
         remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in summary.remarks)
@@ -56,6 +57,8 @@ def write_html(summary: Summary, spec: ReportSpec, pictures: Sequence[tuple[str,
         parts.append(_figure(*pictures[0]))
     parts += [to_html(table) for table in tables(summary, spec)]
     parts += [_figure(caption, file) for caption, file in pictures[1:]]
+    definitions = "".join(f"<li>{html.escape(line)}</li>" for line in metric_lines((spec.primary, *spec.columns)))
+    parts.append(f"<section><h2>Metrics</h2><ul>{definitions}</ul></section>")
     if spec.notes:
         parts.append(
             "<section><h2>Notes</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in spec.notes) + "</section>"
@@ -70,7 +73,8 @@ def write_html(summary: Summary, spec: ReportSpec, pictures: Sequence[tuple[str,
 def _figure(caption: str, file: Path) -> str:
     content = file.read_bytes()
     if not content.startswith(_PNG) or len(content) > _LARGEST_PICTURE_BYTES:
-        return f"<p class='caption'>{html.escape(f'{caption}: {file.name} is no PNG of at most 8 MB and is not shown.')}</p>"
+        why = f"{caption}: {file.name} is no PNG of at most 8 MB and is not shown."
+        return f"<p class='caption'>{html.escape(why)}</p>"
     data = base64.b64encode(content).decode()
     text = html.escape(caption)
     return f"<figure><img alt='{text}' src='data:image/png;base64,{data}'><figcaption>{text}</figcaption></figure>"

@@ -1,31 +1,24 @@
-"""Pictures of a summary: drawn without a display, readable without colour (each strategy has its own marker and line)."""
+"""Pictures of a summary: drawn without a display, readable without colour (each strategy has its own marker)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.records.read import RunRecord
 from benchmarks.report.rows import Row, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
+from benchmarks.report.style import FRONT_COLOUR, Look, looks
 from benchmarks.report.summary import Summary
 from benchmarks.report.tables import VIEW_TITLES, flops_unit, in_unit, with_unit
 from mt2st.files import atomic_path
 
-# Okabe and Ito's palette, which people with any kind of colour blindness can tell apart.
-_STYLES: Mapping[str, tuple[str, str]] = {
-    "STL": ("#000000", "o"),
-    "MTL": ("#0072B2", "s"),
-    "Diminish": ("#E69F00", "^"),
-    "Switch": ("#D55E00", "D"),
-    "Sampled Diminish": ("#009E73", "v"),
-}
-_OTHERS = (("#CC79A7", "P"), ("#56B4E9", "X"), ("#777777", "*"), ("#8C6D00", "<"), ("#5D3A9B", ">"))
 _RC = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -43,7 +36,7 @@ def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, 
         figure = _figure(11.0, max(3.4, 1.9 + 0.5 * len(rows)))
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
         _intervals(left, summary, rows, spec.primary)
-        _curves(right, rows, [run for run in runs if view in run.views], spec)
+        _curves(right, summary, rows, [run for run in runs if view in run.views], spec)
         figure.suptitle(_safe(f"{spec.title}. {VIEW_TITLES.get(view, view)}"), x=0.01, ha="left", fontsize=12)
         _save(figure, path)
 
@@ -61,13 +54,13 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
             [x for x, _ in line],
             [y for _, y in line],
             where="post",
-            color="#999999",
+            color=FRONT_COLOUR,
             lw=1.2,
             ls="--",
             label="Pareto front",
             zorder=1,
         )
-        styles = _styles_of(rows)
+        styles = _looks_of(summary)
         for row, cost in zip(rows, _spread([in_unit(row.flops or 0.0, unit) for row in rows])):
             assert row.primary is not None
             colour, marker = styles[row.strategy]
@@ -96,7 +89,7 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
 
 
 def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) -> None:
-    styles = _styles_of(rows)
+    styles = _looks_of(summary)
     for place, row in enumerate(rows):
         assert row.primary is not None
         colour, marker = styles[row.strategy]
@@ -136,10 +129,7 @@ def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric)
 
 
 def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) -> None:
-    """Floors that lie near the strategies as lines.
-
-    Those far away as a sentence, for they would squeeze everything else.
-    """
+    """Floors near the strategies as lines, those far away as a sentence: they would squeeze everything else."""
     values = [value * metric.scale for row in rows for _, _, value in row.points if value == value]
     ends = [value for row in rows for value in _ends(row, metric)]
     if not values:
@@ -176,9 +166,9 @@ def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) ->
         )
 
 
-def _curves(axes: Any, rows: Sequence[Row], runs: Sequence[RunRecord], spec: ReportSpec) -> None:
+def _curves(axes: Any, summary: Summary, rows: Sequence[Row], runs: Sequence[RunRecord], spec: ReportSpec) -> None:
     metric, unit = spec.primary, flops_unit([row.flops for row in rows])
-    styles = _styles_of(rows)
+    styles = _looks_of(summary)
     shown: list[float] = []
     for row in rows:
         colour, marker = styles[row.strategy]
@@ -224,11 +214,8 @@ def _spread(costs: Sequence[float]) -> list[float]:
 # -- small things ------------------------------------------------------------------------------------------------------
 
 
-def _styles_of(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each strategy; the same for the same strategy in every picture of the suite."""
-    others = [row.strategy for row in rows if row.strategy not in _STYLES]
-    unknown = list(dict.fromkeys(others))
-    return {**_STYLES, **{name: _OTHERS[index % len(_OTHERS)] for index, name in enumerate(unknown)}}
+def _looks_of(summary: Summary) -> dict[str, Look]:
+    return looks([row.strategy for row in summary.rows], summary.known)
 
 
 def _ends(row: Row, metric: Metric) -> list[float]:
@@ -248,8 +235,6 @@ def _safe(text: str) -> str:
 
 
 def _style() -> Any:
-    from matplotlib import rc_context
-
     return rc_context(_RC)
 
 

@@ -1,11 +1,11 @@
 """What a case tells the report about its numbers: which metric, from which per-item array, which groups, which notes.
 
-Imports nothing heavy: recipes hold a `ReportSpec` and must be importable for `--help` in well under a second.
+No torch: a case's knobs hold a `ReportSpec`, and `--help` must answer in well under a second.
 
     SPEC = ReportSpec(
         title="VQA on easy-VQA",
-        primary=Metric("vqa_accuracy", "accuracy", arrays=("score",), scale=100, unit="%"),
-        columns=(Metric("ece", "ECE", higher_is_better=False, decimals=3),),
+        primary=Metric("vqa_accuracy", "accuracy", arrays=("score",)),
+        columns=(Metric("ece", "ECE", decimals=3),),
         groups=(Group("question_type", "question type"),),
         notes=("The captions restate facts of the withheld questions.",),
     )
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mt2st.errors import Mt2stError
+from mt2st.metrics.registry import MetricDefinition, find_metric
 
 Statistic = Literal["mean", "median"] | Callable[..., float]
 
@@ -26,29 +27,37 @@ Statistic = Literal["mean", "median"] | Callable[..., float]
 class Metric:
     """A column of the table.
 
+    What the metric registry knows of the id (by its last part: "text_to_image/mrr" is "mrr") is taken from there:
+    direction, definition, unit and scale. An id that it does not know needs direction and definition here.
+
     Attributes:
         id: the metric's id in the records (`metrics.test[id]`, and in the curve for the primary one).
         label: the column's head.
-        higher_is_better: direction.
+        higher_is_better: direction; where the registry knows the id, its direction.
         arrays: names of the item arrays, each [n_items], that the metric is computed from; () = it has no per-item
             form, and its interval comes from the seeds' values of `metrics.test[id]` alone.
         transform: item arrays → one value per item, before `statistic`; None = the first array as it is.
         statistic: "mean" and "median" of the values are fast; any other function gets the arrays [n_items] (no
             `transform` then) and returns a float, and is called once for each seed and resample.
         scale: factor for display, such as 100 for per cent. Records and summary.json hold the unscaled value.
-        unit: unit after scaling, such as "%".
+        unit: unit after scaling, such as "%". Scale and unit go together: give both or neither.
         decimals: digits after the point, after scaling.
+        definition: one sentence without a stop, printed under the tables.
+
+    Raises:
+        Mt2stError: an unknown id without direction or definition, or a direction that is not the registry's.
     """
 
     id: str
     label: str
-    higher_is_better: bool = True
+    higher_is_better: bool = None  # type: ignore[assignment]  # the registry's
     arrays: tuple[str, ...] = ()
     transform: Callable[..., Any] | None = None
     statistic: Statistic = "mean"
-    scale: float = 1.0
-    unit: str = ""
+    scale: float = None  # type: ignore[assignment]  # the registry's
+    unit: str = None  # type: ignore[assignment]  # the registry's
     decimals: int = 1
+    definition: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.arrays, str):
@@ -59,8 +68,36 @@ class Metric:
             raise Mt2stError(
                 f"Metric({self.id!r}): a statistic of its own takes the arrays as they are; drop transform"
             )
+        self._take_from_registry()
         if not self.scale > 0:
             raise Mt2stError(f"Metric({self.id!r}).scale = {self.scale!r} must be > 0; 100 shows per cent")
+
+    def _take_from_registry(self) -> None:
+        known = self.registered
+        if known is None and (self.higher_is_better is None or not self.definition):
+            raise Mt2stError(
+                f"Metric({self.id!r}) is not in the metric registry; give it higher_is_better and a definition"
+            )
+        if known is not None and self.higher_is_better not in (None, known.higher_is_better):
+            raise Mt2stError(
+                f"Metric({self.id!r}).higher_is_better = {self.higher_is_better} contradicts the metric registry; "
+                "leave it out"
+            )
+        own_display = self.scale is not None or self.unit is not None  # the two go together
+        display = (1.0, "") if own_display or known is None else (known.scale, known.symbol)
+        found = {
+            "higher_is_better": known.higher_is_better if known else self.higher_is_better,
+            "scale": display[0] if self.scale is None else self.scale,
+            "unit": display[1] if self.unit is None else self.unit,
+            "definition": self.definition or (known.definition if known else ""),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def registered(self) -> MetricDefinition | None:
+        """The registry's definition of the id; None where it has none."""
+        return find_metric(self.id)
 
     def text(self, value: float | None, *, signed: bool = False) -> str:
         """`value` scaled and rounded, without unit; "–" where there is none."""
@@ -110,7 +147,7 @@ class ReportSpec:
 
     @property
     def validation_id(self) -> str:
-        """Id of the metric in the curves and in `metrics.validation` that "FLOPs to MTL's validation score" looks at."""
+        """Id of the metric in the curves and in `metrics.validation`, for the FLOPs to MTL's validation score."""
         return self.curve_id or self.primary.id
 
     def for_data(self, names: Collection[str]) -> ReportSpec:
@@ -121,8 +158,8 @@ class ReportSpec:
 
 
 def accuracy(metric_id: str = "accuracy", label: str = "accuracy", array: str = "score") -> Metric:
-    """Mean of a per-item score in [0, 1], shown in per cent."""
-    return Metric(metric_id, label, arrays=(array,), scale=100, unit="%")
+    """Mean of a per-item score in [0, 1]."""
+    return Metric(metric_id, label, arrays=(array,))
 
 
 def hit_rate(direction: str, k: int) -> Metric:
@@ -132,23 +169,19 @@ def hit_rate(direction: str, k: int) -> Metric:
     """
     label = f"{_ARROWS.get(direction, direction)} hit@{k}"
     array = f"{direction}_rank"
-    return Metric(
-        f"{direction}/hit_rate@{k}", label, arrays=(array,), transform=lambda rank: rank <= k, scale=100, unit="%"
-    )
+    return Metric(f"{direction}/hit_rate@{k}", label, arrays=(array,), transform=lambda rank: rank <= k)
 
 
 def median_rank(direction: str) -> Metric:
     """`<direction>/median_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
     label = f"{_ARROWS.get(direction, direction)} median rank"
-    return Metric(
-        f"{direction}/median_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",), statistic="median"
-    )
+    return Metric(f"{direction}/median_rank", label, arrays=(f"{direction}_rank",), statistic="median")
 
 
 def mean_rank(direction: str) -> Metric:
     """`<direction>/mean_rank` from the array `<direction>_rank`, ranks counted from 1; lower is better."""
     label = f"{_ARROWS.get(direction, direction)} mean rank"
-    return Metric(f"{direction}/mean_rank", label, higher_is_better=False, arrays=(f"{direction}_rank",))
+    return Metric(f"{direction}/mean_rank", label, arrays=(f"{direction}_rank",))
 
 
 def compositional(metric: Metric) -> Metric:

@@ -1,12 +1,9 @@
-"""From records to a summary: per view and strategy, what was reached, at what cost, with intervals.
-
-No display in here.
-"""
+"""From records to a summary: per view and strategy, what was reached, at what cost, with intervals. No display."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,13 +11,13 @@ import numpy as np
 from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
-from benchmarks.report.rows import Places, Row, build_row, saving_limit
+from benchmarks.report.rows import EQUAL_BUDGET, EQUAL_STEPS, Places, Row, build_row, saving_limit
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
 from mt2st.files import content_hash
 
-STRATEGY_ORDER = ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
-VIEW_ORDER = ("equal-budget", "equal-steps")
+VIEW_ORDER = (EQUAL_BUDGET, EQUAL_STEPS)
+FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,9 @@ class Summary:
         floors: floor → metric id → value.
         front: indices of `rows` on the Pareto front of training FLOPs and primary metric, over all views.
         remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
-        provenance: label → text: data, model, machine, versions, commit.
+        provenance: label → text: data, draw, model, machine, versions, commit.
+        schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
+        known: the built-in strategies in the order of their table, which rows and looks follow.
     """
 
     benchmark: str
@@ -46,6 +45,8 @@ class Summary:
     front: tuple[int, ...]
     remarks: tuple[str, ...]
     provenance: Mapping[str, str]
+    schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    known: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -58,6 +59,7 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain values for summary.json; holes without their folders' absolute place."""
         value = asdict(self)
+        del value["known"]
         for row in value["rows"]:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
@@ -65,11 +67,18 @@ class Summary:
 
 
 def summarise(
-    records: Records, spec: ReportSpec, *, benchmark: str, recipe: str, method: Method = "student"
+    records: Records,
+    spec: ReportSpec,
+    *,
+    benchmark: str,
+    recipe: str,
+    known: Sequence[str] = (),
+    method: Method = "student",
 ) -> Summary:
     """The summary of a recipe's records.
 
     Args:
+        known: the built-in strategies in the order of their table; rows of others follow by name.
         method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
 
     Raises:
@@ -79,9 +88,7 @@ def summarise(
     places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
     rows = [
         build_row(view, strategy, by_place, records.holes, spec, method)
-        for view, strategy in sorted(
-            places, key=lambda place: (*_rank(place[0], VIEW_ORDER), *_rank(place[1], STRATEGY_ORDER))
-        )
+        for view, strategy in sorted(places, key=lambda place: (*_rank(place[0], VIEW_ORDER), *_rank(place[1], known)))
     ]
     points = [
         (index, row.flops, row.primary.estimate)
@@ -99,6 +106,8 @@ def summarise(
         front=tuple(points[index][0] for index in front),
         remarks=(*_remarks(records, by_place), *left_out),
         provenance=_provenance(records.finished),
+        schedules=_schedules(rows, by_place),
+        known=tuple(known),
     )
 
 
@@ -164,7 +173,14 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
         found.append("strategies have different seeds; each difference uses the seeds that both sides have")
     if any(len(runs) == 1 for runs in by_place.values()):
         found.append("one seed only: its interval is over items alone and says nothing about other seeds")
-    for label, describe_run in (("data", _data_text), ("commits", _commit_text)):
+    if records.finished and {_draw(run) for run in records.finished} == {FIXED}:
+        found.append(
+            "labels and validation carve are the same for every seed: the intervals leave out their variance "
+            "(--draw per-seed draws both anew)"
+        )
+    if operations := sorted({name for run in records.finished for name in _unknown_operations(run)}):
+        found.append(f"training FLOPs leave out operations whose formula is not known: {', '.join(operations)}")
+    for label, describe_run in (("data", _data_text), ("commits", _commit_text), ("draws of the labels", _draw)):
         values = {describe_run(run) for run in records.finished}
         if len(values) > 1:
             found.append(f"the runs mix {label}: {'; '.join(sorted(values))}")
@@ -177,6 +193,40 @@ def hole_text(hole: Hole) -> str:
     """Who is missing and why: "MTL, seed 2 (equal-steps): loss is NaN at step 3"."""
     seed = "" if hole.seed is None else f", seed {hole.seed}"
     return f"{hole.strategy or hole.folder.name}{seed} ({', '.join(hole.views) or 'unknown view'}): {hole.why}"
+
+
+def _draw(run: RunRecord) -> str:
+    """How the labelled subset and the validation carve were drawn; records without the knob kept them fixed."""
+    return next((str(value) for value in _values_of(run.values["config"], "draw")), FIXED)
+
+
+def _values_of(config: Any, name: str) -> Iterator[Any]:
+    """The values of every field `name` in nested knobs."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == name:
+                yield value
+            else:
+                yield from _values_of(value, name)
+
+
+def _unknown_operations(run: RunRecord) -> list[str]:
+    listing = run.values["flops"].get("unknown_operations")
+    return [str(name) for name in listing] if isinstance(listing, Mapping) else []
+
+
+def _schedules(rows: Sequence[Row], by_place: Places) -> dict[str, dict[str, str]]:
+    """The schedule of each auxiliary, as the shown runs recorded it; several texts where runs differ."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
+    for row in rows:
+        for run in by_place.get((row.view, row.strategy), []):
+            recorded = run.values.get("schedules")
+            for auxiliary, text in recorded.items() if isinstance(recorded, Mapping) else ():
+                found.setdefault(row.strategy, {}).setdefault(auxiliary, {})[str(text)] = None
+    return {
+        strategy: {auxiliary: " | ".join(texts) for auxiliary, texts in by_auxiliary.items()}
+        for strategy, by_auxiliary in found.items()
+    }
 
 
 def _data_text(run: RunRecord) -> str:
@@ -201,6 +251,9 @@ def _provenance(runs: Sequence[RunRecord]) -> dict[str, str]:
     parameters = (last.get("model") or {}).get("parameters")
     found = {
         "data": "; ".join(sorted({_data_text(run) for run in runs})),
+        "labels and validation carve": "drawn anew for every seed"
+        if {_draw(run) for run in runs} == {PER_SEED}
+        else "",
         "model": f"{parameters:,} parameters" if isinstance(parameters, int) else "",
         "machine": "; ".join(sorted({describe(run.values.get("hardware") or {}) for run in runs})),
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),

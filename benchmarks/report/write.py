@@ -19,7 +19,7 @@ from benchmarks.report.plots import cost_picture, view_picture
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method
 from benchmarks.report.summary import Summary, summarise
-from benchmarks.report.tables import VIEW_TITLES, tables, to_markdown, to_rich
+from benchmarks.report.tables import VIEW_TITLES, markdown_list, metric_lines, print_tables, tables, to_markdown
 from mt2st.files import write_text
 
 if TYPE_CHECKING:
@@ -30,9 +30,14 @@ TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """What a report wrote. `picture`: the default one, the fair view; None without finished runs.
+    """What a report wrote.
 
-    `holes`: runs without result.
+    Attributes:
+        folder: the recipe's folder, which holds the files.
+        table, html, summary: TABLE.md, report.html, summary.json.
+        picture: the default one, of the fair view; None without finished runs.
+        pictures: all pictures.
+        holes: number of runs without result.
     """
 
     folder: Path
@@ -49,7 +54,8 @@ def report(
     recipe: str,
     root: Path = Path("results"),
     *,
-    spec: ReportSpec | None = None,
+    spec: ReportSpec,
+    known: Sequence[str] = (),
     console: Console | None = None,
     suite_hash: str | None = None,
     method: Method = "student",
@@ -58,7 +64,8 @@ def report(
 
     Args:
         benchmark, recipe: which folder of `root`.
-        spec: what is particular to the case; None = `SPEC` of the module benchmarks.cases.<benchmark>.knobs.
+        spec: what is particular to the case.
+        known: the built-in strategies in the order of their table, which rows and looks follow.
         console: where to print; None = the terminal.
         suite_hash: which knobs, by the first digits of their hash, if the folder holds several; None = the latest.
         method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
@@ -66,13 +73,9 @@ def report(
     Raises:
         Mt2stError: there are no runs, or they do not hold what the spec asks for.
     """
-    if spec is None:
-        from benchmarks.cases.discovery import load_case
-
-        spec = load_case(benchmark).spec
     records = load_records(root, benchmark, recipe, suite_hash=suite_hash)
     spec = spec.for_data({str(run.values.get("data", {}).get("name", "")) for run in records.finished})
-    summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, method=method)
+    summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, known=known, method=method)
     folder = root / benchmark / recipe
     pictures = _draw(summary, records.finished, spec, folder)
     paths = ReportPaths(
@@ -106,7 +109,7 @@ def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder:
 
 
 def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec) -> list[tuple[str, Path]]:
-    """The spec's pictures out of the run folders: of each strategy's first seed, in the fair view where there is one."""
+    """The spec's pictures out of the run folders, of each strategy's first seed in the first view."""
     if not summary.views:
         return []
     view = summary.views[0]
@@ -124,26 +127,19 @@ def _markdown(summary: Summary, spec: ReportSpec) -> str:
     command = f"python -m benchmarks report {summary.benchmark} --recipe {summary.recipe}"
     parts = [f"<!-- Generated from the run records by: {command} -->", ""]
     parts += [to_markdown(table) for table in tables(summary, spec)]
-    texts = [("Holes and remarks", summary.remarks), ("Notes", spec.notes)]
-    texts.append(("Provenance", tuple(f"{name}: {text}" for name, text in summary.provenance.items())))
-    for title, lines in texts:
-        if lines:
-            parts += [f"### {title}", "", *[f"- {_one_line(line)}" for line in lines], ""]
+    provenance = [f"{name}: {text}" for name, text in summary.provenance.items()]
+    parts += markdown_list("Holes and remarks", summary.remarks)
+    parts += markdown_list("Metrics", metric_lines((spec.primary, *spec.columns)))
+    parts += markdown_list("Notes", spec.notes)
+    parts += markdown_list("Provenance", provenance)
     return "\n".join(parts)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def _print(summary: Summary, spec: ReportSpec, paths: ReportPaths, console: Console | None) -> None:
     from rich.console import Console as RichConsole
 
     out = console or RichConsole()
-    for table in tables(summary, spec):
-        for part in to_rich(table, out.width):
-            out.print(part)
-            out.print()
+    print_tables(tables(summary, spec), out)
     for remark in summary.remarks:
         out.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
     for note in spec.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ def write_run(
     items: int = 400,
     kind: str = "score",
     fail: str = "",
+    knobs: Mapping[str, Any] | None = None,
     **change: Any,
 ) -> RunFolder:
-    """One finished (or failed) run; `change` replaces fields of its record."""
+    """One finished (or failed) run; `knobs` go into its configuration, `change` replaces fields of its record."""
     random = np.random.default_rng([seed, sorted(LEVEL).index(strategy), view == "equal-steps"])
     share = COST[strategy] if view == "equal-steps" else BUDGET_SHARE
     steps = STEPS if view == "equal-steps" else round(STEPS * BUDGET_SHARE / COST[strategy])
@@ -42,12 +44,13 @@ def write_run(
         + 0.01 * random.standard_normal()
     )
     shared = {"width": 64, "steps": STEPS}
+    config = {**shared, "strategy": {}, "t": steps} | ({"knobs": knobs} if knobs else {})
     folder = RunFolder.of(
         *(root, "demo", "default"),
         strategy=strategy,
         view=view,
         seed=seed,
-        config={**shared, "strategy": {}, "t": steps},
+        config=config,
         suite=shared,
     )
     difficulty = np.random.default_rng(7).random(items)

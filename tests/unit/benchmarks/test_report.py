@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -14,10 +15,21 @@ import pytest
 from rich.console import Console
 
 from benchmarks.records.read import load_records
+from benchmarks.report.all_cases import write_all_cases
 from benchmarks.report.rows import Reach
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy, hit_rate, mean_reciprocal_rank, median_rank
+from benchmarks.report.style import LOOKS, looks
 from benchmarks.report.summary import Summary, summarise
-from benchmarks.report.tables import TextTable, flops_text, flops_unit, reach_text, to_html, to_markdown, to_rich
+from benchmarks.report.tables import (
+    TextTable,
+    flops_text,
+    flops_unit,
+    metric_lines,
+    reach_text,
+    to_html,
+    to_markdown,
+    to_rich,
+)
 from benchmarks.report.write import ReportPaths, report
 from mt2st.errors import Mt2stError
 from tests.helpers.synthetic_runs import BUDGET_SHARE, COST, LEVEL, MTL_FLOPS, STEPS, write_run, write_suite
@@ -25,9 +37,15 @@ from tests.helpers.synthetic_runs import BUDGET_SHARE, COST, LEVEL, MTL_FLOPS, S
 SPEC = ReportSpec(
     "Demo",
     accuracy(),
-    columns=(Metric("ece", "ECE", higher_is_better=False, decimals=3),),
+    columns=(Metric("ece", "ECE", decimals=3),),
     groups=(Group("question_type", "question type"),),
     notes=("Captions restate facts of the withheld questions.",),
+)
+
+
+FIXED_DRAW = (
+    "labels and validation carve are the same for every seed: the intervals leave out their variance "
+    "(--draw per-seed draws both anew)"
 )
 
 
@@ -36,11 +54,12 @@ def quiet(width: int = 200) -> Console:
 
 
 def made(root: Path, spec: ReportSpec = SPEC, console: Console | None = None) -> ReportPaths:
-    return report("demo", "default", root, spec=spec, console=console or quiet())
+    return report("demo", "default", root, spec=spec, known=tuple(LEVEL), console=console or quiet())
 
 
 def summary_of(root: Path, spec: ReportSpec = SPEC) -> Summary:
-    return summarise(load_records(root, "demo", "default"), spec, benchmark="demo", recipe="default")
+    records = load_records(root, "demo", "default")
+    return summarise(records, spec, benchmark="demo", recipe="default", known=tuple(LEVEL))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +140,7 @@ def test_floors_front_and_provenance(suite: Path) -> None:
     assert {summary.rows[index].strategy for index in summary.front} == {"Switch"}
     assert summary.provenance["machine"] == "Test CPU, 2 threads, no GPU"
     assert summary.provenance["model"] == "231,000 parameters"
-    assert not summary.remarks
+    assert summary.remarks == (FIXED_DRAW,)
     only = summary_of(suite, replace(SPEC, floors=(("chance", "coin toss"),)))
     assert list(only.floors) == ["coin toss"]
 
@@ -277,7 +296,7 @@ def test_settings_of_a_strategy_are_never_mixed(tmp_path: Path, varied: str) -> 
     assert len(summary.rows) == 1
     assert summary.rows[0].primary is not None
     assert summary.rows[0].primary.estimate == 0.5
-    assert summary.remarks == ("Switch (equal-steps): 2 run(s) with other settings left out",)
+    assert summary.remarks == (FIXED_DRAW, "Switch (equal-steps): 2 run(s) with other settings left out")
 
 
 def test_mixed_data_and_commits_are_remarked(tmp_path: Path) -> None:
@@ -311,9 +330,7 @@ def test_retrieval_ranks_and_losses_use_the_same_code(tmp_path: Path) -> None:
             np.mean([(1 / rank).mean() for rank in ranks])
         )
 
-    loss = ReportSpec(
-        "Diffusion", Metric("loss", "loss", higher_is_better=False, arrays=("loss",), decimals=3), curve_id="loss"
-    )
+    loss = ReportSpec("Diffusion", Metric("loss", "loss", arrays=("loss",), decimals=3), curve_id="loss")
     write_suite(tmp_path / "b", items=90, kind="loss")
     paths = made(tmp_path / "b", loss)
     summary = summary_of(tmp_path / "b", loss)
@@ -330,8 +347,10 @@ def test_a_statistic_of_its_own_and_missing_metrics(tmp_path: Path) -> None:
         "spread",
         arrays=("score", "question_type"),
         statistic=lambda score, kind: float(score[kind == 0].mean()),
+        higher_is_better=True,
+        definition="mean score of the first kind of items",
     )
-    absent = Metric("no_such", "absent")
+    absent = Metric("no_such", "absent", higher_is_better=True, definition="a metric that no run has")
     summary = summary_of(tmp_path, replace(SPEC, columns=(spread, absent)))
     assert all("no_such" not in row.columns for row in summary.rows)
     assert all(0 <= row.columns["spread"].estimate <= 1 for row in summary.rows)
@@ -352,7 +371,134 @@ def test_metric_specs_are_checked() -> None:
     with pytest.raises(Mt2stError, match="drop transform"):
         Metric("a", "a", arrays=("s",), transform=abs, statistic=lambda array: 0.0)
     with pytest.raises(Mt2stError, match="must be > 0"):
-        Metric("a", "a", scale=0)
+        Metric("accuracy", "a", scale=0)
+    with pytest.raises(Mt2stError, match="not in the metric registry"):
+        Metric("a", "a", higher_is_better=True)
+    with pytest.raises(Mt2stError, match="not in the metric registry"):
+        Metric("a", "a", definition="the first letter of the alphabet")
+    with pytest.raises(Mt2stError, match="contradicts the metric registry"):
+        Metric("compositional/text_to_image/mrr", "MRR", higher_is_better=False)
+    with pytest.raises(Mt2stError, match="whole number"):
+        Metric("hit_rate@0", "hit@0")
+
+
+def test_a_metric_takes_direction_unit_and_scale_from_the_registry() -> None:
+    taken = Metric("linear_probe/accuracy", "linear probe")
+    assert (taken.higher_is_better, taken.scale, taken.unit) == (True, 100, "%")
+    assert "predicted class" in taken.definition
+    lower = Metric("t20/denoising_loss", "t = 20")
+    assert (lower.higher_is_better, lower.scale, lower.unit) == (False, 1, "")
+    assert Metric("loss", "loss").unit == "nats"
+    own = Metric("accuracy", "accuracy", scale=1, definition="accuracy of the samples' classes")
+    assert (own.scale, own.unit, own.definition) == (1, "", "accuracy of the samples' classes")
+    assert replace(taken, label="probe").unit == "%"
+
+
+def test_every_metric_of_a_spec_is_defined_under_its_tables(suite: Path) -> None:
+    own = Metric("spread", "spread | of x", higher_is_better=False, definition="a measure that <only> this suite has")
+    spec = replace(SPEC, columns=(*SPEC.columns, hit_rate("text_to_image", 1), hit_rate("text_to_image", 5), own))
+    lines = metric_lines((spec.primary, *spec.columns))
+    assert lines[0] == (
+        "accuracy: share of items whose predicted class is the labelled one; higher is better; unit: share, from 0 "
+        "(worst) to 1 (best)."
+    )
+    assert lines[1].startswith("ece (ECE): expected calibration error")
+    assert lines[1].endswith(
+        "lower is better; unit: share, from 1 (worst) to 0 (best); source: "
+        "Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3."
+    )
+    head = "hit_rate@k (T→I hit@1 = text_to_image/hit_rate@1, T→I hit@5 = text_to_image/hit_rate@5): share of queries"
+    assert lines[2].startswith(head)
+    assert lines[3] == "spread (spread | of x): a measure that <only> this suite has; lower is better."
+    paths = made(suite, spec)
+    table, page = paths.table.read_text(), paths.html.read_text()
+    for line in lines:
+        assert f"- {line.replace('<', '&lt;')}" in table
+        assert f"<li>{html.escape(line)}</li>" in page
+
+
+@pytest.mark.parametrize(
+    ("config", "fixed", "provenance"),
+    [({}, True, ""), ({"draw": "fixed"}, True, ""), ({"draw": "per-seed"}, False, "drawn anew for every seed")],
+)
+def test_the_report_says_how_labels_were_drawn(
+    tmp_path: Path, config: dict[str, str], fixed: bool, provenance: str
+) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "STL", "equal-steps", seed, items=20, knobs={"subset": config})
+    summary = summary_of(tmp_path)
+    assert (FIXED_DRAW in summary.remarks) == fixed
+    assert summary.provenance.get("labels and validation carve", "") == provenance
+    write_run(tmp_path, "STL", "equal-steps", 5, items=20, knobs={"subset": {"draw": "other"}})
+    assert any("mix draws of the labels" in remark for remark in summary_of(tmp_path).remarks)
+
+
+def test_operations_without_a_formula_are_named(tmp_path: Path) -> None:
+    listing = {"my::attention": 12, "aten::odd": 3}
+    write_run(tmp_path, "STL", "equal-steps", 0, items=20, flops={"total": 1e9, "unknown_operations": listing})
+    write_run(tmp_path, "STL", "equal-steps", 1, items=20, flops={"total": 1e9, "unknown_operations": {}})
+    remark = "training FLOPs leave out operations whose formula is not known: aten::odd, my::attention"
+    assert remark in summary_of(tmp_path).remarks
+
+
+def test_each_auxiliarys_schedule_is_shown(tmp_path: Path) -> None:
+    schedules = {"contrastive": "off from 0.7", "masked_lm": "off from 0.3"}
+    for seed in range(2):
+        write_run(tmp_path, "Switch", "equal-steps", seed, items=20, schedules=schedules)
+        write_run(tmp_path, "Switch", "equal-budget", seed, items=20, schedules=schedules | {"masked_lm": "<off>"})
+        write_run(tmp_path, "STL", "equal-steps", seed, items=20)
+    paths = made(tmp_path)
+    assert "| Switch | off from 0.7 | &lt;off&gt; \\| off from 0.3 |" in paths.table.read_text()
+    assert "Schedules of the auxiliaries" in paths.html.read_text()
+    assert json.loads(paths.summary.read_text())["schedules"]["Switch"]["contrastive"] == "off from 0.7"
+
+
+# -- looks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_strategy_has_one_look_whatever_else_is_shown() -> None:
+    known = tuple(LEVEL)
+    found = looks(["Cosine", "STL"], known)
+    assert found["Switch"] == looks(["Switch"], known)["Switch"] == ("#D55E00", "D")
+    assert found["Cosine"] == LOOKS[5]
+    assert looks(["B", "A"], known) == looks(["A", "B", "A"], known)
+    assert [found[name].colour for name in known] == ["#000000", "#0072B2", "#E69F00", "#D55E00", "#009E73"]
+
+
+def test_looks_are_distinct_beyond_the_table() -> None:
+    assert len({look.colour for look in LOOKS}) == len(LOOKS) >= 16
+    names = [f"strategy {number}" for number in range(60)]
+    assert len(set(looks(names, ()).values())) == 60
+
+
+def test_rows_of_strange_strategies_follow_the_known_ones(tmp_path: Path) -> None:
+    for name in ("Switch", "STL"):
+        write_run(tmp_path, name, "equal-steps", 0, items=20)
+    records = load_records(tmp_path, "demo", "default")
+    summary = summarise(records, SPEC, benchmark="demo", recipe="default", known=("Switch",))
+    assert [row.strategy for row in summary.rows] == ["Switch", "STL"]
+
+
+# -- all cases ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_all_cases_repeats_each_report(suite: Path, tmp_path: Path) -> None:
+    summary = summary_of(suite)
+    cases = [("demo", SPEC, summary), ("other", SPEC, summary)]
+    table = write_all_cases(tmp_path / "TABLE.md", cases, ["third: there are no <records>"])
+    assert [row[0] for row in table.body] == ["demo", *[""] * 6, "other", *[""] * 6]
+    rows = {row.strategy: row for row in summary.of_view("equal-steps")}
+    for cells in table.body[:5]:
+        row = rows[cells[2]]
+        assert row.primary is not None
+        assert cells[5].startswith(f"{100 * row.primary.estimate:.1f} ±")
+        assert cells[8] == f"{row.compression_multi:.0%}"
+        assert cells[9] == "56%"
+    assert [table.body[place][2] for place in sorted(table.faint)][:2] == ["floor: chance", "floor: language prior"]
+    text = (tmp_path / "TABLE.md").read_text()
+    assert "- third: there are no &lt;records>" in text
+    assert f"- demo: {FIXED_DRAW}" in text
+    assert text.count("accuracy (") + text.count("- accuracy: ") == 1
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -63,8 +63,10 @@ def test_every_definition_is_complete() -> None:
         assert name == metric.id
         assert len(metric.definition.split()) > 4
         assert metric.unit
-        best = 1.0 if metric.higher_is_better else 0.0
-        assert metric.is_better(best, metric.worst)
+        assert metric.is_better(metric.best, metric.worst)
+        assert (metric.symbol == "%") == (metric.scale == 100), name
+        assert metric.scale == 1 or (metric.worst, metric.best) == (0, 1), "per cent of a share only"
+        assert metric.definition[-1] != "." and "  " not in metric.definition, "it stands within a line"
         assert not metric.is_better(metric.worst, metric.worst)
 
 
