@@ -1,4 +1,4 @@
-"""What a whole record looks like: files, fields and their kinds; the check that every reader makes before using one."""
+"""What a whole record looks like: files, fields and their kinds. Every reader checks a record before it uses one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # what this code writes
+READABLE_SCHEMAS = (1, 2)  # 1 = version 0.1 of the program
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, LOG_FILE = "config.json", "run.json", "items.safetensors", "metrics.jsonl"
 IDENTITY = ("run_id", "benchmark", "recipe", "strategy", "view", "seed", "config", "config_hash", "suite_hash")
 LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
@@ -36,10 +37,24 @@ def verify_record(folder: Path, value: Mapping[str, Any]) -> None:
         Mt2stError: one line that names the file and the cure.
     """
     path = folder / RECORD_FILE
-    if value.get("schema_version") != SCHEMA_VERSION:
+    verify_values(path, value)
+    if value["run_id"] != folder.name:
         raise Mt2stError(
-            f"{path} has schema {value.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; repeat the run"
+            f"{path} belongs to run {value['run_id']!r}, not to this folder; undo the move or delete the copy"
         )
+    if value["items"]:
+        _verify_items(folder, value["items"])
+
+
+def verify_values(path: Path, value: Mapping[str, Any]) -> None:
+    """Check a record by itself: schema, fields and their kinds. `path` is the file that messages name.
+
+    Raises:
+        Mt2stError: one line that names the file and the cure.
+    """
+    if value.get("schema_version") not in READABLE_SCHEMAS:
+        readable = " and ".join(map(str, READABLE_SCHEMAS))
+        raise Mt2stError(f"{path} has schema {value.get('schema_version')!r}, this code reads {readable}; repeat the run")
     finished = value.get("status") == "finished"
     if missing := [
         name
@@ -47,14 +62,10 @@ def verify_record(folder: Path, value: Mapping[str, Any]) -> None:
         if name not in value
     ]:
         raise Mt2stError(f"{path} lacks {', '.join(missing)}; {RECORD_CURE}")
-    if value["run_id"] != folder.name:
-        raise Mt2stError(
-            f"{path} belongs to run {value['run_id']!r}, not to this folder; undo the move or delete the copy"
-        )
     for name in _wrong_kinds(value, finished):
         raise Mt2stError(f"{path}: {name} is not of the kind that it must be; {RECORD_CURE}")
     if value["items"]:
-        _verify_items(folder, value["items"])
+        _verify_listing(path, value["items"])
 
 
 def _wrong_kinds(value: Mapping[str, Any], finished: bool) -> list[str]:
@@ -82,8 +93,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _verify_items(folder: Path, listing: Mapping[str, Any]) -> None:
-    path = folder / RECORD_FILE
+def _verify_listing(path: Path, listing: Mapping[str, Any]) -> None:
     if listing.get("file") != ITEMS_FILE or not isinstance(listing.get("arrays"), dict):
         raise Mt2stError(
             f"{path} names {listing.get('file')!r} as its items file instead of {ITEMS_FILE}; {RECORD_CURE}"
@@ -95,6 +105,9 @@ def _verify_items(folder: Path, listing: Mapping[str, Any]) -> None:
             or not isinstance(described.get("dtype"), str)
         ):
             raise Mt2stError(f"{path}: items.arrays.{name} is no shape and type; {RECORD_CURE}")
+
+
+def _verify_items(folder: Path, listing: Mapping[str, Any]) -> None:
     items = folder / ITEMS_FILE
     if not items.exists():
         raise Mt2stError(f"{items} is missing though {RECORD_FILE} lists it; {RECORD_CURE}")
