@@ -28,7 +28,7 @@ from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, step_seed
+from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, step_seed
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
@@ -156,10 +156,8 @@ class Trainer:
         self.ledger = FlopLedger()
         self._progress = _Progress()
         tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
-        # How often a run saves and logs does not decide its numbers; another cadence may continue it.
-        cadence = ("log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints")
         whole = {
-            "config": {name: value for name, value in asdict(config).items() if name not in cadence},
+            "config": deciding(config),
             "tasks": tasks,
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
