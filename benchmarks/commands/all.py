@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`: every case, then one table of case × strategy."""
+"""all: run every case, then one table of case × strategy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cases.discovery import Case, case_names, load_case
-from benchmarks.cli import parser_of
+from benchmarks.cases import CaseCard, case_names, load_card
+from benchmarks.commands import parser_of
 from mt2st.errors import Mt2stError, unknown_name
 
 if TYPE_CHECKING:
@@ -34,13 +34,16 @@ def main(argv: list[str]) -> int:
         if name not in case_names():
             raise unknown_name("case", name, case_names())
     recipe = f"{options.recipe}-smoke" if options.smoke else options.recipe
+    from benchmarks.suite.runner import run_case
+
     failed = False
     for number, name in enumerate([] if options.only_table else names, start=1):
         sys.stdout.write(f"== case {number} of {len(names)}: {name}\n")
         sys.stdout.flush()
         try:
-            case = load_case(name)
-            failed |= case.run(case.knobs(options.recipe, smoke=options.smoke), options.results, recipe) != 0
+            case = load_card(name)
+            knobs = case.knobs(options.recipe, smoke=options.smoke)
+            failed |= run_case(case, knobs, recipe, options.results) != 0
         except (
             Mt2stError,
             OSError,
@@ -61,11 +64,11 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
     from benchmarks.report.tables import to_markdown, to_rich
     from mt2st.files import write_text
 
-    found: list[tuple[Case, Summary]] = []
+    found: list[tuple[CaseCard, Summary]] = []
     missing = []
     for name in names:
         try:
-            case = load_case(name)
+            case = load_card(name)
             records = load_records(results, name, recipe)
             found.append((case, summarise(records, case.spec, benchmark=name, recipe=recipe)))
         except Mt2stError as error:

@@ -49,7 +49,7 @@ def report(
     recipe: str,
     root: Path = Path("results"),
     *,
-    spec: ReportSpec | None = None,
+    spec: ReportSpec,
     console: Console | None = None,
     suite_hash: str | None = None,
     method: Method = "student",
@@ -58,7 +58,7 @@ def report(
 
     Args:
         benchmark, recipe: which folder of `root`.
-        spec: what is particular to the case; None = `SPEC` of the module benchmarks.cases.<benchmark>.knobs.
+        spec: what is particular to the case.
         console: where to print; None = the terminal.
         suite_hash: which knobs, by the first digits of their hash, if the folder holds several; None = the latest.
         method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
@@ -66,10 +66,6 @@ def report(
     Raises:
         Mt2stError: there are no runs, or they do not hold what the spec asks for.
     """
-    if spec is None:
-        from benchmarks.cases.discovery import load_case
-
-        spec = load_case(benchmark).spec
     records = load_records(root, benchmark, recipe, suite_hash=suite_hash)
     spec = spec.for_data({str(run.values.get("data", {}).get("name", "")) for run in records.finished})
     summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, method=method)

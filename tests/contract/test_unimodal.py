@@ -16,7 +16,8 @@ from rich.console import Console
 
 from benchmarks.records.read import load_records
 from benchmarks.strategies import SuiteKnobs
-from benchmarks.suite.runner import StepCosts, mixture_of, run_suite
+from benchmarks.suite.costs import StepCosts, mixture_of
+from benchmarks.suite.runner import run_suite
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.metrics import metric_definition
@@ -92,7 +93,7 @@ def _train(experiment: Any, folder: Path | None = None, stop_after: int | None =
     config = TrainConfig(total_steps=STEPS, seed=3, checkpoint_every_steps=1 if folder else 0)
     trainer = Trainer(
         experiment.encoder,
-        mixture_of(experiment, Switch(0.5)),
+        mixture_of(experiment, lambda name: Switch(0.5)),
         experiment.streams,
         config,
         folder=folder,
