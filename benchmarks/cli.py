@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks CASE`, and what can be done with its results. Imports nothing heavy by itself."""
+"""The command line: `python -m benchmarks CASE`, and its commands. Imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from benchmarks.cases import about_case, case_names
-from benchmarks.commands import EXIT_CODES, about_command, command_names
+from benchmarks.commands import about_command, command_names
+from benchmarks.options import EXIT_CODES
 from mt2st.errors import Mt2stError, unknown_name
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 from collections.abc import Mapping
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Annotated, Any
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
-from benchmarks.commands import EXIT_CODES
+from benchmarks.options import EXIT_CODES, parse_dataclass
 from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainSettings
@@ -34,7 +32,7 @@ def run(name: str, argv: list[str]) -> int:
         f"--recipe NAME   which recipe's defaults to start from: {', '.join(card.recipes)} (default: default)\n"
         "--smoke         the same in small, for a first look; kept under the recipe's name with -smoke\n"
         "--results PATH  folder for the runs' records (default: results)\n\n"
-        f"The defaults below are those of recipe {shared.recipe!r}{' with --smoke' if shared.smoke else ''}.\n\n{EXIT_CODES}"
+        f"Defaults below: recipe {shared.recipe!r}{' with --smoke' if shared.smoke else ''}.\n\n{EXIT_CODES}"
     )
     knobs = parse_knobs(
         card.knobs(shared.recipe, smoke=shared.smoke),
@@ -62,7 +60,8 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
     settings = {each.key: default.strategy(each.name if not each.place else each.place) for each in kinds}
     line = _command_line_type(kind, kinds, settings)
     values = {each.name: getattr(default, each.name) for each in fields(default)}
-    parsed = _parsed(line(**values, **settings), argv, prog, description)
+    start = line(**values, **settings)
+    parsed = parse_dataclass(start, argv, prog=prog, description=description, registry=_registry())
     chosen = {each.name: getattr(parsed, each.name) for each in fields(default)}
     # The settings that differ from what the knobs would give by themselves, and those that were tuned.
     tuned = {type(own) for own in default.settings}
@@ -96,7 +95,8 @@ def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], setting
     return make_dataclass(kind.__name__, own, bases=(kind,), frozen=True)
 
 
-def _parsed(default: Any, argv: list[str], prog: str, description: str) -> Any:
+def _registry() -> Any:
+    """What tyro must know to read options of type `Each`."""
     import tyro
 
     registry = tyro.constructors.ConstructorRegistry()
@@ -113,24 +113,7 @@ def _parsed(default: Any, argv: list[str], prog: str, description: str) -> Any:
             str_from_instance=_words_of_each,
         )
 
-    def parse() -> Any:
-        return tyro.cli(
-            type(default), default=default, args=argv, prog=prog, description=description, registry=registry
-        )
-
-    if {"-h", "--help"} & set(argv):
-        return parse()
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            return parse()
-    except SystemExit:
-        # tyro draws a box around its message; a command line's error is one line here.
-        lines = [line.strip("│╭╮╰╯─| ") for line in printed.getvalue().splitlines()[1:]]
-        text = " ".join(line for line in lines if line.strip("+-"))
-        text = text.replace(f"Error parsing {type(default).__name__}: ", "")
-        text = text.replace(" For full helptext", "; for all options")
-        raise Mt2stError(text or f"the options {argv} were not understood; see {prog} --help") from None
+    return registry
 
 
 def each_from_words(words: list[str]) -> Each:

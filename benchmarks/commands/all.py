@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cases import CaseCard, case_names, load_card
-from benchmarks.commands import parser_of
+from benchmarks.options import parser_of
 from mt2st.errors import Mt2stError, unknown_name
 
 if TYPE_CHECKING:

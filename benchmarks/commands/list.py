@@ -6,7 +6,7 @@ import inspect
 import sys
 
 from benchmarks.cases import case_names, load_card
-from benchmarks.commands import parser_of
+from benchmarks.options import parser_of
 from benchmarks.strategies import built_in
 
 

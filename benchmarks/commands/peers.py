@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import speed
-from benchmarks.commands import EXIT_CODES
+from benchmarks.options import EXIT_CODES
 from mt2st.errors import unknown_name
 
 _PREFIX = "peers_"
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     names = peer_names()
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(
-            f"usage: python -m benchmarks peers NAME …\n\nNAME is one of: {', '.join(names) or 'none yet'}\n\n{EXIT_CODES}\n"
+            f"usage: python -m benchmarks peers NAME …\n\nNAME is one of: {', '.join(names)}\n\n{EXIT_CODES}\n"
         )
         return 0 if argv else 2
     if argv[0] not in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.cases import load_card
-from benchmarks.commands import parser_of
+from benchmarks.options import parser_of
 
 
 def main(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.commands import parser_of
+from benchmarks.options import parser_of
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, VIEWS
-from benchmarks.commands import parser_of
+from benchmarks.options import parser_of
 
 
 def main(argv: list[str]) -> int:

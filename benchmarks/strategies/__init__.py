@@ -14,8 +14,8 @@ A strategy is a frozen dataclass with a method `schedule(auxiliary)`, in a file 
 
     python -m benchmarks vqa --strategies STL MTL my_fade.py:Cosine --cosine.weight 0.5
 
-Each field is an option, `--<key>.<field>`. A field of type `Each` takes one value, or one for each auxiliary by name. What a
-strategy may say besides:
+Each field is an option, `--<key>.<field>`. A field of type `Each` takes one value, or one for each auxiliary by name.
+What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
     position   class attribute: its place in tables; without it after those that have one, by name
     trials     class method, learning rate → the settings that `tune` tries
@@ -90,7 +90,7 @@ class StrategyKind:
 
     @property
     def code_hash(self) -> str:
-        """SHA-256 of somebody else's file, so that a run knows its strategy's code; "" for a strategy of this folder."""
+        """SHA-256 of somebody else's file: its code is part of a run. "" for a strategy of this folder."""
         return file_hash(Path(self.place.rpartition(":")[0])) if self.place else ""
 
     def trials(self, learning_rate: float) -> tuple[Strategy, ...]:
@@ -130,9 +130,9 @@ def strategy_names() -> tuple[str, ...]:
 
 
 def find_strategy(text: str) -> StrategyKind:
-    """The strategy called `text`: a name or key of this folder, or `path/to/file.py:Class` (`:Class` only if there are several).
+    """The strategy called `text`: a name or key of this folder, or `path/to/file.py:Class`.
 
-    Somebody else's file is Python: loading it runs it.
+    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it.
 
     Raises:
         Mt2stError: no such name (with the nearest ones), no such file, or a class that is no strategy.
@@ -166,12 +166,18 @@ def find_strategies(texts: Iterable[str]) -> tuple[StrategyKind, ...]:
     return tuple(found)
 
 
-@cache
 def _outside(path: Path, name: str) -> StrategyKind:
+    kind = _kind_in(_loaded(path), name, str(path))
+    if any({kind.name, kind.key} & {other.name, other.key} for other in built_in()):
+        raise Mt2stError(f"{path}: strategy {kind.name!r} has the name of a built-in one; give the class another `name`")
+    return kind
+
+
+@cache
+def _loaded(path: Path) -> Any:
+    """The module of a file outside; loaded once, so that its classes are the same whoever asks."""
     if not path.is_file():
-        raise Mt2stError(
-            f"strategy file {path} does not exist; give the path of a Python file, such as my_fade.py:Cosine"
-        )
+        raise Mt2stError(f"strategy file {path} does not exist; give the path of a Python file, such as my_fade.py:Cosine")
     module_name = f"mt2st_strategy_{content_hash(str(path))[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -183,15 +189,8 @@ def _outside(path: Path, name: str) -> StrategyKind:
     except Mt2stError:
         raise
     except Exception as error:
-        raise Mt2stError(
-            f"strategy file {path} cannot be imported: {type(error).__name__}: {error}; mend it"
-        ) from error
-    kind = _kind_in(module, name, str(path))
-    if any({kind.name, kind.key} & {other.name, other.key} for other in built_in()):
-        raise Mt2stError(
-            f"{path}: strategy {kind.name!r} has the name of a built-in one; give the class another `name`"
-        )
-    return kind
+        raise Mt2stError(f"strategy file {path} cannot be imported: {type(error).__name__}: {error}; mend it") from error
+    return module
 
 
 def _kind_in(module: Any, name: str, path: str, key: str = "") -> StrategyKind:
@@ -208,7 +207,8 @@ def _kind_in(module: Any, name: str, path: str, key: str = "") -> StrategyKind:
     if not name and len(classes) != 1:
         names = ", ".join(classes) or "none"
         raise Mt2stError(
-            f"{path} must hold one class with schedule(auxiliary), it has {names}; name one, such as {Path(path).name}:Cosine"
+            f"{path} must hold one class with schedule(auxiliary), it has {names}; "
+            f"name one, such as {Path(path).name}:Cosine"
         )
     kind = classes[name] if name else next(iter(classes.values()))
     if not is_dataclass(kind) or "learning_rate" not in {field.name for field in fields(kind)}:

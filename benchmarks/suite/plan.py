@@ -36,7 +36,7 @@ class Planned:
 
 
 class SuiteCosts:
-    """Step costs by seed. Seeds that share their labelled subset share one measurement: batches have the same shapes."""
+    """Step costs by seed. Seeds with one labelled subset share one measurement: their batches have the same shapes."""
 
     def __init__(self, case: Case, knobs: SuiteKnobs) -> None:
         self._case, self._knobs = case, knobs

@@ -1,7 +1,7 @@
 """The runner: every strategy × seed × view of a case, each run a folder that survives, then the report.
 
-A case says how to build an experiment for a seed; strategies, budgets, training, records and the report are the same for all
-cases. Equal configuration means equal run: what is finished is skipped, what is unfinished goes on.
+A case says how to build an experiment for a seed; strategies, budgets, training, records and the report are the same
+for all cases. Equal configuration means equal run: what is finished is skipped, what is unfinished goes on.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _knobs_of(card: CaseCard, run_dir: Path, identity: dict[str, Any]) -> SuiteK
     place = conditions.pop("strategy_place", "")
     if not place:
         raise Mt2stError(
-            f"{run_dir} was begun by version 0.1, whose runs can be reported but not resumed; repeat the suite's command"
+            f"{run_dir} was begun by version 0.1; such runs can be reported, not resumed; repeat the suite's command"
         )
     kind = find_strategy(place)
     config = identity["config"]

@@ -117,7 +117,7 @@ def _reason(error: Exception) -> str:
 
 
 def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
-    """Train the run from its newest checkpoint, test it once, and finish its record; returns a line for the terminal."""
+    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal."""
     knobs, run, folder = planned.knobs, planned.run, planned.folder
     reset_peak_resident()
     reset_peak_gpu()

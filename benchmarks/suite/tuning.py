@@ -1,7 +1,7 @@
 """Tuning: every strategy's settings, chosen with the same number of trials on validation only.
 
-A trial is scored by the mean of the final validation metric over the chosen views and seeds; the test split is never read. What
-was done before is kept, so an interrupted search goes on. Writes tuning.json (every trial) and tuning.md.
+A trial is scored by the mean of the final validation metric over the chosen views and seeds; the test split is never
+read. What was done before is kept, so an interrupted search goes on. Writes tuning.json (every trial) and tuning.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mt2st.training.trainer import Trainer
 
 
 def trials_of(card: CaseCard, knobs: SuiteKnobs) -> dict[str, tuple[Any, ...]]:
-    """The settings to try, by strategy's name: those of the case, else the strategy's own around the case's learning rate.
+    """The settings to try, by strategy: those of the case, else the strategy's own around the case's learning rate.
 
     Raises:
         Mt2stError: strategies differ in the number of their trials.
@@ -38,7 +38,7 @@ def trials_of(card: CaseCard, knobs: SuiteKnobs) -> dict[str, tuple[Any, ...]]:
     if len({len(settings) for settings in found.values()}) != 1:
         counts = ", ".join(f"{name} {len(settings)}" for name, settings in found.items())
         raise Mt2stError(
-            f"the trials of {card.name} differ in number ({counts}); tuning effort must be the same for every strategy: "
+            f"the trials of {card.name} differ in number ({counts}); every strategy must get the same tuning effort: "
             "give each as many (TRIALS of the case, or trials() of the strategy), or name --strategies that have"
         )
     return found
