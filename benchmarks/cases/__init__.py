@@ -16,7 +16,6 @@ A `knobs.py` holds:
     SPEC = ReportSpec(…)                                   # what its report shows
     RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs()
     TRIALS_AROUND = 2e-3                                   # optional: peak learning rate around which `tune` tries
-    TRIALS = (SingleTask(1e-3), …)                         # optional: in place of the strategies' own trials
 
     def smoke(knobs: Knobs) -> Knobs:                      # the same in seconds
         return replace(knobs, steps=20)
@@ -136,13 +135,8 @@ class CaseCard:
     module: Any
 
     @property
-    def trials(self) -> tuple[Any, ...]:
-        """Strategy settings that `tune` tries in place of the strategies' own."""
-        return tuple(getattr(self.module, "TRIALS", ()))
-
-    @property
     def trials_around(self) -> float:
-        """Peak learning rate around which strategies without trials here are tuned."""
+        """Peak learning rate around which `tune` tries each strategy."""
         return float(getattr(self.module, "TRIALS_AROUND", 2e-3))
 
     def knobs(self, recipe: str, *, smoke: bool = False) -> Any:

@@ -169,7 +169,9 @@ def find_strategies(texts: Iterable[str]) -> tuple[StrategyKind, ...]:
 def _outside(path: Path, name: str) -> StrategyKind:
     kind = _kind_in(_loaded(path), name, str(path))
     if any({kind.name, kind.key} & {other.name, other.key} for other in built_in()):
-        raise Mt2stError(f"{path}: strategy {kind.name!r} has the name of a built-in one; give the class another `name`")
+        raise Mt2stError(
+            f"{path}: strategy {kind.name!r} has the name of a built-in one; give the class another `name`"
+        )
     return kind
 
 
@@ -177,7 +179,9 @@ def _outside(path: Path, name: str) -> StrategyKind:
 def _loaded(path: Path) -> Any:
     """The module of a file outside; loaded once, so that its classes are the same whoever asks."""
     if not path.is_file():
-        raise Mt2stError(f"strategy file {path} does not exist; give the path of a Python file, such as my_fade.py:Cosine")
+        raise Mt2stError(
+            f"strategy file {path} does not exist; give the path of a Python file, such as my_fade.py:Cosine"
+        )
     module_name = f"mt2st_strategy_{content_hash(str(path))[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -189,7 +193,9 @@ def _loaded(path: Path) -> Any:
     except Mt2stError:
         raise
     except Exception as error:
-        raise Mt2stError(f"strategy file {path} cannot be imported: {type(error).__name__}: {error}; mend it") from error
+        raise Mt2stError(
+            f"strategy file {path} cannot be imported: {type(error).__name__}: {error}; mend it"
+        ) from error
     return module
 
 

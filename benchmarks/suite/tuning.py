@@ -26,20 +26,17 @@ from mt2st.training.trainer import Trainer
 
 
 def trials_of(card: CaseCard, knobs: SuiteKnobs) -> dict[str, tuple[Any, ...]]:
-    """The settings to try, by strategy: those of the case, else the strategy's own around the case's learning rate.
+    """The settings to try, by strategy: each strategy's own, around the case's usual peak learning rate.
 
     Raises:
         Mt2stError: strategies differ in the number of their trials.
     """
-    found = {}
-    for kind in knobs.kinds():
-        own = tuple(settings for settings in card.trials if type(settings) is kind.kind)
-        found[kind.name] = own or kind.trials(card.trials_around)
+    found = {kind.name: kind.trials(card.trials_around) for kind in knobs.kinds()}
     if len({len(settings) for settings in found.values()}) != 1:
         counts = ", ".join(f"{name} {len(settings)}" for name, settings in found.items())
         raise Mt2stError(
             f"the trials of {card.name} differ in number ({counts}); every strategy must get the same tuning effort: "
-            "give each as many (TRIALS of the case, or trials() of the strategy), or name --strategies that have"
+            "let trials() of each strategy give as many, or name --strategies that do"
         )
     return found
 

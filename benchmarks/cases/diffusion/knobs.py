@@ -122,7 +122,7 @@ class Knobs(DataKnobs):
         check_range("test_images", self.test_images, 1, 10_000_000)
 
 
-# The best of the trials below at the equal budget, one seed (results/published/diffusion/tuning.md).
+# The best trials at the equal budget, one seed (results/published/diffusion/tuning.md).
 TUNED = Knobs(
     settings=(
         SingleTask(4e-3),
@@ -134,8 +134,7 @@ TUNED = Knobs(
 )
 RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
 
-# `tune` tries each strategy's own trials around this peak learning rate.
-TRIALS_AROUND = 4e-3
+TRIALS_AROUND = 4e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

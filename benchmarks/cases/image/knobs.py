@@ -73,7 +73,7 @@ class Knobs(LabelledDataKnobs):
     """the encoder"""
 
 
-# The best of the trials below at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's
+# The best trials at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's
 # two best, which tie, the one that reaches its cut-off before the end.
 TUNED = Knobs(
     settings=(
@@ -94,8 +94,7 @@ RECIPES = {
     "fashion-mnist-10pct": replace(FASHION, label_fraction=0.1),
 }
 
-# `tune` tries each strategy's own trials around this peak learning rate.
-TRIALS_AROUND = 2e-3
+TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

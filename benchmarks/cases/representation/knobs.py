@@ -80,7 +80,7 @@ class Knobs(GlossKnobs):
     """folder of word-similarity files, lines `word1 word2 score`; empty = not measured"""
 
 
-# The best of the trials below at the equal budget, one seed (results/published/representation/tuning.md).
+# The best trials at the equal budget, one seed (results/published/representation/tuning.md).
 TUNED = Knobs(
     settings=(
         SingleTask(2.5e-3),
@@ -96,8 +96,7 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-# `tune` tries each strategy's own trials around this peak learning rate.
-TRIALS_AROUND = 5e-3
+TRIALS_AROUND = 5e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

@@ -12,7 +12,6 @@ from typing import ClassVar
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import ReportSpec, compositional, hit_rate, mean_rank, mean_reciprocal_rank, median_rank
-from benchmarks.strategies import Strategy
 from benchmarks.strategies.diminish import Diminishing
 from benchmarks.strategies.mtl import MultiTask
 from benchmarks.strategies.sampled import SampledDiminishing
@@ -93,7 +92,7 @@ class Knobs(DataKnobs):
     """the encoder"""
 
 
-# The best of the trials below at the equal budget (results/published/retrieval/tuning.md).
+# The best trials at the equal budget (results/published/retrieval/tuning.md).
 RECIPES = {
     "default": Knobs(
         steps=400,
@@ -107,28 +106,7 @@ RECIPES = {
     )
 }
 
-# Four trials for each strategy, scored on validation by `python -m benchmarks tune retrieval`; the best became the
-# defaults.
-TRIALS: tuple[Strategy, ...] = (
-    *(SingleTask(rate) for rate in (7e-4, 1.5e-3, 3e-3, 5e-3)),
-    MultiTask(1.5e-3, 0.5),
-    MultiTask(1.5e-3, 1.0),
-    MultiTask(3e-3, 0.5),
-    MultiTask(3e-3, 1.0),
-    Diminishing(1.5e-3, 0.5, rate=6.0, shape=2.0),
-    Diminishing(3e-3, 0.5, rate=6.0, shape=2.0),
-    Diminishing(3e-3, 0.5, rate=12.0, shape=1.0),
-    Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
-    Switching(1.5e-3, 0.5, at=0.4),
-    Switching(3e-3, 0.5, at=0.4),
-    Switching(3e-3, 0.5, at=0.2),
-    Switching(3e-3, 1.0, at=0.4),
-    SampledDiminishing(1.5e-3, 0.5, rate=3.0, shape=2.0),
-    SampledDiminishing(3e-3, 0.5, rate=3.0, shape=2.0),
-    SampledDiminishing(3e-3, 0.5, rate=6.0, shape=1.0),
-    SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
-)
-TRIALS_AROUND = 3e-3  # for strategies that are not among these
+TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

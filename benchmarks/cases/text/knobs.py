@@ -84,7 +84,7 @@ class Knobs(GlossKnobs):
     """the encoder"""
 
 
-# The best of the trials below at the equal budget, one seed (results/published/text/tuning.md). For Diminish the second
+# The best trials at the equal budget, one seed (results/published/text/tuning.md). For Diminish the second
 # best, 0.3 points behind, for the best fades so slowly that it never reaches its cut-off and saves nothing.
 TUNED = Knobs(
     settings=(
@@ -101,8 +101,7 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-# `tune` tries each strategy's own trials around this peak learning rate.
-TRIALS_AROUND = 3e-3
+TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

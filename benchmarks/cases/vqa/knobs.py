@@ -12,7 +12,6 @@ from typing import ClassVar
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Strategy
 from benchmarks.strategies.diminish import Diminishing
 from benchmarks.strategies.mtl import MultiTask
 from benchmarks.strategies.sampled import SampledDiminishing
@@ -81,7 +80,7 @@ class Knobs(LabelledDataKnobs):
     """the encoder"""
 
 
-# The best of the trials below on validation (results/published/vqa): at the equal budget, and for MTL, the reference,
+# The best trials on validation (results/published/vqa): at the equal budget, and for MTL, the reference,
 # over the full-length trials too, where 2e-3 beats the 1e-3 that one seed at the equal budget prefers.
 TUNED = Knobs(
     steps=1100,
@@ -99,30 +98,7 @@ RECIPES = {
     "vqa-sweep": replace(TUNED, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
 }
 
-# Six trials for each strategy, scored on validation by `python -m benchmarks tune vqa`; the best became the defaults.
-TRIALS: tuple[Strategy, ...] = (
-    *(SingleTask(rate) for rate in (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3)),
-    *(MultiTask(rate, weight) for rate in (1e-3, 2e-3, 3e-3) for weight in (1.0, 2.0)),
-    Diminishing(2e-3, 1.0, rate=3.0, shape=1.0),
-    Diminishing(2e-3, 1.0, rate=6.0, shape=1.0),
-    Diminishing(2e-3, 1.0, rate=6.0, shape=2.0),
-    Diminishing(2e-3, 1.0, rate=12.0, shape=2.0),
-    Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
-    Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
-    Switching(2e-3, 1.0, at=0.3),
-    Switching(2e-3, 1.0, at=0.45),
-    Switching(2e-3, 1.0, at=0.6),
-    Switching(2e-3, 1.0, at=0.75),
-    Switching(2e-3, 2.0, at=0.6),
-    Switching(3e-3, 1.0, at=0.6),
-    SampledDiminishing(2e-3, 1.0, rate=1.5, shape=1.0),
-    SampledDiminishing(2e-3, 1.0, rate=3.0, shape=1.0),
-    SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
-    SampledDiminishing(2e-3, 1.0, rate=6.0, shape=3.0),
-    SampledDiminishing(2e-3, 2.0, rate=3.0, shape=2.0),
-    SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
-)
-TRIALS_AROUND = 2e-3  # for strategies that are not among these
+TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:

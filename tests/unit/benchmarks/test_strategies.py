@@ -264,11 +264,14 @@ def test_tuning_effort_is_equal(name: str, my_fade: Path) -> None:
     assert all(len(set(settings)) == len(settings) for settings in trials.values())
 
 
-def test_unequal_tuning_effort_is_refused(my_fade: Path) -> None:
-    card = load_card("vqa")  # six trials for each strategy
-    knobs = vqa.Knobs(strategies=("STL", str(my_fade)))
-    with pytest.raises(Mt2stError, match=r"differ in number \(STL 6, Cosine 4\)"):
-        trials_of(card, knobs)
+def test_unequal_tuning_effort_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.py"
+    path.write_text(
+        COSINE + "\n    @classmethod\n    def trials(cls, learning_rate):\n        return (cls(), cls(1e-3))\n"
+    )
+    knobs = vqa.Knobs(strategies=("STL", f"{path}:Cosine"))
+    with pytest.raises(Mt2stError, match=r"differ in number \(STL 4, Cosine 2\)"):
+        trials_of(load_card("vqa"), knobs)
 
 
 @pytest.mark.parametrize(
