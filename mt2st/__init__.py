@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "AnswerVocabulary": "data.streams",
+    "AnswerVocabulary": "data.vocabulary",
     "CaptionStream": "data.streams",
     "Constant": "schedules",
     "DatasetCard": "data.card",

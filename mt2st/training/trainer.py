@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,10 @@ from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
+from mt2st.randomness import step_seed
+from mt2st.schedules import describe
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, step_seed
+from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
@@ -155,7 +157,7 @@ class Trainer:
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = _Progress()
-        tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
+        tasks = {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()}
         # How often a run saves and logs does not decide its numbers; another cadence may continue it.
         cadence = ("log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints")
         whole = {
@@ -404,8 +406,8 @@ class Trainer:
         path, state = found
         if state.get("fingerprint") != self._fingerprint:
             raise Mt2stError(
-                f"{path} was written under another configuration or on other data; use a new run folder, or delete "
-                "this one"
+                f"{path} was written under another configuration, on other data or by another version; use a new run "
+                "folder, or delete this one"
             )
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledger"])
@@ -424,11 +426,3 @@ def _forget_precision(precision: str) -> None:
     """
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state(reset_partial_state=False)
-
-
-def _description(schedule: Any) -> str:
-    """What identifies a schedule: all of a dataclass.
-
-    Of anything else its type alone, for its repr may hold an address.
-    """
-    return repr(schedule) if is_dataclass(schedule) else f"{type(schedule).__module__}.{type(schedule).__qualname__}"

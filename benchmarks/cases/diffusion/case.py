@@ -18,7 +18,7 @@ from benchmarks.cases.shared.data import guarded, prepared
 from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
 from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
 from mt2st.data.splits import PreparedSplit, carve_validation
-from mt2st.data.streams import ItemStream, generator
+from mt2st.data.streams import ItemStream
 from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import atomic_path
@@ -26,6 +26,7 @@ from mt2st.objectives.alignment import AlignmentObjective
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.clean_image import CleanImageObjective
 from mt2st.objectives.denoising import DenoisingObjective
+from mt2st.randomness import generator
 
 AUXILIARIES = ("class", "clean_image", "alignment")
 _VALIDATION_IMAGES = 128

@@ -16,7 +16,8 @@ from benchmarks.cases.shared.data import build_encoder, guarded, prepared, train
 from benchmarks.cases.vqa.knobs import Knobs
 from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
 from mt2st.data.splits import PreparedSplit, carve_validation
-from mt2st.data.streams import AnswerVocabulary, CaptionStream, QuestionStream
+from mt2st.data.streams import CaptionStream, QuestionStream
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError, unknown_name
