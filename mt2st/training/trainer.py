@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
@@ -29,6 +28,7 @@ from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.randomness import step_seed
 from mt2st.schedules import describe
+from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
@@ -137,7 +137,8 @@ class Trainer:
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
-        _forget_precision(config.precision)
+        # accelerate keeps the first precision of a process, and runs of another one may follow each other here.
+        forget_precision(config.precision)
         self.accelerator = Accelerator(
             # unasked, accelerate lets processes on CPUs train each for itself
             cpu=not torch.accelerator.is_available(),
@@ -212,7 +213,7 @@ class Trainer:
                 )
                 accelerator.backward(total / config.accumulation)
             if counter:
-                self.ledger.learn(kind, counter.counts)
+                self.ledger.learn(kind, counter.counts, counter.unknown_operations)
             self.ledger.add(kind)
             self._unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
         if config.clip_norm:
@@ -417,12 +418,3 @@ class Trainer:
         self.saved_step = self._progress.step
         self._emit({"event": "resume", "step": self._progress.step})
         return self._progress.step
-
-
-def _forget_precision(precision: str) -> None:
-    """accelerate keeps the first precision for the life of a process.
-
-    Runs of another one may follow each other here.
-    """
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state(reset_partial_state=False)
