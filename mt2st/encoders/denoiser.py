@@ -41,8 +41,7 @@ class DenoiserConfig:
         if not self.widths or self.fold < 1 or self.image_size % smallest:
             raise Mt2stError(
                 f"image_size = {self.image_size} cannot be folded by {self.fold} and halved "
-                f"{max(0, len(self.widths) - 1)} times; "
-                f"choose a multiple of {smallest}"
+                f"{max(0, len(self.widths) - 1)} times; choose a multiple of {smallest}"
             )
         if any(width < 8 or width % 8 for width in self.widths):
             raise Mt2stError(f"widths = {self.widths} must be multiples of 8")

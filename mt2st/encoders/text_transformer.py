@@ -106,8 +106,7 @@ class TextEncoder(nn.Module):
         if words.mask_token_id is None or words.pad_token_id is None or not hasattr(model.config, "hidden_size"):
             raise Mt2stError(
                 f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language "
-                "model; "
-                "give a bidirectional checkpoint such as a BERT or RoBERTa"
+                "model; give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
         check_range(
             f"context_length of {name!r}",

@@ -363,8 +363,7 @@ class Trainer:
         )
         raise Mt2stError(
             f"weight {bad} is not finite after step {self._progress.step}; last good checkpoint: "
-            f"{good[0] if good else 'none'}; "
-            "lower the learning rate, or use precision=no"
+            f"{good[0] if good else 'none'}; lower the learning rate, or use precision=no"
         )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
