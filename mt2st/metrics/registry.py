@@ -63,8 +63,7 @@ METRICS: dict[str, MetricDefinition] = {
             False,
             1.0,
             "expected calibration error: over 15 equal-width bins of confidence, the mean distance of accuracy from "
-            "confidence, "
-            "weighted by the bins' shares",
+            "confidence, weighted by the bins' shares",
         ),
         MetricDefinition(
             "hit_rate@k",
@@ -103,8 +102,7 @@ METRICS: dict[str, MetricDefinition] = {
             True,
             0.0,
             "mean over queries of the share of the k returned items whose similarity is at least that of the exact "
-            "k-th less ε; "
-            "ε is stored beside it",
+            "k-th less ε; ε is stored beside it",
         ),
         MetricDefinition("queries_per_second", "queries/s", True, 0.0, "queries answered per second of wall time"),
         MetricDefinition("build_seconds", "s", False, math.inf, "wall time to train the index and to add all vectors"),
@@ -135,8 +133,7 @@ METRICS: dict[str, MetricDefinition] = {
             False,
             math.inf,
             "Fréchet distance of Gaussians fitted to the embeddings that the suite's own classifier gives samples and "
-            "held-out images; "
-            "comparable within one benchmark only, and no FID",
+            "held-out images; comparable within one benchmark only, and no FID",
         ),
         MetricDefinition("loss", "nats", False, math.inf, "mean loss of the primary objective"),
     )

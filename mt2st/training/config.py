@@ -1,8 +1,7 @@
-"""How to train: the knobs, and the pure functions of them (learning rate, parameter groups, seeds). No torch."""
+"""How to train: the knobs, and the pure functions of them (learning rate, parameter groups). No torch."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -116,9 +115,3 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     vectors = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """A 63-bit seed that depends on its four arguments alone."""
-    digest = hashlib.blake2b(f"{seed}\0{step}\0{micro}\0{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

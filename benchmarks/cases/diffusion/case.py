@@ -19,7 +19,7 @@ from benchmarks.cases.shared.auxiliaries import build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
 from mt2st.data.prepared import PreparedSplit
-from mt2st.data.streams import ItemStream, generator
+from mt2st.data.streams import ItemStream
 from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
 from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path
@@ -27,6 +27,7 @@ from mt2st.objectives.alignment import AlignmentObjective
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.clean_image import CleanImageObjective
 from mt2st.objectives.denoising import DenoisingObjective
+from mt2st.randomness import generator
 
 _VALIDATION_IMAGES = 128
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mt2st.data.splits import PreparedSplit
-from mt2st.data.streams import generator
 from mt2st.errors import Mt2stError, check_range
 from mt2st.metrics import expected_calibration_error
 from mt2st.predict import Classes
+from mt2st.randomness import generator
 
 
 def class_names(split: PreparedSplit) -> list[str]:

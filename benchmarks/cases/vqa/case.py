@@ -16,7 +16,8 @@ from benchmarks.cases.shared.vision_language import build_encoder, masked_langua
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
 from mt2st.data.prepared import PreparedSplit
-from mt2st.data.streams import AnswerVocabulary, CaptionStream, QuestionStream
+from mt2st.data.streams import CaptionStream, QuestionStream
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 from mt2st.objectives.contrastive import ContrastiveObjective

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import TestResult
 from mt2st.data.prepared import PreparedSplit
-from mt2st.data.streams import AnswerVocabulary
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.metrics import PROTOCOLS, expected_calibration_error, vqa_accuracy
 from mt2st.predict import predict_answers
