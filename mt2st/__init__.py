@@ -11,7 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "AnswerVocabulary": "data.streams",
+    "Answer": "data.card",
+    "AnswerVocabulary": "data.vocabulary",
     "CaptionStream": "data.streams",
     "Constant": "schedules",
     "DatasetCard": "data.card",
@@ -22,18 +23,24 @@ _HOME = {
     "MT2ST": "mixture",
     "Mt2stError": "errors",
     "Off": "schedules",
-    "PreparedDataset": "data.splits",
+    "PreparedDataset": "data.prepared",
+    "PreparedSplit": "data.prepared",
     "QuestionStream": "data.streams",
     "Sampled": "schedules",
+    "SamplesWeight": "schedules",
     "Schedule": "schedules",
     "Switch": "schedules",
     "Task": "mixture",
     "TrainConfig": "training.trainer",
     "Trainer": "training.trainer",
     "VisionLanguageEncoder": "encoders.vision_language",
+    "carve_validation": "data.splits",
     "count_flops": "flops",
+    "describe": "schedules",
     "evaluate_retrieval": "evaluate",
+    "leaked_images": "data.splits",
     "vqa_accuracy": "metrics",
+    "without_leaked": "data.splits",
 }
 
 __all__ = sorted(_HOME)

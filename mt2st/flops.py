@@ -8,24 +8,32 @@ formulas of `torch.utils.flop_counter`, so they are the same number on CPU and G
   recomputation that fused kernels do in backward is theirs, not the model's; and the CPU's fused kernel, for which
   torch 2.14 has no formula and counts 0, has one here.
 * `nn.MultiheadAttention`'s evaluation fast path, one opaque operator, is switched off while counting.
-* A matrix operation without a formula is an error, never a silent zero.
+* No operation counts a silent zero. A matrix operation of torch without a formula is an error. An operator from
+  outside torch (`torch.library`, a Triton kernel behind one, C++) that takes or gives floating-point tensors and has no
+  formula counts 0, is listed in `unknown_operations` and warned of.
 * Each operation belongs to the task that asked for it: forward by scope, backward by the autograd node's place in that
   scope. What two tasks share is counted once, for the one that asks first (the primary, if it is among them).
+
+What cannot be seen is work that torch's dispatcher does not: a Triton kernel that is launched directly, also inside a
+`torch.autograd.Function`, an extension that is called without an operator of its own, and products in NumPy. What the
+operators of a foreign namespace call inside is not looked at either. Register such a kernel with
+`torch.library.custom_op`, and its formula with `torch.utils.flop_counter.register_flop_formula`.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mt2st.errors import Mt2stError
+from mt2st.torch_internals import TorchDispatchMode, autograd_sequence_number, running_node_number
 
 FORWARD, BACKWARD = "forward", "backward"
 Counts = dict[str, dict[str, int]]  # task → phase → FLOPs
@@ -36,6 +44,14 @@ _MATRIX_WORD = re.compile(
     r"conv|conv[123]d|convolution|convolution_overrideable|deconv|attention|attn|sdpa|mha|transformer|lstm|gru|rnn|cdist|"
     r"gemm|fft|solve|cholesky|svd|qr|eigh?|lu|inv|inverse|det"
 )
+# torch's own namespaces whose matrix operations have formulas or are told by their names; the rest of them move data.
+_OWN_NAMESPACES = frozenset(
+    {"aten", "prim", "prims", "rngprims", "debugprims", "profiler", "c10d", "_c10d_functional"}
+    | {"_c10d_functional_autograd", "_dtensor", "symm_mem"}
+)
+_OPERATOR = type(torch.ops.aten.mm.default)
+_warned: set[str] = set()  # operations that this process was warned of
+
 _NO_MATRIX = re.compile(r"upsample|grid_sampler|detach|embedding|_to_|interpolate")
 
 
@@ -96,8 +112,10 @@ def _own_formulas() -> dict[Any, Callable[..., int]]:
 
 
 def is_matrix_operation(name: str) -> bool:
-    """Whether an operator's name, such as "aten::addmm.out" or "aten.addmm.out", says that it multiplies, convolves or
-    attends.
+    """Whether an operator's name says that it multiplies, convolves or attends.
+
+    >>> is_matrix_operation("aten::addmm.out"), is_matrix_operation("aten.add.Tensor")
+    (True, False)
     """
     namespace, _, rest = name.partition("::" if "::" in name else ".")
     base = (rest or namespace).split(".")[0]
@@ -119,6 +137,11 @@ class FlopCounter(TorchDispatchMode):
 
     Operations outside any task are counted under "" (clipping, say).
 
+    Attributes:
+        counts: task → phase → FLOPs.
+        by_operation: operator → FLOPs.
+        unknown_operations: foreign operator without a formula → calls. It counts 0, so the total is too low.
+
     Raises:
         Mt2stError: a matrix operation without a formula ran. Register one with
             `torch.utils.flop_counter.register_flop_formula`.
@@ -128,6 +151,7 @@ class FlopCounter(TorchDispatchMode):
         super().__init__()
         self.counts: Counts = {}
         self.by_operation: Counter[str] = Counter()
+        self.unknown_operations: Counter[str] = Counter()
         self._task = ""
         self._scopes: list[tuple[int, int, str]] = []  # [start, end) of autograd sequence numbers → task
         self._formulas: dict[Any, Callable[..., int]] = {}
@@ -152,11 +176,11 @@ class FlopCounter(TorchDispatchMode):
     def task(self, name: str) -> Iterator[None]:
         """Forward operations inside belong to task `name`, and so do the backward operations of what they built."""
         before, self._task = self._task, name
-        start = torch._C._autograd._get_sequence_nr()
+        start = autograd_sequence_number()
         try:
             yield
         finally:
-            self._scopes.append((start, torch._C._autograd._get_sequence_nr(), name))
+            self._scopes.append((start, autograd_sequence_number(), name))
             self._task = before
 
     @property
@@ -166,20 +190,10 @@ class FlopCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packet = getattr(func, "_overloadpacket", func)
+        packet = getattr(func, "overloadpacket", func)
         formula = self._formulas.get(packet)
         if formula is None:
-            if isinstance(func, torch._ops.OpOverload) and func is not torch.ops.prim.device.default:
-                with self:
-                    decomposed = func.decompose(*args, **kwargs)
-                if decomposed is not NotImplemented:
-                    return decomposed
-            if is_matrix_operation(str(func)):
-                raise Mt2stError(
-                    f"the FLOP ledger has no formula for the matrix operation {func}; "
-                    "give it one with torch.utils.flop_counter.register_flop_formula"
-                )
-            return func(*args, **kwargs)
+            return self._uncounted(func, args, kwargs)
         out = func(*args, **kwargs)
         flops = int(formula(*args, **kwargs, out_val=out))
         task, phase = self._place()
@@ -188,15 +202,50 @@ class FlopCounter(TorchDispatchMode):
         self.by_operation[str(packet)] += flops
         return out
 
+    def _uncounted(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation without a formula: in its parts, refused, listed, or as one that costs nothing."""
+        if isinstance(func, _OPERATOR) and func is not torch.ops.prim.device.default:
+            with self:
+                decomposed = func.decompose(*args, **kwargs)
+            if decomposed is not NotImplemented:
+                return decomposed
+        if is_matrix_operation(str(func)):
+            raise Mt2stError(
+                f"the FLOP ledger has no formula for the matrix operation {func}; "
+                "give it one with torch.utils.flop_counter.register_flop_formula"
+            )
+        out = func(*args, **kwargs)
+        # Gradients are none of its business: a frozen model costs FLOPs as well, and below autograd nobody knows.
+        if getattr(func, "namespace", "") not in _OWN_NAMESPACES and _has_floats((args, kwargs, out)):
+            self.unknown_operations[str(func)] += 1
+            if str(func) not in _warned:
+                _warned.add(str(func))
+                warnings.warn(
+                    f"the FLOP ledger knows no formula for the operation {func} and counts it as 0 FLOPs; give it one "
+                    "with torch.utils.flop_counter.register_flop_formula (lambda *args, **kwargs: 0 if it costs none)",
+                    stacklevel=3,
+                )
+        return out
+
     def _place(self) -> tuple[str, str]:
-        node = torch._C._current_autograd_node()
-        if node is None:
+        number = running_node_number()
+        if number is None:
             return self._task, FORWARD
-        number = node._sequence_nr()
         for start, end, name in self._scopes:
             if start <= number < end:
                 return name, BACKWARD
         return self._task, BACKWARD
+
+
+def _has_floats(values: Any) -> bool:
+    """Whether a floating-point or complex tensor is among `values`, at any depth."""
+    if isinstance(values, torch.Tensor):
+        return values.is_floating_point() or values.is_complex()
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, list | tuple):
+        return False
+    return any(_has_floats(value) for value in values)
 
 
 def count_flops(function: Callable[[], Any]) -> int:
@@ -214,15 +263,19 @@ class FlopLedger:
 
     def __init__(self) -> None:
         self._measured: dict[str, Counts] = {}
+        self._unknown: dict[str, dict[str, int]] = {}  # kind → operation without a formula → calls a step
         self._steps: Counter[str] = Counter()
 
     def knows(self, kind: str) -> bool:
         """Whether this kind of step was measured already."""
         return kind in self._measured
 
-    def learn(self, kind: str, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """Store the measured cost of one step of this kind."""
+    def learn(
+        self, kind: str, counts: Mapping[str, Mapping[str, int]], unknown_operations: Mapping[str, int] | None = None
+    ) -> None:
+        """Store the measured cost of one step of this kind: a counter's `counts` and `unknown_operations`."""
         self._measured[kind] = {task: dict(phases) for task, phases in counts.items()}
+        self._unknown[kind] = dict(unknown_operations or {})
 
     def add(self, kind: str) -> None:
         """Count one step of this kind.
@@ -253,6 +306,13 @@ class FlopLedger:
                     into[phase] += steps * flops
         return sums
 
+    def unknown_operations(self) -> dict[str, int]:
+        """Calls so far of foreign operators that have no formula and count 0; empty = the total is complete."""
+        calls: Counter[str] = Counter()
+        for kind, steps in self._steps.items():
+            calls.update({name: steps * count for name, count in self._unknown[kind].items()})
+        return dict(sorted(calls.items()))
+
     def by_kind(self) -> list[dict[str, Any]]:
         """One row a kind of step: kind, steps, FLOPs a step by task and phase."""
         return [
@@ -261,10 +321,14 @@ class FlopLedger:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"measured": self._measured, "steps": dict(self._steps)}
+        return {"measured": self._measured, "steps": dict(self._steps), "unknown_operations": self._unknown}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._measured = {
             kind: {task: dict(phases) for task, phases in counts.items()} for kind, counts in state["measured"].items()
+        }
+        unknown = state.get("unknown_operations", {})  # states of version 0.1 have none
+        self._unknown = {
+            kind: {name: int(calls) for name, calls in unknown.get(kind, {}).items()} for kind in self._measured
         }
         self._steps = Counter({kind: int(steps) for kind, steps in state["steps"].items()})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
 from mt2st.objectives import Objective
-from mt2st.schedules import Constant, Schedule, weight_at
+from mt2st.schedules import Constant, Schedule, stays_constant, weight_at
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MT2ST(nn.Module):
         losses = mixture(encoder.features, batches, weights)      # only the active tasks run
 
     Args:
-        primary: the task that is left in the end; its schedule must be `Constant`.
+        primary: the task that is left in the end; its schedule must keep one weight, as `Constant` does.
         auxiliaries: the tasks that fade; their schedules decide when.
 
     Raises:
@@ -47,10 +47,10 @@ class MT2ST(nn.Module):
 
     def __init__(self, primary: Task, auxiliaries: Sequence[Task] = ()) -> None:
         super().__init__()
-        if not isinstance(primary.schedule, Constant):
+        if not stays_constant(primary.schedule):
             raise Mt2stError(
-                f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, for it is "
-                "what remains"
+                f"the primary task {primary.name!r} has schedule {primary.schedule!r}; it must be Constant, because "
+                "the primary task runs at every step"
             )
         self.primary = primary
         self.tasks: dict[str, Task] = {}
@@ -61,9 +61,8 @@ class MT2ST(nn.Module):
             self.tasks[task.name] = task
             if isinstance(task.objective, nn.Module):
                 key = task.name.replace(".", "_")
-                while (
-                    hasattr(self.objectives, key) or key in self.objectives
-                ):  # "type" and "half" are methods of every module
+                # "type" and "half" are methods of every module.
+                while hasattr(self.objectives, key) or key in self.objectives:
                     key += "_"
                 self.objectives[key] = task.objective
 

@@ -8,17 +8,37 @@ every rank of a distributed run agrees on it. This module imports no torch, so i
     loss = primary(batch) + (weight * auxiliary(batch) if weight else 0.0)
 
 The conditional is where the saving comes from: multiplying by zero costs as much as multiplying by one.
+
+A schedule of your own inherits nothing. `Schedule` says what it offers, `SamplesWeight` what one offers that draws
+whether its task runs, and `describe` how a resumed run tells it from another one.
 Source of Diminish and Switch: MT2ST, arXiv 2406.18038.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
+from mt2st.descriptions import DescriptionError, describe_value, qualified_name
 from mt2st.errors import Mt2stError, check_range
+from mt2st.randomness import coin
+
+__all__ = [
+    "Constant",
+    "Diminish",
+    "Off",
+    "Sampled",
+    "SamplesWeight",
+    "Schedule",
+    "Switch",
+    "coin",
+    "describe",
+    "samples_weight",
+    "stays_constant",
+    "weight_at",
+]
+_POINTS = 100  # a schedule counts as constant if it is so at this many steps of progress
 
 
 @runtime_checkable
@@ -39,6 +59,22 @@ class Schedule(Protocol):
 
         0 means: do not run the task.
         """
+
+
+@runtime_checkable
+class SamplesWeight(Protocol):
+    """What a schedule offers that draws at each step whether its task runs, as `Sampled` does.
+
+    `weight_at` asks this method in place of the schedule itself, which goes on giving the expected weight.
+    """
+
+    def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
+        """The weight drawn for this step, 0 = the task does not run. Depends on the arguments alone."""
+
+
+def samples_weight(schedule: object) -> TypeGuard[SamplesWeight]:
+    """Whether `schedule` has a method `weight`. A number of that name, such as a dataclass's field, is none."""
+    return callable(getattr(schedule, "weight", None))
 
 
 def _check_initial(initial: float) -> None:
@@ -143,8 +179,9 @@ class Switch:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Runs the auxiliary with probability γ(t)/γ₀ at weight γ₀: the same gradient in expectation, at a cost that falls
-    with γ.
+    """Runs the auxiliary with probability γ(t)/γ₀ at weight γ₀.
+
+    The gradient is the same in expectation, and the cost falls with γ.
 
         fade = Sampled(Diminish(rate=3.0))
         weight = fade.weight(step / total_steps, seed=0, step=step, task="masked_lm")
@@ -174,23 +211,13 @@ class Sampled:
         if weight > self.initial:
             raise Mt2stError(
                 f"Sampled({self.schedule!r}) at progress {progress:g}: weight {weight:g} exceeds initial "
-                f"{self.initial:g}, "
-                "so it is no probability; give a schedule whose largest weight is its initial one"
+                f"{self.initial:g}, so it is no probability; give a schedule whose largest weight is its initial one"
             )
         return weight / self.initial
 
     def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
         """γ₀ with probability γ(progress)/γ₀, else 0."""
         return self.initial if coin(seed, step, task) < self.probability(progress) else 0.0
-
-
-def coin(seed: int, step: int, task: str) -> float:
-    """A number uniform on [0, 1) that depends on (seed, step, task) alone.
-
-    The same on every machine and Python version.
-    """
-    digest = hashlib.blake2b(f"{seed}\0{step}\0{task}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / float(1 << 53)
 
 
 def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, task: str) -> float:
@@ -202,7 +229,7 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
     if not 0 <= step < total_steps:
         raise Mt2stError(f"step = {step} is outside [0, total_steps = {total_steps})")
     progress = step / total_steps
-    if isinstance(schedule, Sampled):
+    if samples_weight(schedule):
         weight = schedule.weight(progress, seed=seed, step=step, task=task)
     else:
         weight = schedule(progress)
@@ -212,3 +239,36 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
             "≥ 0"
         )
     return weight
+
+
+def stays_constant(schedule: Schedule) -> bool:
+    """Whether `schedule` keeps one weight > 0 from the first step to the last, at 101 points of progress, undrawn."""
+    if samples_weight(schedule):
+        return False
+    first = schedule(0.0)
+    return first > 0 and all(schedule(point / _POINTS) == first for point in range(1, _POINTS + 1))
+
+
+def describe(schedule: object) -> Any:
+    """What tells `schedule` from every other one: its type and all its parameters, as a JSON value.
+
+        describe(Switch(at=0.4))
+        # {"type": "mt2st.schedules.Switch", "parameters": {"at": 0.4, "initial": 1.0}}
+
+    A dataclass is described by its fields, any other object by its attributes, private ones included, and a function by
+    its code, defaults and closure; `mt2st.descriptions` has the rules. A schedule may say itself what it is: its method
+    `describe()`, without arguments, then returns all that decides its weights as plain values. A run is resumed only if
+    the descriptions of its schedules are equal.
+
+    Raises:
+        Mt2stError: an attribute has no description, such as a lock or a generator.
+    """
+    try:
+        return describe_value(schedule)
+    except DescriptionError as error:
+        where = f"its attribute {error.place!r}" if error.place else "it"
+        raise Mt2stError(
+            f"schedule {qualified_name(type(schedule))} cannot be told from one with other parameters: {where} is a "
+            f"{error.kind}; make the schedule a dataclass, give it plain values, or give it a method describe() that "
+            "returns its parameters"
+        ) from None

@@ -55,8 +55,7 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
     if width is not None and embeddings.shape[1] != width:
         raise Mt2stError(
             f"{name} is {embeddings.shape[1]} wide, but {width} is needed; queries and gallery must come from one "
-            "model, unprojected or "
-            "both projected"
+            "model, unprojected or both projected"
         )
     return embeddings
 

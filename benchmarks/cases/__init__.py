@@ -1,4 +1,204 @@
-"""Cases: how a benchmark's data, model, objectives and measurements are put together.
+"""Cases: what is asked of a model. One folder each, found by its name; imports nothing heavy.
 
-Heavy; imported when a recipe runs.
+    cases/<case>/README.md    method card
+    cases/<case>/knobs.py     what can be set, recipes, what the report shows; imports no torch, never its case
+    cases/<case>/case.py      the class `<Case>Case`: data, model, objectives
+
+A `knobs.py` holds:
+
+    \"\"\"One line that says what is trained on what (shown by `python -m benchmarks list`).\"\"\"
+
+    @dataclass(frozen=True)
+    class Knobs(SuiteKnobs):                               # benchmarks.cases.shared.suite_knobs, or one that extends it
+        image_size: int = 32
+        \"\"\"height and width of images, in pixels\"\"\"
+
+    SPEC = ReportSpec(…)                                   # what its report shows
+    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs()
+    TRIALS_AROUND = 2e-3                                   # optional: peak learning rate around which `tune` tries
+
+    def smoke(knobs: Knobs) -> Knobs:                      # the same in seconds
+        return replace(knobs, steps=20)
 """
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from benchmarks.report.spec import ReportSpec
+from mt2st.errors import Mt2stError, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from mt2st.objectives import Objective
+    from mt2st.training.trainer import Stream
+
+CASES_FOLDER = Path(__file__).parent
+PACKAGE = "benchmarks.cases"
+PRIMARY, AUXILIARY = "primary", "auxiliary"  # the streams of an experiment
+
+
+@dataclass
+class TestResult:
+    """What a case measures on the test split, once, after training.
+
+    Attributes:
+        metrics: metric id → value.
+        items: name → per-item array [n_items].
+        group_names: item array of codes → names of the codes.
+        floors: floor's name → metric id → value; what a model must beat.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    metrics: dict[str, float]
+    items: dict[str, np.ndarray]
+    group_names: dict[str, list[str]] = field(default_factory=dict)
+    floors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Experiment:
+    """A freshly built model with its tasks and data, for one seed.
+
+    Attributes:
+        encoder: an `nn.Module` with `features(batch)`.
+        primary: the primary objective; draws from stream "primary".
+        auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
+        streams: "primary" and "auxiliary".
+        validate: metrics on the validation split.
+        test: metrics on the test split; called once, after training.
+        save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
+        data: counts of the labels and validation items drawn for this seed.
+    """
+
+    encoder: Any
+    primary: Objective
+    auxiliaries: Sequence[Objective]
+    streams: Mapping[str, Stream]
+    validate: Callable[[], Mapping[str, float]]
+    test: Callable[[], TestResult]
+    save: Callable[[Path], None] = lambda folder: None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Case(Protocol):
+    """A case with its data prepared."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Name, revision, content hash and counts of the data; equal for all seeds."""
+
+    def build(self, seed: int) -> Experiment:
+        """A new experiment. The same seed gives the same initial weights and data order."""
+
+
+class DrawnPerSeed:
+    """A case whose labelled subset and validation carve are drawn anew for each seed.
+
+    Attributes:
+        data: of seed 0; an experiment holds what was counted for its own seed.
+    """
+
+    def __init__(self, open_draw: Callable[[int], Case]) -> None:
+        self._drawn = lru_cache(maxsize=2)(open_draw)
+        self.data: Mapping[str, Any] = self._drawn(0).data
+
+    def build(self, seed: int) -> Experiment:
+        case = self._drawn(seed)
+        return replace(case.build(seed), data=case.data)
+
+
+@dataclass(frozen=True)
+class CaseCard:
+    """What is known of a case before its data are touched.
+
+    Attributes:
+        name: folder's name, with dashes for underscores.
+        about: first line of the docstring of knobs.py.
+        recipes: recipe name → knobs.
+        module: its knobs.py.
+    """
+
+    name: str
+    about: str
+    spec: ReportSpec
+    recipes: Mapping[str, Any]
+    module: Any
+
+    @property
+    def trials_around(self) -> float:
+        """Peak learning rate around which `tune` tries each strategy."""
+        return float(getattr(self.module, "TRIALS_AROUND", 2e-3))
+
+    def knobs(self, recipe: str, *, smoke: bool = False) -> Any:
+        """The knobs of `recipe`, in its smoke form on request.
+
+        Raises:
+            Mt2stError: unknown recipe (with the nearest names), or the case has no smoke form.
+        """
+        if recipe not in self.recipes:
+            raise unknown_name(f"recipe of {self.name}", recipe, self.recipes)
+        knobs = self.recipes[recipe]
+        if not smoke:
+            return knobs
+        if not hasattr(self.module, "smoke"):
+            cure = f"define smoke(knobs) in {self.module.__file__}, or leave --smoke out"
+            raise Mt2stError(f"case {self.name} has no smoke form; {cure}")
+        return self.module.smoke(knobs)
+
+    def open(self, knobs: Any, console: Console) -> Case:
+        """Prepare the data of these knobs; imports torch.
+
+        Raises:
+            Mt2stError: the folder has no case.py with a class of the expected name.
+        """
+        class_name = self.name.replace("-", " ").title().replace(" ", "") + "Case"
+        module = import_module(f"{self.module.__name__.rpartition('.')[0]}.case")
+        if not hasattr(module, class_name):
+            raise Mt2stError(f"{module.__file__} has no class {class_name}; a case's class is named after its folder")
+        kind = getattr(module, class_name)
+        if knobs.draw == "per-seed":
+            return DrawnPerSeed(lambda seed: kind(knobs, console, seed))
+        case: Case = kind(knobs, console)
+        return case
+
+
+def case_names() -> list[str]:
+    """Names of all cases, sorted, from the folders alone."""
+    return sorted(path.parent.name.replace("_", "-") for path in CASES_FOLDER.glob("*/knobs.py"))
+
+
+def about_case(name: str) -> str:
+    """First line of the case's docstring, read without importing it; "" where there is none."""
+    path = CASES_FOLDER / name.replace("-", "_") / "knobs.py"
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except SyntaxError as error:
+        return f"(line {error.lineno} cannot be read: {error.msg})"
+    return (docstring or "").split("\n")[0]
+
+
+def load_card(name: str) -> CaseCard:
+    """Import the knobs of case `name`.
+
+    Raises:
+        Mt2stError: no such folder (with the nearest names), or its knobs.py lacks what a case needs.
+    """
+    if name not in case_names():
+        raise unknown_name("case", name, case_names())
+    module: Any = import_module(f"{PACKAGE}.{name.replace('-', '_')}.knobs")
+    if missing := [attribute for attribute in ("Knobs", "SPEC") if not hasattr(module, attribute)]:
+        raise Mt2stError(f"{module.__file__} lacks {', '.join(missing)}; see benchmarks/cases/__init__.py")
+    if not (hasattr(module.Knobs, "__dataclass_fields__") and isinstance(module.SPEC, ReportSpec)):
+        raise Mt2stError(f"{module.__file__}: Knobs must be a dataclass and SPEC a ReportSpec")
+    recipes = getattr(module, "RECIPES", None) or {"default": module.Knobs()}
+    return CaseCard(name, about_case(name), module.SPEC, dict(recipes), module)

@@ -1,13 +1,18 @@
-"""`python -m benchmarks all`: every case, then one table of case × strategy."""
+"""all: run every case, then one table of case × strategy."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+<<<<<<< HEAD
 from benchmarks.cases.discovery import case_names, load_case
 from benchmarks.cli import parser_of
 from benchmarks.strategies import STRATEGY_KNOBS
+=======
+from benchmarks.cases import CaseCard, case_names, load_card
+from benchmarks.options import parser_of
+>>>>>>> main
 from mt2st.errors import Mt2stError, unknown_name
 
 TABLE_FILE = "TABLE.md"
@@ -32,15 +37,29 @@ def main(argv: list[str]) -> int:
         if name not in case_names():
             raise unknown_name("case", name, case_names())
     recipe = f"{options.recipe}-smoke" if options.smoke else options.recipe
+    from benchmarks.suite.runner import run_case
+
     failed = False
     for number, name in enumerate([] if options.only_table else names, start=1):
         sys.stdout.write(f"== case {number} of {len(names)}: {name}\n")
         sys.stdout.flush()
         try:
+<<<<<<< HEAD
             case = load_case(name)
             failed |= case.run(case.knobs(options.recipe, smoke=options.smoke), options.results, recipe) != 0
         # One case that cannot run must not keep the others from running.
         except (Mt2stError, OSError, ImportError, RuntimeError) as error:
+=======
+            case = load_card(name)
+            knobs = case.knobs(options.recipe, smoke=options.smoke)
+            failed |= run_case(case, knobs, recipe, options.results) != 0
+        except (
+            Mt2stError,
+            OSError,
+            ImportError,
+            RuntimeError,
+        ) as error:  # one case that cannot run must not keep the others from running
+>>>>>>> main
             sys.stderr.write(f"error: {name}: {' '.join(str(error).split()) or type(error).__name__}\n")
             failed = True
     return 1 if write_table(names, recipe, options.results) or failed else 0
@@ -55,11 +74,19 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
     from benchmarks.report.summary import summarise
     from benchmarks.report.tables import print_tables
 
+<<<<<<< HEAD
     found: list[CaseSummary] = []
     missing = []
     for name in names:
         try:
             spec = load_case(name).spec
+=======
+    found: list[tuple[CaseCard, Summary]] = []
+    missing = []
+    for name in names:
+        try:
+            case = load_card(name)
+>>>>>>> main
             records = load_records(results, name, recipe)
             summary = summarise(records, spec, benchmark=name, recipe=recipe, known=KNOWN)
             found.append((name, spec, summary))

@@ -1,12 +1,17 @@
-"""`python -m benchmarks report CASE`: the report, from the records alone."""
+"""report CASE: print and write the report of a case, from its records alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+<<<<<<< HEAD
 from benchmarks.cases.discovery import load_case
 from benchmarks.cli import parser_of
 from benchmarks.strategies import STRATEGY_KNOBS
+=======
+from benchmarks.cases import load_card
+from benchmarks.options import parser_of
+>>>>>>> main
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +32,7 @@ def main(argv: list[str]) -> int:
         help="intervals from the bootstrap: Student's, honest with few seeds, or plain percentiles (default: student)",
     )
     options = parser.parse_args(argv)
-    case = load_case(options.case)
+    case = load_card(options.case)
     from benchmarks.report.write import report
 
     paths = report(

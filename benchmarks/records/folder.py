@@ -49,7 +49,7 @@ _CONFIG_CURE = "run the same command again: it writes the file anew"
 
 
 def slug(text: str) -> str:
-    """Lower-case letters, digits and single dashes: "Sampled Diminish" → "sampled-diminish"."""
+    """Lower-case letters, digits and single dashes: "Early Stop" → "early-stop"."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

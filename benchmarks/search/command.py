@@ -67,7 +67,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point. Returns 0, or 1 if a setting could not be measured (the others are)."""
-    from benchmarks.cli import parse_dataclass
+    from benchmarks.options import parse_dataclass
 
     return run(parse_dataclass(Options(), argv, prog=COMMAND, description=str(Options.__doc__)))
 

@@ -49,7 +49,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point; returns 0 if all promises hold, else 1."""
-    from benchmarks.cli import parse_dataclass
+    from benchmarks.options import parse_dataclass
 
     return measure(parse_dataclass(Options(), argv, prog="python -m benchmarks data", description=str(Options.__doc__)))
 

@@ -30,7 +30,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point; returns 0 if both promises hold, else 1."""
-    from benchmarks.cli import parse_dataclass
+    from benchmarks.options import parse_dataclass
 
     return measure(
         parse_dataclass(Options(), argv, prog="python -m benchmarks overhead", description=str(Options.__doc__))
@@ -45,7 +45,7 @@ def measure(options: Options) -> int:
     from benchmarks.cases.vqa.case import VqaCase
     from benchmarks.cases.vqa.knobs import RECIPES
     from benchmarks.records.machine import environment
-    from benchmarks.suite.runner import mixture_of
+    from benchmarks.suite.costs import mixture_of
     from mt2st.files import write_sealed_json
     from mt2st.schedules import Diminish
     from mt2st.training.trainer import TrainConfig, Trainer
@@ -59,7 +59,7 @@ def measure(options: Options) -> int:
     # A rate of 0 keeps the auxiliaries on, so that both loops do the same work at every step.
     trainer = Trainer(
         experiment.encoder,
-        mixture_of(experiment, Diminish(rate=0.0)),
+        mixture_of(experiment, lambda name: Diminish(rate=0.0)),
         experiment.streams,
         TrainConfig(total_steps=total, log_every_steps=10 * total),
     )
@@ -107,7 +107,7 @@ class BareLoop:
     def __init__(self, experiment: Any, device: Any) -> None:
         import torch
 
-        from benchmarks.suite.runner import AUXILIARY, PRIMARY
+        from benchmarks.cases import AUXILIARY, PRIMARY
         from mt2st.training.config import decay_groups
 
         self.device = device

@@ -56,7 +56,7 @@ class Line:
 
 def main(argv: list[str]) -> int:
     """Entry point. Returns 0, or 1 if a value differs or a goal is missed."""
-    from benchmarks.cli import parse_dataclass
+    from benchmarks.options import parse_dataclass
 
     return run(parse_dataclass(Options(), argv, prog=COMMAND, description=str(Options.__doc__)))
 

@@ -31,7 +31,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Entry point."""
-    from benchmarks.cli import parse_dataclass
+    from benchmarks.options import parse_dataclass
 
     return measure(
         parse_dataclass(Options(), argv, prog="python -m benchmarks throughput", description=str(Options.__doc__))
@@ -135,7 +135,8 @@ class Loop:
         import torch
         from accelerate.state import AcceleratorState
 
-        from benchmarks.suite.runner import AUXILIARY, PRIMARY, mixture_of
+        from benchmarks.cases import AUXILIARY, PRIMARY
+        from benchmarks.suite.costs import mixture_of
         from mt2st.schedules import Constant
         from mt2st.training.trainer import TrainConfig, Trainer
 
@@ -145,7 +146,9 @@ class Loop:
         if channels_last:
             experiment.encoder.to(memory_format=torch.channels_last)
         config = TrainConfig(total_steps=10**6, log_every_steps=10**6, precision=precision, compile=compile)
-        self.trainer = Trainer(experiment.encoder, mixture_of(experiment, Constant()), experiment.streams, config)
+        self.trainer = Trainer(
+            experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config
+        )
         self.images = sum(len(experiment.streams[name].batch(0)["pixels"]) for name in (PRIMARY, AUXILIARY))
         self.step = 0
 

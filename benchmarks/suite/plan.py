@@ -1,83 +1,23 @@
-"""What a suite plans: the experiment of a case, the FLOPs of its steps, and the runs that follow, each with its folder."""
+"""What a suite plans: the runs of every strategy, seed and view, their steps and FLOPs, and the folder of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import torch
-
-from benchmarks.records.disk_space import checkpoint_bytes
+from benchmarks.cases import Case
+from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs
 from benchmarks.records.folder import RunFolder
-from benchmarks.strategies import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs, steps_for_budget, training_flops
-from mt2st.flops import FlopCounter
-from mt2st.mixture import MT2ST, Task
-from mt2st.objectives import Objective
-from mt2st.schedules import Constant, Schedule
-from mt2st.training.trainer import Stream
-
-PRIMARY, AUXILIARY = "primary", "auxiliary"
-
-
-@dataclass
-class TestResult:
-    """What a case measures on the test split, once, after training.
-
-    Attributes:
-        metrics: metric id → value.
-        items: name → per-item array [n_items].
-        group_names: item array of codes → names of the codes.
-        floors: floor's name → metric id → value; what a model must beat.
-    """
-
-    __test__ = False  # no test class, whatever pytest thinks of the name
-
-    metrics: dict[str, float]
-    items: dict[str, np.ndarray]
-    group_names: dict[str, list[str]] = field(default_factory=dict)
-    floors: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-@dataclass
-class Experiment:
-    """A freshly built model with its tasks and data, for one seed.
-
-    Attributes:
-        encoder: an `nn.Module` with `features(batch)`.
-        primary: the primary objective; draws from stream "primary".
-        auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
-        streams: "primary" and "auxiliary".
-        validate: metrics on the validation split.
-        test: metrics on the test split; called once, after training.
-        save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
-    """
-
-    encoder: Any
-    primary: Objective
-    auxiliaries: Sequence[Objective]
-    streams: Mapping[str, Stream]
-    validate: Callable[[], Mapping[str, float]]
-    test: Callable[[], TestResult]
-    save: Callable[[Path], None] = lambda folder: None
-
-
-class Case(Protocol):
-    """A benchmark case with its data prepared."""
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """Name, revision and content hash of the data, and what was counted while preparing them."""
-
-    def build(self, seed: int) -> Experiment:
-        """A new experiment; the same seed gives the same initial weights and data order."""
+from benchmarks.suite.costs import StepCosts, schedules_of
+from mt2st.errors import Mt2stError
+from mt2st.schedules import Schedule, weight_at
+from mt2st.training.config import TrainConfig, deciding
 
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run."""
+    """One planned run. `flops` is the forecast of its training FLOPs."""
 
     strategy: str
     seed: int
@@ -95,105 +35,147 @@ class Planned:
     folder: RunFolder
 
 
-class StepCosts:
-    """FLOPs of one step by active set, measured on an experiment that is thrown away."""
+class SuiteCosts:
+    """Step costs by seed. Seeds with one labelled subset share one measurement: their batches have the same shapes."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-        self.primary = experiment.primary.name
-        self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
-        self._schedules: dict[str, Schedule] = {name: Constant() for name in self.auxiliaries}
-        self._mixture = mixture_of(experiment, Constant())
-        self._mixture.to(_device())
-        experiment.encoder.to(_device())
-        self._known: dict[tuple[str, ...], int] = {}
-        self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, self._mixture])
+    def __init__(self, case: Case, knobs: SuiteKnobs) -> None:
+        self._case, self._knobs = case, knobs
+        self._known: dict[int, StepCosts] = {}
 
-    def __call__(self, active: tuple[str, ...]) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first."""
-        if active not in self._known:
-            weights = dict.fromkeys(active, 1.0)
-            streams = self._experiment.streams
-            batches = {
-                stream: {name: tensor.to(_device()) for name, tensor in streams[stream].batch(0).items()}
-                for stream in self._mixture.streams(weights)
-            }
-            with FlopCounter() as counter:
-                losses = self._mixture(self._experiment.encoder.features, batches, weights)
-                torch.stack(list(losses.values())).sum().backward()
-            self._known[active] = counter.total
-        return self._known[active]
+    def of(self, seed: int) -> StepCosts:
+        """The costs of a step of seed `seed`."""
+        draw = self._knobs.draw_seed(seed)
+        if draw not in self._known:
+            self.close()
+            self._known[draw] = StepCosts(lambda: self._case.build(draw))
+        return self._known[draw]
 
-    @property
-    def primary_only(self) -> int:
-        return self((self.primary,))
-
-    @property
-    def everything(self) -> int:
-        return self((self.primary, *self.auxiliaries))
-
-    @property
-    def auxiliary_share(self) -> float:
-        """Share of MTL's FLOPs that the auxiliaries add: the limit of any saving at equal steps."""
-        return 1 - self.primary_only / self.everything
+    def close(self) -> None:
+        """Let go of the models; see `StepCosts.close`."""
+        for costs in self._known.values():
+            costs.close()
 
 
-def plan_runs(knobs: SuiteKnobs, costs: StepCosts) -> list[Run]:
+def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
     """The runs of a suite, seed by seed; one that counts for both views is planned once."""
-    everything = costs.everything * knobs.steps * knobs.accumulation
-    budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
     runs = []
     for seed in range(knobs.seeds):
-        for name in knobs.strategies:
-            schedule = knobs.strategy(name).schedule()
-            schedules = dict.fromkeys(costs.auxiliaries, schedule)
+        step = costs.of(seed)
 
-            def cost(active: tuple[str, ...]) -> int:
-                return costs(active) * knobs.accumulation
+        def cost(active: tuple[str, ...], step: StepCosts = step) -> int:
+            return step(active) * knobs.train.accumulation
 
+        everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
+        budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
+        for kind in knobs.kinds():
+            schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             if EQUAL_BUDGET in knobs.views:
-                views.setdefault(steps_for_budget(budget, schedules, costs.primary, cost, seed), []).append(
-                    EQUAL_BUDGET
-                )
+                steps = steps_for_budget(budget, schedules, step.primary, cost, seed)
+                views.setdefault(steps, []).append(EQUAL_BUDGET)
             for steps, names in views.items():
-                flops = training_flops(schedules, costs.primary, cost, steps, seed)
-                runs.append(Run(name, seed, steps, tuple(names), flops))
+                flops = training_flops(schedules, step.primary, cost, steps, seed)
+                runs.append(Run(kind.name, seed, steps, tuple(names), flops))
     return runs
 
 
+def training_flops(
+    schedules: Mapping[str, Schedule],
+    primary: str,
+    cost: Callable[[tuple[str, ...]], int],
+    total_steps: int,
+    seed: int,
+) -> int:
+    """Training FLOPs of a run of `total_steps` steps.
+
+    Args:
+        schedules: auxiliary's name → its schedule.
+        primary: the primary task's name.
+        cost: FLOPs of a step with these active tasks, primary first.
+        seed: decides the coins of sampled schedules.
+    """
+    total = 0
+    for step in range(total_steps):
+        active = tuple(
+            name
+            for name, schedule in schedules.items()
+            if weight_at(schedule, step=step, total_steps=total_steps, seed=seed, task=name)
+        )
+        total += cost((primary, *active))
+    return total
+
+
+def steps_for_budget(
+    budget: float, schedules: Mapping[str, Schedule], primary: str, cost: Callable[[tuple[str, ...]], int], seed: int
+) -> int:
+    """The largest number of steps whose training FLOPs do not exceed `budget`.
+
+    For a switch of one auxiliary at s this is B / (c_primary + s·c_auxiliary).
+
+    Raises:
+        Mt2stError: the budget does not pay for one step.
+    """
+    cheapest = cost((primary,))
+    low, high = 0, int(budget // cheapest) + 1  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if training_flops(schedules, primary, cost, middle, seed) <= budget:
+            low = middle
+        else:
+            high = middle
+    if low < 1:
+        raise Mt2stError(f"budget = {budget:g} training FLOPs is less than one step costs ({cheapest:g}); raise it")
+    return low
+
+
 def run_folder(
-    case: Case, knobs: SuiteKnobs, run: Run, *, benchmark: str, recipe: str, results: Path, varied: tuple[str, ...] = ()
+    case: Case,
+    knobs: SuiteKnobs,
+    run: Run,
+    *,
+    benchmark: str,
+    recipe: str,
+    results: Path,
+    varied: tuple[str, ...] = (),
 ) -> RunFolder:
     """The folder of a planned run: equal configuration and data, equal folder.
 
     `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
     """
+    kind = next(kind for kind in knobs.kinds() if kind.name == run.strategy)
     config = {
         "knobs": knobs.shared(),
         "data": dict(case.data),
-        "strategy": asdict(knobs.strategy(run.strategy)),  # type: ignore[call-overload]
+        "strategy": deciding(knobs.strategy(run.strategy)),
         "steps": run.steps,
     }
+    if kind.place:  # somebody else's code is part of what decides the numbers
+        config["strategy_code"] = kind.code_hash
     suite = {
         "knobs": {name: value for name, value in knobs.shared().items() if name not in varied},
         "data": dict(case.data),
     }
     return RunFolder.of(
-        results, benchmark, recipe, strategy=run.strategy, view=run.views[0], seed=run.seed, config=config, suite=suite,
-        conditions=knobs.conditions(),
-    )  # fmt: skip
-
-
-def mixture_of(experiment: Experiment, schedule: Schedule) -> MT2ST:
-    """The primary and its auxiliaries, all under one schedule."""
-    return MT2ST(
-        Task(experiment.primary, Constant(), PRIMARY),
-        [Task(objective, schedule, AUXILIARY) for objective in experiment.auxiliaries],
+        results,
+        benchmark,
+        recipe,
+        strategy=run.strategy,
+        view=run.views[0],
+        seed=run.seed,
+        config=config,
+        suite=suite,
+        conditions={**knobs.conditions(), "strategy_place": kind.place or run.strategy},
     )
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
+    """How to train a planned run."""
+    return TrainConfig(
+        **vars(knobs.train),
+        total_steps=run.steps,
+        seed=run.seed,
+        learning_rate=knobs.strategy(run.strategy).learning_rate,
+        evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
+    )

@@ -1,114 +1,116 @@
-"""`python -m benchmarks tune CASE`: choose every strategy's settings with the same number of trials, on validation
-only.
+"""Tuning: every strategy's settings, chosen with the same number of trials on validation only.
 
-A recipe module lists its trials: `TRIALS = {"STL": (SingleTask(…), …), "MTL": (…), …}`, the same number for each
-strategy. A trial is scored by the mean of the final validation metric over the chosen views and seeds; the test split
-is never read. What was done before is kept, so an interrupted search goes on. Writes tuning.json (every trial) and
-tuning.md.
+A trial is scored by the mean of the final validation metric over the chosen views and seeds; the test split is never
+read. What was done before is kept, so an interrupted search goes on. Writes tuning.json (every trial) and tuning.md.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.strategies import EQUAL_BUDGET, VIEWS
+from rich.console import Console
+
+from benchmarks.cases import Case, CaseCard
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
+from benchmarks.records.machine import environment
+from benchmarks.suite.costs import mixture_of
+from benchmarks.suite.plan import Run, SuiteCosts, plan_runs, train_config
+from benchmarks.suite.runner import open_case
 from mt2st.errors import Mt2stError
+from mt2st.files import content_hash, read_sealed_json, write_sealed_json, write_text
+from mt2st.training.config import deciding
+from mt2st.training.trainer import Trainer
 
 
-def main(argv: list[str]) -> int:
-    """Entry point; returns 0."""
-    from benchmarks.cases.discovery import load_case
-    from benchmarks.cli import parser_of
+def trials_of(card: CaseCard, knobs: SuiteKnobs) -> dict[str, tuple[Any, ...]]:
+    """The settings to try, by strategy: each strategy's own, around the case's usual peak learning rate.
 
-    parser = parser_of("tune", "Choose each strategy's settings on validation, with the same number of trials.")
-    parser.add_argument("case", metavar="CASE")
-    parser.add_argument("--recipe", default="default", help="recipe whose settings are searched (default: default)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds a trial is averaged over (default: 1)")
-    parser.add_argument(
-        "--views",
-        nargs="+",
-        choices=VIEWS,
-        default=[EQUAL_BUDGET],
-        help="views a trial is averaged over (default: equal-budget)",
-    )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the log (default: results)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses (default: 0)")
-    options = parser.parse_args(argv)
-    case = load_case(options.case)
-    trials = getattr(case.module, "TRIALS", None)
-    if not trials:
-        raise Mt2stError(f"case {options.case} has no TRIALS to choose from; list them in {case.module.__file__}")
-    if len({len(settings) for settings in trials.values()}) != 1:
-        counts = {name: len(settings) for name, settings in trials.items()}
+    Raises:
+        Mt2stError: strategies differ in the number of their trials.
+    """
+    found = {kind.name: kind.trials(card.trials_around) for kind in knobs.kinds()}
+    if len({len(settings) for settings in found.values()}) != 1:
+        counts = ", ".join(f"{name} {len(settings)}" for name, settings in found.items())
         raise Mt2stError(
-            f"TRIALS of {options.case} differ in number, {counts}; tuning effort must be the same for every strategy"
+            f"the trials of {card.name} differ in number ({counts}); every strategy must get the same tuning effort: "
+            "let trials() of each strategy give as many, or name --strategies that do"
         )
-    return search(case, trials, options)
+    return found
 
 
-def search(case: Any, trials: Mapping[str, Any], options: argparse.Namespace) -> int:
-    """Run the trials that are not in the log yet, and rewrite the log after each."""
-    import torch
-    from rich.console import Console
+def search(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path) -> int:
+    """Run the trials that are not in the log yet, and rewrite the log after each; returns 0.
 
-    from benchmarks.records.machine import environment
-    from benchmarks.strategies import STRATEGY_KNOBS
-    from benchmarks.suite.runner import StepCosts, plan_runs
-    from mt2st.files import content_hash, read_sealed_json, write_sealed_json
-
+    A log of other knobs, data or seeds is set aside under a name of its own, and said.
+    """
+    trials = trials_of(card, knobs)
     console = Console()
-    knobs = replace(case.knobs(options.recipe), seeds=options.seeds, views=tuple(options.views))
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    data = case.module.make_case(knobs, console)
-    costs = StepCosts(data.build(0))
-    folder = options.results / case.name / options.recipe
+    case = open_case(card, knobs, console)
+    costs = SuiteCosts(case, knobs)
+    folder = results / card.name / recipe
     path = folder / "tuning.json"
-    shared = content_hash({"knobs": knobs.shared(), "data": dict(data.data), "views": list(knobs.views)})
-    log: dict[str, Any] = {"shared": shared, "seeds": options.seeds, "trials": [], **environment()}
+    shared = content_hash({"knobs": knobs.shared(), "data": dict(case.data), "views": list(knobs.views)})
+    log: dict[str, Any] = {"shared": shared, "seeds": knobs.seeds, "trials": [], **environment()}
     if path.exists():
         before = read_sealed_json(path, "delete it to search again")
-        if before["shared"] == shared and before["seeds"] == options.seeds:
+        if before["shared"] == shared and before["seeds"] == knobs.seeds:
             log = before
+        else:
+            console.print(
+                f"{path} was made with other knobs, data or seeds; kept as {_set_aside(path, before)}", highlight=False
+            )
     done = {(trial["strategy"], content_hash(trial["settings"])) for trial in log["trials"]}
     todo = [
         (name, settings)
-        for name in trials
-        for settings in trials[name]
-        if (name, content_hash(asdict(settings))) not in done
+        for name, several in trials.items()
+        for settings in several
+        if (name, content_hash(deciding(settings))) not in done
     ]
     for number, (name, settings) in enumerate(todo, start=1):
-        varied = replace(knobs, strategies=(name,), **{STRATEGY_KNOBS[name]: settings})
-        runs = [validation_score(data, varied, run, case.spec) for run in plan_runs(varied, costs)]
+        spec = next(text for text, kind in zip(knobs.strategies, knobs.kinds(), strict=True) if kind.name == name)
+        varied = replace(knobs, strategies=(spec,)).with_settings(settings)
+        planned = plan_runs(varied, costs)
+        costs.close()
+        runs = [validation_score(case, varied, run, card.spec) for run in planned]
         scores = [run["score"] for run in runs]
         log["trials"].append(
-            {"strategy": name, "settings": asdict(settings), "score": sum(scores) / len(scores), "runs": runs}
+            {"strategy": name, "settings": deciding(settings), "score": sum(scores) / len(scores), "runs": runs}
         )
         write_sealed_json(path, log)
         values = ", ".join(f"{'+'.join(run['views'])} seed {run['seed']}: {run['score']:.4f}" for run in runs)
         console.print(f"[{number}/{len(todo)}] {name} {describe(settings)} → {values}", highlight=False, markup=False)
-    write_table(folder / "tuning.md", log, case.spec)
+    write_table(folder / "tuning.md", log, card.spec)
     console.print(f"log: {path}, table: {folder / 'tuning.md'}", highlight=False)
     return 0
 
 
-def validation_score(data: Any, knobs: Any, run: Any, spec: Any) -> dict[str, Any]:
-    """Train one planned run without a folder; its final validation metric."""
-    from benchmarks.suite.runner import mixture_of, train_config
-    from mt2st.training.trainer import Trainer
+def _set_aside(path: Path, log: Mapping[str, Any]) -> Path:
+    """Rename a log, and its table, after what it was made with; returns the log's new place. Nothing is overwritten."""
+    stem = f"tuning-{str(log['shared'])[:8]}-{log['seeds']}-seeds"
+    number = 1
+    while (path.parent / f"{stem}{f'-{number}' if number > 1 else ''}.json").exists():
+        number += 1
+    kept = path.parent / f"{stem}{f'-{number}' if number > 1 else ''}.json"
+    path.rename(kept)
+    table = path.with_suffix(".md")
+    if table.exists():
+        table.rename(kept.with_suffix(".md"))
+    return kept
 
-    experiment = data.build(run.seed)
+
+def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: Any) -> dict[str, Any]:
+    """Train one planned run without a folder; its final validation metric."""
+    experiment = case.build(run.seed)
     strategy = knobs.strategy(run.strategy)
     config = replace(
         train_config(knobs, run), evaluate_every_steps=0, checkpoint_every_seconds=0.0, checkpoint_every_steps=0
     )
     result = Trainer(
         experiment.encoder,
-        mixture_of(experiment, strategy.schedule()),
+        mixture_of(experiment, strategy.schedule),
         experiment.streams,
         config,
         validate=experiment.validate,
@@ -124,13 +126,11 @@ def validation_score(data: Any, knobs: Any, run: Any, spec: Any) -> dict[str, An
 
 def describe(settings: Any) -> str:
     """Settings in one line: "learning_rate=0.002 at=0.4"."""
-    return " ".join(f"{field.name}={getattr(settings, field.name):g}" for field in fields(settings))
+    return " ".join(f"{name}={_short(value)}" for name, value in deciding(settings).items())
 
 
 def write_table(path: Path, log: Mapping[str, Any], spec: Any) -> None:
     """The log as a Markdown table, best trial of each strategy in bold."""
-    from mt2st.files import write_text
-
     sign = 1 if spec.primary.higher_is_better else -1
     best: dict[str, float] = {}
     for trial in log["trials"]:
@@ -149,7 +149,11 @@ def write_table(path: Path, log: Mapping[str, Any], spec: Any) -> None:
         for view in views:
             found = [run["score"] for run in trial["runs"] if "+".join(run["views"]) == view]
             cells.append(f"{sum(found) / len(found):.4f}" if found else "–")
-        settings = " ".join(f"{key}={value:g}" for key, value in trial["settings"].items())
+        settings = " ".join(f"{key}={_short(value)}" for key, value in trial["settings"].items())
         mark = "**" if sign * trial["score"] == best[trial["strategy"]] else ""
         lines.append(f"| {trial['strategy']} | {settings} | {mark}{trial['score']:.4f}{mark} | {' | '.join(cells)} |")
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value).replace(" ", "")

@@ -18,7 +18,6 @@ has no image, has a row like an image and no pixels.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mt2st.data.images import decode_image
 from mt2st.data.manifest import CURE, IMAGES_BIN, MANIFEST, TABLES, check_manifest, check_tables
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import file_hash, read_sealed_json
+from mt2st.randomness import hashed_order
 
 
 class PreparedDataset:
@@ -287,10 +287,10 @@ class PreparedSplit:
                 of one that has a single image.
         """
         check_range("fraction", fraction, 0.0, 1.0, "give the share of images whose labels are used")
-        order = shuffled_order([f"{at}" for at in self._rows.tolist()], seed, "labelled")
+        order = hashed_order([f"{at}" for at in self._rows.tolist()], "labelled", seed)
         labels = self.labels() if stratified else [None] * self.num_images
         members: dict[str | None, list[int]] = {}
-        for row in order.tolist():
+        for row in order:
             members.setdefault(labels[row], []).append(row)
         least = 1 if fraction > 0 else 0
         chosen = [row for rows in members.values() for row in rows[: max(round(fraction * len(rows)), least)]]
@@ -384,9 +384,3 @@ def _checked_rows(rows: np.ndarray | Sequence[int], count: int, place: str, dist
     if distinct and len(np.unique(array)) != len(array):
         raise Mt2stError(f"{place}: a row is named twice; each image can be in a subset once")
     return array
-
-
-def shuffled_order(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
-    """A permutation that depends on names, seed and purpose alone: the same on every machine and numpy version."""
-    keys = [hashlib.sha256(f"{purpose}:{seed}:{name}".encode()).digest() for name in names]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

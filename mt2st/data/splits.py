@@ -10,11 +10,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mt2st.data.manifest import FORMAT_VERSION, MANIFEST
-from mt2st.data.prepared import PreparedDataset, PreparedSplit, shuffled_order
+from mt2st.data.prepared import PreparedDataset, PreparedSplit
 from mt2st.errors import Mt2stError, check_range
+from mt2st.randomness import hashed_order
 
 __all__ = [
     "FORMAT_VERSION",
@@ -45,10 +50,10 @@ def carve_validation(split: PreparedSplit, fraction: float, seed: int) -> tuple[
         raise Mt2stError(
             f"split {split.name!r} of {split.dataset.card.name!r} is empty; nothing to carve a validation part from"
         )
-    units = _units(split)
+    units = shared_units(split.image_hashes().tolist(), split.extra_values("group"))
     pinned = np.zeros(int(units.max()) + 1, dtype=bool)
     pinned[units[[at for at, mark in enumerate(split.extra_values("pinned")) if mark]]] = True
-    order = shuffled_order([f"{at}" for at in range(int(units.max()) + 1)], seed, "validation")
+    order = np.array(hashed_order([f"{at}" for at in range(int(units.max()) + 1)], "validation", seed))
     order = order[~pinned[order]]
     sizes = np.bincount(units)[order]
     before = np.cumsum(sizes) - sizes
@@ -57,8 +62,7 @@ def carve_validation(split: PreparedSplit, fraction: float, seed: int) -> tuple[
     if held_out.all():
         raise Mt2stError(
             f"split {split.name!r} of {split.dataset.card.name!r}: {fraction:g} of its images for validation leaves "
-            "none "
-            "to train on, as equal images and groups stay together; lower the fraction"
+            "none to train on, as equal images and groups stay together; lower the fraction"
         )
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
@@ -74,21 +78,18 @@ def without_leaked(train: PreparedSplit, evaluation: PreparedSplit) -> PreparedS
     return train.subset(np.flatnonzero(~np.isin(train.image_hashes(), evaluation.image_hashes())))
 
 
-def _units(split: PreparedSplit) -> np.ndarray:
-    """int64 [num_images]: equal numbers for images that share content or a group, directly or through others."""
-    parent = list(range(split.num_images))
+def shared_units(*columns: Sequence[object]) -> np.ndarray:
+    """Number the units of rows that share a value in a column, directly or through other rows: int64 [N].
 
-    def root(at: int) -> int:
-        while parent[at] != at:
-            parent[at] = parent[parent[at]]
-            at = parent[at]
-        return at
-
-    first: dict[tuple[str, object], int] = {}
-    for kind, values in (("content", split.image_hashes().tolist()), ("group", split.extra_values("group"))):
-        for row, value in enumerate(values):
-            if value:
-                one, other = root(row), root(first.setdefault((kind, value), row))
-                parent[max(one, other)] = min(one, other)
-    roots = [root(at) for at in range(split.num_images)]
-    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
+    Empty values (None, "") are shared by nobody. Numbers ascend with the first row of each unit.
+    """
+    count = len(columns[0])
+    pairs: list[tuple[int, int]] = []  # a row, and the first row with the same value
+    for column in columns:
+        first: dict[object, int] = {}
+        pairs += [(row, first.setdefault(value, row)) for row, value in enumerate(column) if value]
+    rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    shared = coo_array((np.ones(len(rows), dtype=bool), (rows, others)), shape=(count, count))
+    component = connected_components(shared, directed=False)[1]
+    _, first_rows, unit = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first_rows))[unit].astype(np.int64)

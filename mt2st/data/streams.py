@@ -1,4 +1,4 @@
-"""Streams: batch `index` of a prepared split, as a pure function of (seed, index). And the answer vocabulary.
+"""Streams: batch `index` of a prepared split, as a pure function of (seed, index).
 
 Being pure, a stream needs no position in a checkpoint and any process can make any batch. Texts are tokenised once;
 pixels are read from the memory map when a batch asks for them.
@@ -6,10 +6,7 @@ pixels are read from the memory map when a batch asks for them.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -18,85 +15,11 @@ from torch import Tensor
 
 from mt2st.batch import Batch
 from mt2st.data.splits import PreparedSplit
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.errors import Mt2stError, unknown_name
+from mt2st.randomness import generator
 
 Tokenize = Callable[[list[str]], Tensor]
-
-
-class AnswerVocabulary:
-    """The answers a model can give: the most frequent ones of the training split.
-
-    Attributes:
-        answers: the vocabulary, most frequent first, ties in alphabetical order.
-        coverage: share of the training answers (annotator by annotator) that are in it.
-    """
-
-    def __init__(self, answers: Sequence[str], coverage: float = 1.0) -> None:
-        self.answers = tuple(answers)
-        self.coverage = coverage
-        self._index = {answer: index for index, answer in enumerate(self.answers)}
-
-    @classmethod
-    def build(cls, answers: Sequence[Sequence[str]], size: int) -> AnswerVocabulary:
-        """Count the annotators' answers of all questions and keep the `size` most frequent.
-
-        Raises:
-            Mt2stError: there is no answer at all.
-        """
-        counts = Counter(text for texts in answers for text in texts)
-        if not counts:
-            raise Mt2stError("the training split has no answers; VQA needs a labelled split")
-        ordered = sorted(counts, key=lambda text: (-counts[text], text))[:size]
-        return cls(ordered, sum(counts[text] for text in ordered) / counts.total())
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def index(self, answer: str) -> int | None:
-        """Position of `answer`, None if it is outside."""
-        return self._index.get(answer)
-
-    def targets(self, answers: Sequence[Sequence[str]]) -> SoftTargets:
-        """Soft targets of N questions from their annotators' answers: the share of the question's annotators behind
-        each answer, among those whose answer is inside the vocabulary. Rows sum to 1, or are zero where no answer is
-        inside.
-        """
-        lengths = np.zeros(len(answers), dtype=np.int64)
-        columns: list[int] = []
-        shares: list[float] = []
-        for row, texts in enumerate(answers):
-            counts = Counter(self._index[text] for text in texts if text in self._index)
-            lengths[row] = len(counts)
-            columns += counts.keys()
-            shares += [count / counts.total() for count in counts.values()]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        return SoftTargets(starts, np.array(columns, dtype=np.int64), np.array(shares, dtype=np.float32), len(self))
-
-
-@dataclass(frozen=True)
-class SoftTargets:
-    """N rows of soft targets, held sparse: at VQA v2's 440,000 questions × 3,000 answers a dense matrix would take 5
-    GB.
-    """
-
-    starts: np.ndarray  # [N + 1] int64: entries starts[row] … starts[row + 1] − 1 belong to `row`
-    columns: np.ndarray  # [entries] int64
-    shares: np.ndarray  # [entries] float32
-    width: int  # A
-
-    @property
-    def answered(self) -> np.ndarray:
-        """[N] bool: False for rows of zeros."""
-        return np.diff(self.starts) > 0
-
-    def dense(self, rows: np.ndarray) -> Tensor:
-        """The targets of `rows`, [n, A] float32."""
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        owner = np.repeat(np.arange(len(rows)), lengths)
-        entries = np.arange(len(owner)) + np.repeat(self.starts[rows] - (np.cumsum(lengths) - lengths), lengths)
-        targets = np.zeros((len(rows), self.width), dtype=np.float32)
-        targets[owner, self.columns[entries]] = self.shares[entries]
-        return torch.from_numpy(targets)
 
 
 class EpochOrder:
@@ -125,12 +48,6 @@ class EpochOrder:
             parts.append(part)
             start, count = start + len(part), count - len(part)
         return np.concatenate(parts)
-
-
-def generator(seed: int, name: str, index: int) -> np.random.Generator:
-    """A random generator that depends on its arguments alone."""
-    digest = hashlib.blake2b(f"{seed}\0{name}\0{index}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big")))
 
 
 def pixels_tensor(split: PreparedSplit, rows: np.ndarray) -> Tensor:

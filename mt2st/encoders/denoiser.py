@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mt2st.batch import Batch
+from mt2st.encoders._lazy import LazyFeatures
 from mt2st.errors import Mt2stError, check_range
 
 
@@ -40,8 +41,7 @@ class DenoiserConfig:
         if not self.widths or self.fold < 1 or self.image_size % smallest:
             raise Mt2stError(
                 f"image_size = {self.image_size} cannot be folded by {self.fold} and halved "
-                f"{max(0, len(self.widths) - 1)} times; "
-                f"choose a multiple of {smallest}"
+                f"{max(0, len(self.widths) - 1)} times; choose a multiple of {smallest}"
             )
         if any(width < 8 or width % 8 for width in self.widths):
             raise Mt2stError(f"widths = {self.widths} must be multiples of 8")
@@ -136,24 +136,18 @@ class Denoiser(nn.Module):
         return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
-class DenoiserFeatures:
-    """Lazy, memoised view of a batch: noised once, its bottleneck and its predicted noise computed once.
+class DenoiserFeatures(LazyFeatures):
+    """A batch that is noised once, and whose bottleneck and predicted noise are computed once.
 
-    The batch holds `pixels` [B, 3, S, S] uint8; `condition` [B] int64 is the class to condition on (absent: "any"
-    class, so that an objective may ask the bottleneck for the class without being told). `level` [B] and `noise` [B, 3,
-    S, S] fix the noising; absent, they are drawn from torch's global generator.
+    The batch holds `pixels` [B, 3, S, S] uint8. It may hold
+
+    * `condition` [B] int64, the class to condition on. Without it the class is "any", so that an objective may ask the
+      bottleneck for the class without being told.
+    * `level` [B] and `noise` [B, 3, S, S], which fix the noising. Without them both are drawn from torch's global
+      generator.
     """
 
-    def __init__(self, encoder: Denoiser, batch: Batch) -> None:
-        self.encoder = encoder
-        self.batch = batch
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The batch's tensor `name`, or an error that says what the batch holds."""
-        if name not in self.batch:
-            held = ", ".join(sorted(self.batch))
-            raise Mt2stError(f"the batch has no {name!r}, only {held}; give the task a stream that provides it")
-        return self.batch[name]
+    encoder: Denoiser
 
     @cached_property
     def clean(self) -> Tensor:

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
+from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.hugging_face import load_model
 from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.errors import Mt2stError
@@ -125,19 +126,10 @@ class ImageEncoder(nn.Module):
         return EncodedImage(tokens, tokens.mean(1))
 
 
-class ImageFeatures:
-    """Lazy, memoised view of one batch of pictures."""
+class ImageFeatures(LazyFeatures):
+    """Features of one batch of `pixels` [B, 3, S, S]."""
 
-    def __init__(self, encoder: ImageEncoder, batch: Batch) -> None:
-        self.encoder = encoder
-        self.batch = batch
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The batch's tensor `name`, or an error that says what the batch holds."""
-        if name not in self.batch:
-            held = ", ".join(sorted(self.batch))
-            raise Mt2stError(f"the batch has no {name!r}, only {held}; give the task a stream that provides it")
-        return self.batch[name]
+    encoder: ImageEncoder
 
     @cached_property
     def embedding(self) -> Tensor:

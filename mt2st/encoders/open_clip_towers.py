@@ -323,8 +323,7 @@ def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only:
         reason = " ".join(str(error).split())[:300]
         raise Mt2stError(
             f"cannot load weights {pretrained!r} for {name} as safetensors ({reason}); offline, give a local "
-            "safetensors file of this very "
-            f"model; if the Hub has them in another format only, {allow}"
+            f"safetensors file of this very model; if the Hub has them in another format only, {allow}"
         ) from None
 
 

@@ -12,9 +12,9 @@ import transformers
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
+from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.hugging_face import load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
-from mt2st.encoders.words import TextFeatures
 from mt2st.errors import Mt2stError, check_range
 
 
@@ -106,8 +106,7 @@ class TextEncoder(nn.Module):
         if words.mask_token_id is None or words.pad_token_id is None or not hasattr(model.config, "hidden_size"):
             raise Mt2stError(
                 f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language "
-                "model; "
-                "give a bidirectional checkpoint such as a BERT or RoBERTa"
+                "model; give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
         check_range(
             f"context_length of {name!r}",
@@ -157,12 +156,10 @@ class TextEncoder(nn.Module):
         return (self.encode(tokens) * weights).sum(1) / weights.sum(1).clamp_min(1.0)
 
 
-class TransformerFeatures(TextFeatures):
-    """Lazy, memoised view of a batch of `tokens` [B, T] and `lemma_tokens` [B, L]."""
+class TransformerFeatures(LazyFeatures):
+    """Features of a batch of `tokens` [B, T], and of `lemma_tokens`, `hypernym_tokens` [B, L]."""
 
-    def __init__(self, encoder: TextEncoder, batch: Batch) -> None:
-        super().__init__(batch)
-        self.encoder = encoder
+    encoder: TextEncoder
 
     @cached_property
     def embedding(self) -> Tensor:

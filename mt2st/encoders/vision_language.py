@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from mt2st.batch import Batch
 from mt2st.encoders import TowerOutput, Towers
+from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.fusion import Fusion
-from mt2st.errors import Mt2stError
 
 
 class VisionLanguageEncoder(nn.Module):
@@ -37,27 +37,14 @@ class VisionLanguageEncoder(nn.Module):
         return VisionLanguageFeatures(self, batch)
 
 
-class VisionLanguageFeatures:
-    """Lazy, memoised view of one batch: what no objective asks for is never computed, what two ask for is computed
-    once.
+class VisionLanguageFeatures(LazyFeatures):
+    """Features of one batch of images, captions and questions.
 
     A batch may hold fewer images than questions: `question_image` [B questions] then says which image each question is
     about, and every image is encoded once.
     """
 
-    def __init__(self, encoder: VisionLanguageEncoder, batch: Batch) -> None:
-        self.encoder = encoder
-        self.batch = batch
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The batch's tensor `name`, or an error that says what the batch holds."""
-        try:
-            return self.batch[name]
-        except KeyError:
-            raise Mt2stError(
-                f"the batch has no {name!r}, only {', '.join(sorted(self.batch))}; give the task a stream that "
-                "provides it"
-            ) from None
+    encoder: VisionLanguageEncoder
 
     @cached_property
     def _image(self) -> TowerOutput:

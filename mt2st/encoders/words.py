@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
+from mt2st.encoders._lazy import LazyFeatures
 from mt2st.errors import Mt2stError
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
@@ -114,26 +115,10 @@ class BagEncoder(nn.Module):
         return (vectors * weights).sum(-2) / weights.sum(-2).clamp_min(1.0)
 
 
-class TextFeatures:
-    """What text objectives may ask of a batch. `embedding` of the gloss, of its lemma and of its hypernym's lemma."""
+class BagFeatures(LazyFeatures):
+    """Features of a batch of `tokens` [B, T], and of `lemma_tokens`, `hypernym_tokens` [B, L]."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The batch's tensor `name`, or an error that says what the batch holds."""
-        if name not in self.batch:
-            held = ", ".join(sorted(self.batch))
-            raise Mt2stError(f"the batch has no {name!r}, only {held}; give the task a stream that provides it")
-        return self.batch[name]
-
-
-class BagFeatures(TextFeatures):
-    """Lazy, memoised view of a batch of `tokens` [B, T], and of `lemma_tokens`, `hypernym_tokens` [B, L]."""
-
-    def __init__(self, encoder: BagEncoder, batch: Batch) -> None:
-        super().__init__(batch)
-        self.encoder = encoder
+    encoder: BagEncoder
 
     @cached_property
     def embedding(self) -> Tensor:

@@ -53,8 +53,7 @@ def check_trainable(factory: str, count: int) -> None:
     if found and int(found.group(1)) > count:
         raise Mt2stError(
             f"index factory {factory!r} asks for {found.group(1)} centroids, but the first add() brings {count} items "
-            "to train on; "
-            "use fewer centroids (√N is usual) or add more items at once"
+            "to train on; use fewer centroids (√N is usual) or add more items at once"
         )
 
 

@@ -119,8 +119,7 @@ class Index(VectorIndex):
         if not isinstance(moved, self._faiss.GpuIndex):
             raise Mt2stError(
                 f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, "
-                "IVFn,Flat or IVFn,PQm, "
-                "or the backend faiss_cpu"
+                "IVFn,Flat or IVFn,PQm, or the backend faiss_cpu"
             )
         set_knobs(self._faiss, moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
         return moved

@@ -35,8 +35,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     if probability.ndim != 1 or probability.shape != outcome.shape or not len(probability):
         raise Mt2stError(
             f"expected_calibration_error: confidence {probability.shape} and correct {outcome.shape} must be two "
-            "arrays of "
-            "one length, with at least one answer"
+            "arrays of one length, with at least one answer"
         )
     for name, values in (("confidence", probability), ("correct", outcome)):
         if not ((values >= 0) & (values <= 1)).all():

@@ -1,31 +1,43 @@
-"""How to train: the knobs, and the pure functions of them (learning rate, parameter groups, seeds)."""
+"""How to train: the knobs, and the pure functions of them (learning rate, parameter groups). No torch."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from mt2st.errors import Mt2stError, check_range, unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PRECISIONS = ("no", "bf16", "fp16")
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Every field is part of the run's identity."""
+def decides_nothing(**arguments: Any) -> Any:
+    """A dataclass field that changes no number of a run: how often it saves and logs, or where its data lie."""
+    return field(**arguments, metadata={"decides_numbers": False})
 
-    total_steps: int
-    """optimiser steps"""
-    seed: int = 0
-    """seed of dropout, masks and coins; the data order has its own in the streams"""
-    learning_rate: float = 2e-3
-    """peak learning rate of AdamW"""
+
+def deciding(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass that decide a run's numbers, nested dataclasses included, as plain values.
+
+    A field says itself when it does not; see `decides_nothing`.
+    """
+    found = {}
+    for each in fields(settings):
+        if each.metadata.get("decides_numbers", True):
+            value = getattr(settings, each.name)
+            found[each.name] = deciding(value) if is_dataclass(value) else value
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train, apart from how long, with which seed and at which learning rate."""
+
     weight_decay: float = 0.01
-    """decoupled weight decay of matrices; vectors and scalars are not decayed"""
+    """AdamW's decoupled weight decay of matrices; vectors and scalars are not decayed"""
     warmup_fraction: float = 0.05
     """share of the steps in which the learning rate rises linearly from 0"""
     clip_norm: float = 1.0
@@ -36,35 +48,53 @@ class TrainConfig:
     """micro-batches an optimiser step"""
     compile: bool = False
     """torch.compile the model"""
-    evaluate_every_steps: int = 0
-    """steps between validations; 0 = only at the end"""
-    log_every_steps: int = 20
+    log_every_steps: int = decides_nothing(default=20)
     """steps between log lines; losses are checked for NaN at the same points"""
-    checkpoint_every_steps: int = 0
-    """steps between checkpoints; 0 = none by step"""
-    checkpoint_every_seconds: float = 0.0
+    checkpoint_every_steps: int = decides_nothing(default=0)
+    """optimiser steps between checkpoints; 0 = none by step"""
+    checkpoint_every_seconds: float = decides_nothing(default=0.0)
     """seconds between checkpoints; 0 = none by time"""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = decides_nothing(default=2)
     """checkpoints kept"""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "accumulation", "log_every_steps", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be ≥ 1")
-        limits = (
-            "learning_rate",
-            "weight_decay",
-            "clip_norm",
-            "evaluate_every_steps",
-            "checkpoint_every_steps",
-            "checkpoint_every_seconds",
-        )
-        for name in limits:
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise Mt2stError(f"{name} = {getattr(self, name)!r} must be finite and ≥ 0")
+        for name in ("accumulation", "log_every_steps", "keep_checkpoints"):
+            _at_least_one(name, getattr(self, name))
+        for name in ("weight_decay", "clip_norm", "checkpoint_every_steps", "checkpoint_every_seconds"):
+            _finite(name, getattr(self, name))
         check_range("warmup_fraction", self.warmup_fraction, 0.0, 1.0, "it is a share of the steps, for example 0.05")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True)
+class TrainConfig(TrainSettings):
+    """How to train one run. Every field that decides numbers is part of the run's identity (see `deciding`)."""
+
+    total_steps: int
+    """optimiser steps"""
+    seed: int = 0
+    """seed of dropout, masks and coins; the data order has its own in the streams"""
+    learning_rate: float = 2e-3
+    """peak learning rate of AdamW"""
+    evaluate_every_steps: int = 0
+    """steps between validations; 0 = only at the end"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("total_steps", self.total_steps)
+        for name in ("learning_rate", "evaluate_every_steps"):
+            _finite(name, getattr(self, name))
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise Mt2stError(f"{name} = {value!r} must be ≥ 1")
+
+
+def _finite(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise Mt2stError(f"{name} = {value!r} must be finite and ≥ 0")
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
@@ -85,9 +115,3 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     vectors = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def step_seed(seed: int, step: int, micro: int, rank: int) -> int:
-    """A 63-bit seed that depends on its four arguments alone."""
-    digest = hashlib.blake2b(f"{seed}\0{step}\0{micro}\0{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

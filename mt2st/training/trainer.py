@@ -13,13 +13,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
@@ -27,8 +26,11 @@ from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
+from mt2st.randomness import step_seed
+from mt2st.schedules import describe
+from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, step_seed
+from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
@@ -135,7 +137,8 @@ class Trainer:
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
-        _forget_precision(config.precision)
+        # accelerate keeps the first precision of a process, and runs of another one may follow each other here.
+        forget_precision(config.precision)
         self.accelerator = Accelerator(
             # unasked, accelerate lets processes on CPUs train each for itself
             cpu=not torch.accelerator.is_available(),
@@ -155,11 +158,9 @@ class Trainer:
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = _Progress()
-        tasks = {name: [_description(task.schedule), task.stream] for name, task in mixture.tasks.items()}
-        # How often a run saves and logs does not decide its numbers; another cadence may continue it.
-        cadence = ("log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "keep_checkpoints")
+        tasks = {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()}
         whole = {
-            "config": {name: value for name, value in asdict(config).items() if name not in cadence},
+            "config": deciding(config),
             "tasks": tasks,
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
@@ -210,7 +211,7 @@ class Trainer:
                 )
                 accelerator.backward(total / config.accumulation)
             if counter:
-                self.ledger.learn(kind, counter.counts)
+                self.ledger.learn(kind, counter.counts, counter.unknown_operations)
             self.ledger.add(kind)
             self._unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
         if config.clip_norm:
@@ -360,8 +361,7 @@ class Trainer:
         )
         raise Mt2stError(
             f"weight {bad} is not finite after step {self._progress.step}; last good checkpoint: "
-            f"{good[0] if good else 'none'}; "
-            "lower the learning rate, or use precision=no"
+            f"{good[0] if good else 'none'}; lower the learning rate, or use precision=no"
         )
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
@@ -404,8 +404,8 @@ class Trainer:
         path, state = found
         if state.get("fingerprint") != self._fingerprint:
             raise Mt2stError(
-                f"{path} was written under another configuration or on other data; use a new run folder, or delete "
-                "this one"
+                f"{path} was written under another configuration, on other data or by another version; use a new run "
+                "folder, or delete this one"
             )
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledger"])
@@ -415,20 +415,3 @@ class Trainer:
         self.saved_step = self._progress.step
         self._emit({"event": "resume", "step": self._progress.step})
         return self._progress.step
-
-
-def _forget_precision(precision: str) -> None:
-    """accelerate keeps the first precision for the life of a process.
-
-    Runs of another one may follow each other here.
-    """
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state(reset_partial_state=False)
-
-
-def _description(schedule: Any) -> str:
-    """What identifies a schedule: all of a dataclass.
-
-    Of anything else its type alone, for its repr may hold an address.
-    """
-    return repr(schedule) if is_dataclass(schedule) else f"{type(schedule).__module__}.{type(schedule).__qualname__}"

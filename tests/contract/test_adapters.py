@@ -17,7 +17,8 @@ from data_prep.find import call_examples, find_adapter
 from data_prep.prepare import prepare
 from mt2st.data.card import Adapter, DatasetCard
 from mt2st.data.splits import PreparedDataset, PreparedSplit
-from mt2st.data.streams import AnswerVocabulary, CaptionStream, QuestionStream
+from mt2st.data.streams import CaptionStream, QuestionStream
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.errors import Mt2stError
 from mt2st.metrics import vqa_accuracy
 from mt2st.mixture import MT2ST, Task

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.cases import load_card
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.read import load_records
-from benchmarks.strategies import SuiteKnobs
-from benchmarks.suite.runner import StepCosts, mixture_of, run_suite
+from benchmarks.suite.costs import StepCosts, mixture_of
+from benchmarks.suite.runner import run_suite
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.metrics import metric_definition
@@ -78,8 +79,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Name, knobs and the prepared case."""
     folder = tmp_path_factory.mktemp(request.param)
     knobs = replace(CASES[request.param](folder), steps=STEPS, seeds=1, validations=1, data_folder=folder / "data")
-    recipe = import_module(f"benchmarks.cases.{request.param.replace('-', '_')}.knobs")
-    return request.param, knobs, recipe.make_case(knobs, Console(file=io.StringIO()))
+    return request.param, knobs, load_card(request.param).open(knobs, Console(file=io.StringIO()))
 
 
 def _train(experiment: Any, folder: Path | None = None, stop_after: int | None = None) -> dict[str, torch.Tensor]:
@@ -92,7 +92,7 @@ def _train(experiment: Any, folder: Path | None = None, stop_after: int | None =
     config = TrainConfig(total_steps=STEPS, seed=3, checkpoint_every_steps=1 if folder else 0)
     trainer = Trainer(
         experiment.encoder,
-        mixture_of(experiment, Switch(0.5)),
+        mixture_of(experiment, lambda name: Switch(0.5)),
         experiment.streams,
         config,
         folder=folder,
@@ -118,7 +118,7 @@ class TestCases:
         assert not torch.equal(weights[0], weights[2])
 
     def test_every_auxiliary_costs_and_a_finished_one_does_not(self, tiny: Any) -> None:
-        costs = StepCosts(tiny[2].build(0))
+        costs = StepCosts(lambda: tiny[2].build(0))
         assert 0 < costs.primary_only < costs.everything
         alone = {name: costs((costs.primary, name)) - costs.primary_only for name in costs.auxiliaries}
         assert all(cost > 0 for cost in alone.values()), alone
@@ -137,22 +137,19 @@ class TestCases:
 
     def test_the_records_hold_what_the_report_shows(self, tiny: Any, tmp_path: Path) -> None:
         name, knobs, case = tiny
-        recipe = import_module(f"benchmarks.cases.{name.replace('-', '_')}.knobs")
+        spec = load_card(name).spec
         knobs = replace(knobs, strategies=("MTL", "STL"), views=("equal-steps",), steps=2)
         console = Console(file=io.StringIO())
-        assert (
-            run_suite(case, knobs, recipe.SPEC, benchmark=name, recipe="default", results=tmp_path, console=console)
-            == 0
-        )
+        assert run_suite(case, knobs, spec, benchmark=name, recipe="default", results=tmp_path, console=console) == 0
         runs = load_records(tmp_path, name, "default").finished
         assert len(runs) == 2
         for run in runs:
-            for metric in (recipe.SPEC.primary, *recipe.SPEC.columns):
+            for metric in (spec.primary, *spec.columns):
                 if metric.id not in run.values["metrics"]["test"]:
                     continue  # word similarity without a folder
                 assert metric_definition(metric.id).higher_is_better == metric.higher_is_better
-            assert recipe.SPEC.primary.id in run.values["metrics"]["test"]
-            assert recipe.SPEC.validation_id in run.values["metrics"]["validation"]
+            assert spec.primary.id in run.values["metrics"]["test"]
+            assert spec.validation_id in run.values["metrics"]["validation"]
             assert run.values["floors"]
             assert run.values["flops"]["total"] > 0
         assert (tmp_path / name / "default" / "report.html").is_file()

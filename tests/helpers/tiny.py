@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mt2st.data.streams import AnswerVocabulary, CaptionStream, QuestionStream
+from mt2st.data.streams import CaptionStream, QuestionStream
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.open_clip_towers import OpenClipTowers, SmallConfig, small_towers
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.strategies import SuiteKnobs
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
 from mt2st.encoders.image_transformer import ImageConfig, ImageEncoder
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -137,7 +138,7 @@ def objective_files() -> set[str]:
 
 def _image(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.image.knobs")
-    vit = recipe.VitKnobs(patch_size=2, width=16, layers=1, heads=2)
+    vit = VitKnobs(patch_size=2, width=16, layers=1, heads=2)
     return recipe.Knobs(images_per_batch=8, auxiliary_images_per_batch=8, encoder=vit)
 
 
@@ -182,9 +183,9 @@ def _text(folder: Path) -> SuiteKnobs:
 
 
 def _diffusion(folder: Path) -> SuiteKnobs:
-    image, recipe = import_module("benchmarks.cases.image.knobs"), import_module("benchmarks.cases.diffusion.knobs")
+    recipe = import_module("benchmarks.cases.diffusion.knobs")
     return recipe.Knobs(data="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
-                        classifier=image.VitKnobs(patch_size=2, width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
+                        classifier=VitKnobs(patch_size=2, width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
                         sampling_steps=2)  # fmt: skip
 
 

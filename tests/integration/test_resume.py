@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,10 +290,40 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[st
         build(tmp_path, on_step=kill_at(3)).fit()
     with pytest.raises(
         Mt2stError,
-        match=r"step-00000002 was written under another configuration or on other data; use a new run folder",
+        match=r"step-00000002 was written under another configuration, on other data or by another version; use a new run folder",
     ):
         build(tmp_path, **changes).fit()
     assert (tmp_path / "step-00000002").is_dir()  # and it is not deleted
+
+
+class Cosine:
+    """A schedule that is no dataclass."""
+
+    def __init__(self, initial: float) -> None:
+        self.initial = initial
+
+    def __call__(self, progress: float) -> float:
+        return self.initial * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _fading(rate: float) -> Callable[[float], float]:
+    return lambda progress: rate * (1 - progress)
+
+
+@pytest.mark.parametrize("make", [Cosine, _fading, Constant, lambda rate: Sampled(Cosine(rate))])
+def test_schedules_of_any_kind_are_told_apart_by_their_parameters(tmp_path: Path, make: Callable[..., Any]) -> None:
+    with pytest.raises(Killed):
+        build(tmp_path, schedules={"contrastive": make(1.0)}, on_step=kill_at(3)).fit()
+    with pytest.raises(Mt2stError, match="was written under another configuration"):
+        build(tmp_path, schedules={"contrastive": make(2.0)}).resume()
+    assert build(tmp_path, schedules={"contrastive": make(1.0)}).resume() == 2
+
+
+def test_a_schedule_that_cannot_be_told_apart_is_an_error(tmp_path: Path) -> None:
+    schedule = Cosine(1.0)
+    schedule.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(Mt2stError, match=r"test_resume\.Cosine cannot be told .* 'lock' is a _thread\.lock; make"):
+        build(tmp_path, schedules={"contrastive": schedule})
 
 
 def test_checkpoints_by_time(tmp_path: Path) -> None:

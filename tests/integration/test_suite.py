@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.cases import AUXILIARY
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.vqa import knobs as vqa
-from benchmarks.cases.vqa.case import VqaCase, answer_type, language_prior
+from benchmarks.cases.vqa.case import VqaCase
+from benchmarks.cases.vqa.grading import answer_type, language_prior
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.read import load_records
-from benchmarks.suite import runner
-from benchmarks.suite.sweep import run_sweep
+from benchmarks.suite import runner, train
 from mt2st.data.card import Example
 from mt2st.errors import Mt2stError
+from mt2st.training.config import TrainSettings
 from tests.helpers import drawn_dataset
 
 DRAWN = Path(__file__).parents[1] / "helpers" / "drawn_dataset.py"
@@ -40,7 +42,8 @@ def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
         "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8, "encoder": TINY,
         "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
     }  # fmt: skip
-    return vqa.Knobs(**{**values, **changes})
+    training = {name: changes.pop(name) for name in ("checkpoint_every_steps",) if name in changes}
+    return vqa.Knobs(**{**values, "train": TrainSettings(**training), **changes})
 
 
 def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
@@ -90,8 +93,8 @@ def test_interrupted_and_resumed_run_is_identical(
 ) -> None:
     knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=1)
     assert run(knobs, tmp_path / "whole")[0] == 0
-    step = runner.Trainer.train_step
-    switch_step = round(knobs.switch.at * knobs.steps)
+    step = train.Trainer.train_step
+    switch_step = round(knobs.strategy("Switch").at * knobs.steps)
     for stop_at in (2, switch_step, 11):  # before, on and after the switch
 
         def stopping(self: Any, at: int, stop_at: int = stop_at) -> Any:
@@ -100,10 +103,10 @@ def test_interrupted_and_resumed_run_is_identical(
             return step(self, at)
 
         results = tmp_path / f"stopped-{stop_at}"
-        monkeypatch.setattr(runner.Trainer, "train_step", stopping)
+        monkeypatch.setattr(train.Trainer, "train_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(knobs, results)
-        monkeypatch.setattr(runner.Trainer, "train_step", step)
+        monkeypatch.setattr(train.Trainer, "train_step", step)
         (interrupted,) = (results / "vqa" / "tiny").glob("switch-*")
         assert RunFolder.existing(interrupted).status() == "interrupted"
         assert run(knobs, results)[0] == 0
@@ -137,17 +140,17 @@ def test_resume_command_gives_what_the_suite_would_have_given(
     }  # what config's hash leaves out, too
     knobs = tiny_knobs(data_folder, strategies=("Switch",), views=("equal-steps",), checkpoint_every_steps=4, **changes)
     assert run(knobs, tmp_path / "whole")[0] == 0
-    step = runner.Trainer.train_step
+    step = train.Trainer.train_step
 
     def stopping(self: Any, at: int) -> Any:
         if at == 6:
             raise KeyboardInterrupt
         return step(self, at)
 
-    monkeypatch.setattr(runner.Trainer, "train_step", stopping)
+    monkeypatch.setattr(train.Trainer, "train_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(knobs, tmp_path / "killed")
-    monkeypatch.setattr(runner.Trainer, "train_step", step)
+    monkeypatch.setattr(train.Trainer, "train_step", step)
     (folder,) = (tmp_path / "killed" / "vqa" / "tiny").glob("switch-*")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner.torch, "set_num_threads", threads := MagicMock())
@@ -162,14 +165,14 @@ def test_failed_seed_leaves_a_hole_and_the_others_go_on(
     data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     knobs = tiny_knobs(data_folder, strategies=("STL", "MTL"), views=("equal-steps",), seeds=2)
-    step = runner.Trainer.train_step
+    step = train.Trainer.train_step
 
     def failing(self: Any, at: int) -> Any:
         if self.config.seed == 1 and len(self.mixture.weights(0, 12, seed=1)) == 1:
             raise RuntimeError("the disk of this test is on fire")
         return step(self, at)
 
-    monkeypatch.setattr(runner.Trainer, "train_step", failing)
+    monkeypatch.setattr(train.Trainer, "train_step", failing)
     code, printed = run(knobs, tmp_path)
     assert code == 1
     records = load_records(tmp_path, "vqa", "tiny")
@@ -203,7 +206,7 @@ def test_a_set_without_captions_learns_from_its_questions(data_folder: Path, tmp
     knobs = tiny_knobs(data_folder, data=str(folder), strategies=("MTL",), views=("equal-steps",), steps=2)
     case = VqaCase(knobs, Console(quiet=True))
     assert case.data["training_captions"] == 0
-    batch = case.build(0).streams[runner.AUXILIARY].batch(0)
+    batch = case.build(0).streams[AUXILIARY].batch(0)
     assert (
         len(np.unique(batch["caption_tokens"].numpy(), axis=0)) == 2
     )  # "what colour is it?" and "which shape is it?", no answers
@@ -225,7 +228,7 @@ def test_a_prepared_folder_takes_no_settings_of_preparing(data_folder: Path) -> 
 
 def test_unknown_auxiliary_and_dataset(data_folder: Path) -> None:
     with pytest.raises(Mt2stError, match="did you mean 'contrastive'"):
-        VqaCase(tiny_knobs(data_folder, auxiliaries=("contrastiv",)), Console(quiet=True))
+        tiny_knobs(data_folder, auxiliaries=("contrastiv",))
     with pytest.raises(Mt2stError, match="easy_vqa"):
         VqaCase(tiny_knobs(data_folder, data="easy_vqaa"), Console(quiet=True))
 
@@ -284,13 +287,10 @@ def test_smoke_is_the_same_recipe_in_small() -> None:
 
 
 def test_sweep_draws_its_front(data_folder: Path, tmp_path: Path) -> None:
-    knobs = tiny_knobs(data_folder, steps=8, sweep_budgets=(0.5, 1.0), sweep_switch_points=(0.5,), sweep_rates=(6.0,))
-    console = Console(file=io.StringIO(), width=200)
-    code = run_sweep(
-        VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="sweep", results=tmp_path, console=console
-    )
+    knobs = tiny_knobs(data_folder, steps=8, sweep_budgets=(0.5, 1.0), sweep_middle=True)
+    code, _ = run(knobs, tmp_path)
     assert code == 0
-    lines = (tmp_path / "vqa" / "sweep" / "SWEEP.md").read_text().splitlines()[4:]
+    lines = (tmp_path / "vqa" / "tiny" / "SWEEP.md").read_text().splitlines()[4:-1]
     assert len(lines) == 2 * 5
     assert any(line.endswith("| front |") for line in lines)
-    assert (tmp_path / "vqa" / "sweep" / "sweep.png").stat().st_size > 0
+    assert (tmp_path / "vqa" / "tiny" / "sweep.png").stat().st_size > 0

@@ -1,4 +1,4 @@
-"""The diffusion case: a class-conditional denoiser of small pictures (issue 6)."""
+"""The diffusion case: a class-conditional denoiser of small pictures."""
 
 from __future__ import annotations
 
@@ -12,32 +12,30 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.cases.diffusion.classifier import Judge, frechet_distance
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
+from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, SAMPLES_FILE, Knobs
-from benchmarks.cases.shared.data import guarded, prepared
+from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
-from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
-from mt2st.data.splits import PreparedSplit, carve_validation
-from mt2st.data.streams import ItemStream, generator
+from mt2st.data.prepared import PreparedSplit
+from mt2st.data.streams import ItemStream
 from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
-from mt2st.errors import Mt2stError, unknown_name
+from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path
 from mt2st.objectives.alignment import AlignmentObjective
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.clean_image import CleanImageObjective
 from mt2st.objectives.denoising import DenoisingObjective
+from mt2st.randomness import generator
 
-AUXILIARIES = ("class", "clean_image", "alignment")
 _VALIDATION_IMAGES = 128
 
 
 class DiffusionCase:
     """Data, classifier and floors, made once; `build` makes a fresh model for a seed."""
 
-    def __init__(self, knobs: Knobs, console: Console) -> None:
-        for name in knobs.auxiliaries:
-            if name not in AUXILIARIES:
-                raise unknown_name("auxiliary", name, AUXILIARIES)
+    def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
         dataset = prepared(knobs, knobs.image_size, console=console)
         test_split = dataset.split(knobs.test_split)
@@ -47,36 +45,32 @@ class DiffusionCase:
                 f"{knobs.data!r} has items without a picture; the diffusion case needs a set of pictures with labels"
             )
         self.names = class_names(whole)
-        train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
-        self.train = whole.subset(train_rows)
+        self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.codes = class_codes(self.train, self.names)
         self.test = some_of(test_split, knobs.test_images)
         self.test_codes = class_codes(self.test, self.names)
-        validation = some_of(whole.subset(validation_rows), _VALIDATION_IMAGES)
+        validation = some_of(validation, _VALIDATION_IMAGES)
         check_taught(self.codes, self.test_codes, self.names, "test")
         self.held_out = noised(self.test, self.test_codes)
         self.validation = noised(validation, class_codes(validation, self.names))
         with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
-            self.judge = Judge.trained(
+            self.classifier = PictureClassifier.trained(
                 self.train,
                 self.codes,
                 self.names,
                 sizes=knobs.classifier,
                 steps=knobs.classifier_steps,
                 folder=knobs.data_folder,
-                data_hash=dataset.content_hash,
+                data_hash=dataset.content_hash + (f"/draw {draw}" if draw else ""),
             )
         self.asked = torch.from_numpy(
             np.resize(self.test_codes, knobs.samples)
         )  # classes of the samples, with test's shares
         self.data: Mapping[str, Any] = {
-            "name": dataset.card.name,
-            "revision": dataset.card.revision,
-            "content_hash": dataset.content_hash,
+            **facts(dataset, leaked),
             "training_images": self.train.num_images,
             "validation_images": validation.num_images,
             "test_images": self.test.num_images,
-            **leaked,
             "classes": len(self.names),
         }
 
@@ -97,8 +91,10 @@ class DiffusionCase:
             metrics |= {
                 f"t{level}/denoising_loss": float(losses[:, at].mean()) for at, level in enumerate(NOISE_LEVELS)
             }
-            metrics["frechet_distance"] = frechet_distance(self.judge.features(drawn["samples"]), self.test_features)
-            metrics["samples/accuracy"] = self.judge.accuracy(drawn["samples"], self.asked.numpy())
+            metrics["frechet_distance"] = frechet_distance(
+                self.classifier.features(drawn["samples"]), self.test_features
+            )
+            metrics["samples/accuracy"] = self.classifier.accuracy(drawn["samples"], self.asked.numpy())
             items = {"loss": losses.mean(1), "label": self.test_codes}
             items |= {f"loss_t{level}": losses[:, at] for at, level in enumerate(NOISE_LEVELS)}
             return TestResult(metrics, items, {"label": self.names}, self.floors)
@@ -109,7 +105,14 @@ class DiffusionCase:
         return Experiment(
             encoder=encoder,
             primary=DenoisingObjective(),
-            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            auxiliaries=build_auxiliaries(
+                knobs.auxiliaries,
+                {
+                    "class": lambda: ClassificationObjective(encoder.width, len(self.names)),
+                    "clean_image": lambda: CleanImageObjective(encoder.width),
+                    "alignment": lambda: AlignmentObjective(encoder.width, self.classifier.encoder),
+                },
+            ),
             streams={
                 PRIMARY: ItemStream(
                     {"condition": codes},
@@ -131,17 +134,10 @@ class DiffusionCase:
             save=save,
         )
 
-    def _auxiliary(self, name: str, encoder: Denoiser) -> Any:
-        if name == "class":
-            return ClassificationObjective(encoder.width, len(self.names))
-        if name == "clean_image":
-            return CleanImageObjective(encoder.width)
-        return AlignmentObjective(encoder.width, self.judge.encoder)
-
     @cached_property
     def test_features(self) -> np.ndarray:
         """What the classifier sees in the held-out pictures, [N, D]."""
-        return self.judge.features(self.test)
+        return self.classifier.features(self.test)
 
     @cached_property
     def floors(self) -> dict[str, dict[str, float]]:
@@ -153,8 +149,8 @@ class DiffusionCase:
         pictures = self.train.pixels(np.arange(min(self.train.num_images, 4096)))
         mean = torch.from_numpy(pictures.mean(0).round().astype(np.uint8)).permute(2, 0, 1)
         features = self.test_features
-        copies = self.judge.features(mean[None].repeat(2, 1, 1, 1))
-        real = self.judge.features(some_of(self.train, self.knobs.samples))
+        copies = self.classifier.features(mean[None].repeat(2, 1, 1, 1))
+        real = self.classifier.features(some_of(self.train, self.knobs.samples))
         return {
             "unconditional mean": {"denoising_loss": zero, "frechet_distance": frechet_distance(copies, features)},
             "training pictures": {"frechet_distance": frechet_distance(real, features)},

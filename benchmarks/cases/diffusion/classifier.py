@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from benchmarks.cases.image.case import build_image_encoder, items_of
-from benchmarks.cases.image.knobs import VitKnobs
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
+from benchmarks.cases.shared.images import build_image_encoder, items_of
 from mt2st.data.splits import PreparedSplit
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.image_transformer import ImageEncoder
@@ -28,7 +28,7 @@ from mt2st.training.trainer import TrainConfig, Trainer
 _FORMAT = 1
 
 
-class Judge:
+class PictureClassifier:
     """A frozen classifier.
 
     Attributes:
@@ -50,7 +50,7 @@ class Judge:
         steps: int,
         folder: Path,
         data_hash: str,
-    ) -> Judge:
+    ) -> PictureClassifier:
         """A classifier of `split` with class numbers `codes`, trained with seed 0.
 
         Kept in `folder` and read from there the next time.

@@ -9,19 +9,17 @@ The method card is diffusion.md beside this file. Needs the extra `diffusion` (p
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from benchmarks.cases.image.knobs import VitKnobs
 from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Metric, ReportSpec
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
-from mt2st.errors import Mt2stError, check_range
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
+from mt2st.errors import check_range
 
 NOISE_LEVELS = (20, 100, 250, 500, 800)  # of 1,000: where held-out loss is measured
 SAMPLES_FILE = "samples.png"
@@ -84,6 +82,8 @@ class UNetKnobs:
 class Knobs(DataKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("class", "clean_image", "alignment")
+
     steps: int = 180
     """optimiser steps of every strategy in the equal-steps view"""
     seeds: int = 2
@@ -120,44 +120,25 @@ class Knobs(DataKnobs):
         )
         check_range("samples", self.samples, 2, 1_000_000, "a distribution needs at least two")
         check_range("test_images", self.test_images, 1, 10_000_000)
-        if not self.auxiliaries:
-            raise Mt2stError("auxiliaries is empty; name at least one, such as class (STL is a strategy of its own)")
 
 
-# The best of the trials below at the equal budget, one seed (results/published/diffusion/tuning.md).
+# The best trials at the equal budget, one seed (results/published/diffusion/tuning.md).
 TUNED = Knobs(
-    stl=SingleTask(4e-3),
-    mtl=MultiTask(4e-3, 0.3),
-    diminish=Diminishing(4e-3, 1.0, rate=6.0, shape=2.0),
-    switch=Switching(4e-3, 1.0, at=0.3),
-    sampled=SampledDiminishing(4e-3, 1.0, rate=6.0, shape=2.0),
+    settings=(
+        SingleTask(4e-3),
+        MultiTask(4e-3, 0.3),
+        Diminishing(4e-3, 1.0, rate=6.0, shape=2.0),
+        Switching(4e-3, 1.0, at=0.3),
+        SampledDiminishing(4e-3, 1.0, rate=6.0, shape=2.0),
+    ),
 )
 RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
 
-TRIALS = trials_around(4e-3)
+TRIALS_AROUND = 4e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, few samples."""
     return replace(
         knobs, steps=12, seeds=1, validations=1, classifier_steps=40, test_images=64, samples=36, sampling_steps=5
-    )
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.diffusion.case import DiffusionCase
-
-    return DiffusionCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-
-    console = Console()
-    return run_suite(
-        make_case(knobs, console), knobs, SPEC, benchmark="diffusion", recipe=recipe, results=results, console=console
     )

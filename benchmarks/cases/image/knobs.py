@@ -10,18 +10,16 @@ The method card is image.md beside this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
-from mt2st.errors import Mt2stError, check_range
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
     title="Image classification: few labels, many pictures",
@@ -48,26 +46,10 @@ SPEC = ReportSpec(
 
 
 @dataclass(frozen=True)
-class VitKnobs:
-    """Which vision transformer; the sizes are those of the small one, trained from scratch."""
-
-    model: str = "small"
-    """small, or hf:NAME_OR_FOLDER of a ViT checkpoint"""
-    patch_size: int = 4
-    """height and width of a patch, in pixels"""
-    width: int = 64
-    """width of tokens"""
-    layers: int = 2
-    """transformer layers"""
-    heads: int = 4
-    """attention heads"""
-    mlp_ratio: float = 2.0
-    """hidden width of MLPs as a multiple of the width"""
-
-
-@dataclass(frozen=True)
-class Knobs(DataKnobs):
+class Knobs(LabelledDataKnobs):
     """Image case: a labelled fraction of the pictures for the primary task, all of them for the auxiliaries."""
+
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("masked_patches", "rotation", "two_views")
 
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
@@ -90,25 +72,17 @@ class Knobs(DataKnobs):
     encoder: VitKnobs = field(default_factory=VitKnobs)
     """the encoder"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(
-            "label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training pictures, for example 0.1"
-        )
-        if not self.auxiliaries:
-            raise Mt2stError(
-                "auxiliaries is empty; name at least one, such as two_views (STL is a strategy of its own)"
-            )
 
-
-# The best of the trials below at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's
+# The best trials at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's
 # two best, which tie, the one that reaches its cut-off before the end.
 TUNED = Knobs(
-    stl=SingleTask(1e-3),
-    mtl=MultiTask(4e-3, 0.3),
-    diminish=Diminishing(2e-3, 1.0, rate=6.0, shape=2.0),
-    switch=Switching(4e-3, 0.3, at=0.3),
-    sampled=SampledDiminishing(4e-3, 1.0, rate=3.0),
+    settings=(
+        SingleTask(1e-3),
+        MultiTask(4e-3, 0.3),
+        Diminishing(2e-3, 1.0, rate=6.0, shape=2.0),
+        Switching(4e-3, 0.3, at=0.3),
+        SampledDiminishing(4e-3, 1.0, rate=3.0),
+    ),
 )
 FASHION = replace(
     TUNED, data="fashion_mnist", image_size=28, label_fraction=0.01, steps=250, encoder=VitKnobs(width=48)
@@ -120,28 +94,9 @@ RECIPES = {
     "fashion-mnist-10pct": replace(FASHION, label_fraction=0.1),
 }
 
-TRIALS = trials_around(0.002)
+TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps."""
     return replace(knobs, steps=40, seeds=1, validations=2)
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.image.case import ImageCase
-
-    return ImageCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-
-    console = Console()
-    return run_suite(
-        make_case(knobs, console), knobs, SPEC, benchmark="image", recipe=recipe, results=results, console=console
-    )

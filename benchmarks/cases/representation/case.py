@@ -1,4 +1,4 @@
-"""The representation case: word embeddings from glosses (issue 6)."""
+"""The representation case: word embeddings from glosses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 from scipy.stats import spearmanr
 
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.representation.knobs import Knobs
+from benchmarks.cases.shared.auxiliaries import build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
-from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
 from data_prep.find import adapter_source, find_adapter
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.words import BagEncoder, WordVocabulary
@@ -25,15 +26,13 @@ from mt2st.objectives.gloss_lemma import GlossLemmaObjective
 from mt2st.objectives.hypernym import HypernymObjective
 from mt2st.objectives.skip_gram import SkipGramObjective
 
-AUXILIARIES = ("skip_gram", "gloss_lemma", "hypernym")
-
 
 class RepresentationCase:
     """Data, vocabulary and word pairs, made once; `build` makes a fresh model for a seed."""
 
-    def __init__(self, knobs: Knobs, console: Console) -> None:
+    def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
-        self.glosses = GlossData(knobs, AUXILIARIES, console)
+        self.glosses = GlossData(knobs, console, draw)
         glosses = self.glosses
         self.vocabulary = WordVocabulary.build(
             [*glosses.train.texts, *glosses.train.lemmas], knobs.vocabulary_size, at_least=knobs.word_at_least
@@ -69,7 +68,16 @@ class RepresentationCase:
         return Experiment(
             encoder=encoder,
             primary=primary,
-            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            auxiliaries=build_auxiliaries(
+                knobs.auxiliaries,
+                {
+                    "skip_gram": lambda: SkipGramObjective(
+                        self.vocabulary.counts, encoder.word_width, window=knobs.window, negatives=knobs.negatives
+                    ),
+                    "gloss_lemma": lambda: GlossLemmaObjective(encoder.width, encoder.word_width),
+                    "hypernym": lambda: HypernymObjective(margin=knobs.margin),
+                },
+            ),
             streams={
                 PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
                 AUXILIARY: ItemStream(
@@ -80,16 +88,6 @@ class RepresentationCase:
             test=test,
             save=save,
         )
-
-    def _auxiliary(self, name: str, encoder: BagEncoder) -> Any:
-        knobs = self.knobs
-        if name == "skip_gram":
-            return SkipGramObjective(
-                self.vocabulary.counts, encoder.word_width, window=knobs.window, negatives=knobs.negatives
-            )
-        if name == "gloss_lemma":
-            return GlossLemmaObjective(encoder.width, encoder.word_width)
-        return HypernymObjective(margin=knobs.margin)
 
 
 class WordPairs:

@@ -1,6 +1,6 @@
 """Word embeddings from dictionary glosses: supersense from a bag of words.
 
-    python -m benchmarks representation             WordNet 3.0 (Debian wordnet-base, or --source), 1 % of the labels, three seeds
+    python -m benchmarks representation            WordNet 3.0 (Debian wordnet-base, or --source), 1 % of the labels
     python -m benchmarks representation --smoke     the same in small, for a first look
 
 The method card is representation.md beside this file.
@@ -9,17 +9,15 @@ The method card is representation.md beside this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
     title="Word embeddings: supersense of a gloss from a bag of its words",
@@ -49,6 +47,8 @@ SPEC = ReportSpec(
 @dataclass(frozen=True)
 class Knobs(GlossKnobs):
     """Representation case: a bag of word embeddings, with auxiliaries on words."""
+
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("skip_gram", "gloss_lemma", "hypernym")
 
     steps: int = 1000
     """optimiser steps of every strategy in the equal-steps view"""
@@ -80,13 +80,15 @@ class Knobs(GlossKnobs):
     """folder of word-similarity files, lines `word1 word2 score`; empty = not measured"""
 
 
-# The best of the trials below at the equal budget, one seed (results/published/representation/tuning.md).
+# The best trials at the equal budget, one seed (results/published/representation/tuning.md).
 TUNED = Knobs(
-    stl=SingleTask(2.5e-3),
-    mtl=MultiTask(0.01, 0.3),
-    diminish=Diminishing(5e-3, 1.0, rate=6.0, shape=2.0),
-    switch=Switching(5e-3, 1.0, at=0.3),
-    sampled=SampledDiminishing(5e-3, 1.0, rate=6.0, shape=2.0),
+    settings=(
+        SingleTask(2.5e-3),
+        MultiTask(0.01, 0.3),
+        Diminishing(5e-3, 1.0, rate=6.0, shape=2.0),
+        Switching(5e-3, 1.0, at=0.3),
+        SampledDiminishing(5e-3, 1.0, rate=6.0, shape=2.0),
+    ),
 )
 RECIPES = {
     "default": TUNED,
@@ -94,27 +96,9 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-TRIALS = trials_around(0.005)
+TRIALS_AROUND = 5e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""
     return replace(knobs, steps=60, seeds=1, training_share=0.2, validations=2)
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.representation.case import RepresentationCase
-
-    return RepresentationCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-
-    console = Console()
-    case = make_case(knobs, console)
-    return run_suite(case, knobs, SPEC, benchmark="representation", recipe=recipe, results=results, console=console)

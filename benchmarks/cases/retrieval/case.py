@@ -1,4 +1,4 @@
-"""The retrieval case: find a pictogram by its name, and the name by the pictogram (issue 3)."""
+"""The retrieval case: find a pictogram by its name, and the name by the pictogram."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from safetensors.numpy import save
-from torch import nn
 
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
-from benchmarks.cases.shared.data import build_encoder, guarded, prepared, train_tokenizer, trimming
-from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment, TestResult
-from mt2st.data.splits import PreparedSplit, carve_validation
+from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.data import carved, facts, guarded, prepared
+from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
-from mt2st.encoders.vision_language import VisionLanguageEncoder
-from mt2st.errors import Mt2stError, unknown_name
+from mt2st.errors import Mt2stError
 from mt2st.evaluate import evaluate_retrieval
 from mt2st.files import write_bytes
 from mt2st.metrics.ranks import retrieval_ranks
 from mt2st.objectives.contrastive import ContrastiveObjective
-from mt2st.objectives.masked_lm import MaskedLanguageObjective
 from mt2st.objectives.matching import MatchingObjective
 from mt2st.predict import embed_split
 from mt2st.training.trainer import Stream
 
-AUXILIARIES = ("captions", "masked_lm", "matching")
 MAIN_CAPTION = "main-caption"  # a card's protocol: each image's first caption asks, the others are further texts
 COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinations whose parts were all seen
 
@@ -36,10 +34,7 @@ COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinatio
 class RetrievalCase:
     """Data, splits and tokenizer, made once; `build` makes a fresh model for a seed."""
 
-    def __init__(self, knobs: Knobs, console: Console) -> None:
-        for name in knobs.auxiliaries:
-            if name not in AUXILIARIES:
-                raise unknown_name("auxiliary", name, AUXILIARIES)
+    def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
         options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
         dataset = prepared(knobs, knobs.image_size, options=options, console=console)
@@ -55,8 +50,8 @@ class RetrievalCase:
         whole, leaked = guarded(
             dataset.split(knobs.train_split), [captions.split for captions in self.tests.values()], knobs.on_leak
         )
-        train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
-        self.train, self.validation = whole.subset(train_rows), captions_of(whole.subset(validation_rows), main_only)
+        self.train, validation = carved(whole, knobs.validation_fraction, draw)
+        self.validation = captions_of(validation, main_only)
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
             raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
         self.names = captions_of(self.train, main_only)
@@ -64,14 +59,11 @@ class RetrievalCase:
         seen = {word for text in self.names.texts for word in words(text)}
         asked = [words(text) for text in self.tests[""].texts]
         self.data: Mapping[str, Any] = {
-            "name": dataset.card.name,
-            "revision": dataset.card.revision,
-            "content_hash": dataset.content_hash,
+            **facts(dataset, leaked),
             "training_images": self.train.num_images,
             "training_captions": self.train.num_captions,
             "validation_images": self.validation.split.num_images,
             "test_images": self.tests[""].split.num_images,
-            **leaked,
             "test_captions_with_an_unseen_word": sum(any(word not in seen for word in found) for found in asked),
             "test_captions_of_unseen_words_only": sum(all(word not in seen for word in found) for found in asked),
         }
@@ -132,25 +124,19 @@ class RetrievalCase:
         return Experiment(
             encoder=encoder,
             primary=ContrastiveObjective(name="retrieval"),
-            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            auxiliaries=build_auxiliaries(
+                knobs.auxiliaries,
+                {
+                    "captions": lambda: ContrastiveObjective(name="captions"),
+                    "masked_lm": lambda: masked_language(encoder, self.tokenizer, knobs.encoder, knobs.mask_rate),
+                    "matching": lambda: MatchingObjective(knobs.encoder.fusion_width),
+                },
+            ),
             streams=streams,
             validate=validate,
             test=test,
             save=save_files,
         )
-
-    def _auxiliary(self, name: str, encoder: VisionLanguageEncoder) -> Any:
-        if name == "captions":
-            return ContrastiveObjective(name="captions")
-        if name == "matching":
-            return MatchingObjective(self.knobs.encoder.fusion_width)
-        frame = (self.tokenizer.start_id, self.tokenizer.end_id) if self.tokenizer is not None else ()
-        towers = encoder.towers
-        width = self.knobs.encoder.fusion_width
-        objective: nn.Module = MaskedLanguageObjective(
-            width, towers.vocabulary_size, towers.mask_id, rate=self.knobs.mask_rate, frame_ids=frame
-        )
-        return objective
 
 
 class Captions:

@@ -7,19 +7,16 @@ python -m benchmarks retrieval --smoke    the same in small, for a first look
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import ReportSpec, compositional, hit_rate, mean_rank, mean_reciprocal_rank, median_rank
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, Switching
-from mt2st.errors import Mt2stError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
     title="Image-text retrieval: the picture to a text, the text to a picture",
@@ -71,6 +68,8 @@ SPEC = ReportSpec(
 class Knobs(DataKnobs):
     """Retrieval case: an encoder trained toward finding a pictogram by its name, and a name by its pictogram."""
 
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("captions", "masked_lm", "matching")
+
     data: str = "openmoji"
     """the set: an adapter, a prepared folder, or data that need no code"""
     second_test_split: str = "auto"
@@ -92,69 +91,24 @@ class Knobs(DataKnobs):
     encoder: EncoderKnobs = field(default_factory=lambda: EncoderKnobs(vocabulary_size=2000))
     """the encoder"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.auxiliaries:
-            raise Mt2stError("auxiliaries is empty; name at least one, such as captions (STL is a strategy of its own)")
 
-
-# The best of the trials below at the equal budget (results/published/retrieval/tuning.md).
+# The best trials at the equal budget (results/published/retrieval/tuning.md).
 RECIPES = {
     "default": Knobs(
         steps=400,
-        stl=SingleTask(0.003),
-        mtl=MultiTask(0.0015, 0.5),
-        diminish=Diminishing(0.003, 0.5, rate=12.0, shape=1.0),
-        switch=Switching(0.003, 0.5, at=0.4),
-        sampled=SampledDiminishing(0.003, 0.5, rate=6.0, shape=1.0),
+        settings=(
+            SingleTask(0.003),
+            MultiTask(0.0015, 0.5),
+            Diminishing(0.003, 0.5, rate=12.0, shape=1.0),
+            Switching(0.003, 0.5, at=0.4),
+            SampledDiminishing(0.003, 0.5, rate=6.0, shape=1.0),
+        ),
     )
 }
 
-# Four trials for each strategy, scored on validation by `python -m benchmarks tune retrieval`; the best became the
-# defaults.
-TRIALS: dict[str, tuple[Strategy, ...]] = {
-    "STL": tuple(SingleTask(rate) for rate in (7e-4, 1.5e-3, 3e-3, 5e-3)),
-    "MTL": (MultiTask(1.5e-3, 0.5), MultiTask(1.5e-3, 1.0), MultiTask(3e-3, 0.5), MultiTask(3e-3, 1.0)),
-    "Diminish": (
-        Diminishing(1.5e-3, 0.5, rate=6.0, shape=2.0),
-        Diminishing(3e-3, 0.5, rate=6.0, shape=2.0),
-        Diminishing(3e-3, 0.5, rate=12.0, shape=1.0),
-        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
-    ),
-    "Switch": (
-        Switching(1.5e-3, 0.5, at=0.4),
-        Switching(3e-3, 0.5, at=0.4),
-        Switching(3e-3, 0.5, at=0.2),
-        Switching(3e-3, 1.0, at=0.4),
-    ),
-    "Sampled Diminish": (
-        SampledDiminishing(1.5e-3, 0.5, rate=3.0, shape=2.0),
-        SampledDiminishing(3e-3, 0.5, rate=3.0, shape=2.0),
-        SampledDiminishing(3e-3, 0.5, rate=6.0, shape=1.0),
-        SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
-    ),
-}
+TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in small: one seed, few steps."""
     return replace(knobs, steps=30, seeds=1, validations=2)
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.retrieval.case import RetrievalCase
-
-    return RetrievalCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-
-    console = Console()
-    return run_suite(
-        make_case(knobs, console), knobs, SPEC, benchmark="retrieval", recipe=recipe, results=results, console=console
-    )

@@ -1,25 +1,19 @@
-"""What the vision-language cases share: data with the leakage guard, encoder and tokenizer."""
+"""The data of a case: prepared once, guarded against leaks, with a validation part carved out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from benchmarks.cases.shared.data_knobs import DataKnobs
-from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.records.check import LEFT_IN
 from data_prep.prepare import prepare
 from data_prep.readers.rows import parse_mapping
-from mt2st.data.splits import PreparedDataset, PreparedSplit, leaked_images, without_leaked
-from mt2st.encoders.factory import make_towers
-from mt2st.encoders.open_clip_towers import SmallConfig
-from mt2st.encoders.text_tokenizer import TextTokenizer
-from mt2st.encoders.vision_language import VisionLanguageEncoder
+from mt2st.data.prepared import PreparedDataset, PreparedSplit
+from mt2st.data.splits import carve_validation, leaked_images, without_leaked
 from mt2st.errors import Mt2stError
 
 
@@ -93,41 +87,13 @@ def _without(train: PreparedSplit, evaluation: PreparedSplit, leaked: list[str],
     return without_leaked(train, evaluation)
 
 
-def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
-    """A tokenizer trained on `texts` for small towers; None for towers that bring their own."""
-    return TextTokenizer.train(texts, knobs.vocabulary_size) if knobs.towers == "small" else None
+def carved(whole: PreparedSplit, fraction: float, draw: int) -> tuple[PreparedSplit, PreparedSplit]:
+    """Training and validation part of `whole`, by the seed `draw`."""
+    train_rows, validation_rows = carve_validation(whole, fraction, seed=draw)
+    return whole.subset(train_rows), whole.subset(validation_rows)
 
 
-def build_encoder(
-    knobs: EncoderKnobs, image_size: int, tokenizer: TextTokenizer | None, seed: int
-) -> VisionLanguageEncoder:
-    """Towers and fusion with initial weights that depend on `seed` alone."""
-    torch.manual_seed(seed)
-    config = SmallConfig(
-        image_size=image_size,
-        width=knobs.width,
-        layers=knobs.layers,
-        text_layers=knobs.text_layers,
-        heads=knobs.heads,
-        embedding_width=knobs.embedding_width,
-        context_length=knobs.context_length,
-        mlp_ratio=knobs.mlp_ratio,
-        stem_width=knobs.stem_width,
-    )
-    towers = make_towers(knobs.towers, small=config, tokenizer=tokenizer)
-    return VisionLanguageEncoder(
-        towers, fusion_width=knobs.fusion_width, fusion_layers=knobs.fusion_layers, fusion_heads=knobs.heads
-    )
-
-
-def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
-    """`tokenize` without the columns in which every text is padding: attention over padding costs FLOPs and tells
-    nothing.
-    """
-
-    def trimmed(texts: list[str]) -> Tensor:
-        tokens = tokenize(texts)
-        used = (tokens != pad_id).any(0).nonzero()
-        return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
-
-    return trimmed
+def facts(dataset: PreparedDataset, leaked: Mapping[str, int]) -> dict[str, Any]:
+    """What every record says of its data: name, revision, content hash, how many training items leaked."""
+    card = dataset.card
+    return {"name": card.name, "revision": card.revision, "content_hash": dataset.content_hash, **leaked}

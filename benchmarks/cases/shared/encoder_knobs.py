@@ -1,4 +1,4 @@
-"""Knobs of the vision-language encoder. Imports no torch."""
+"""Knobs of encoders that several cases take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,3 +33,21 @@ class EncoderKnobs:
     """text tokens a text is cut to; shorter sets use fewer"""
     vocabulary_size: int = 400
     """subword tokens at most, for tokenizers trained on the training texts"""
+
+
+@dataclass(frozen=True)
+class VitKnobs:
+    """Which vision transformer; the sizes are those of the small one, trained from scratch."""
+
+    model: str = "small"
+    """small, or hf:NAME_OR_FOLDER of a ViT checkpoint"""
+    patch_size: int = 4
+    """height and width of a patch, in pixels"""
+    width: int = 64
+    """width of tokens"""
+    layers: int = 2
+    """transformer layers"""
+    heads: int = 4
+    """attention heads"""
+    mlp_ratio: float = 2.0
+    """hidden width of MLPs as a multiple of the width"""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from mt2st.errors import Mt2stError, check_range
 
 
 @dataclass(frozen=True)
-class GlossKnobs(DataKnobs):
+class GlossKnobs(LabelledDataKnobs):
     """A labelled fraction of the glosses for the primary task, all of them for the auxiliaries."""
 
     data: str = "wordnet"
@@ -22,18 +22,10 @@ class GlossKnobs(DataKnobs):
     """share of the training split's glosses carved out for validation"""
     lemma_length: int = 4
     """tokens a lemma is cut to"""
-    auxiliaries: tuple[str, ...] = ()
-    """auxiliary tasks"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(
-            "label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training glosses, for example 0.1"
-        )
-        check_range(
-            "training_share", self.training_share, 1e-6, 1.0, "it is a share of the training split; 1 = all of it"
-        )
+        cure = "it is a share of the training split; 1 = all of it"
+        check_range("training_share", self.training_share, 1e-6, 1.0, cure)
         if self.lemma_length < 1:
             raise Mt2stError(f"lemma_length = {self.lemma_length} must be ≥ 1")
-        if not self.auxiliaries:
-            raise Mt2stError("auxiliaries is empty; name at least one (STL is a strategy of its own)")

@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.cases.shared.data import guarded, prepared
+from benchmarks.cases import TestResult
+from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.labels import (
     check_taught,
@@ -21,10 +22,9 @@ from benchmarks.cases.shared.labels import (
     majority,
     stratified_rows,
 )
-from benchmarks.suite.runner import TestResult
-from mt2st.data.splits import PreparedSplit, carve_validation
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
-from mt2st.errors import Mt2stError, unknown_name
+from mt2st.errors import Mt2stError
 from mt2st.predict import predict_classes
 
 Tokenize = Callable[[Sequence[str], int], Tensor]
@@ -66,31 +66,26 @@ class Glosses:
 class GlossData:
     """Splits, classes and floors of a gloss case, made once."""
 
-    def __init__(self, knobs: GlossKnobs, known_auxiliaries: Sequence[str], console: Console) -> None:
-        for name in knobs.auxiliaries:
-            if name not in known_auxiliaries:
-                raise unknown_name("auxiliary", name, known_auxiliaries)
+    def __init__(self, knobs: GlossKnobs, console: Console, draw: int = 0) -> None:
         dataset = prepared(knobs, None, console=console)
         test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak, "glosses")
         if knobs.training_share < 1:
             whole = whole.subset(whole.labelled_fraction(knobs.training_share, seed=0))
         self.names = class_names(whole)
-        train_rows, validation_rows = carve_validation(whole, knobs.validation_fraction, seed=0)
-        train = whole.subset(train_rows)
+        train, validation = carved(whole, knobs.validation_fraction, draw)
         lemma_of = dict(zip(train.image_ids(), map(_words, train.extra_values("lemmas")), strict=True))
         self.train = Glosses(train, self.names, lemma_of)
-        self.validation = Glosses(whole.subset(validation_rows), self.names, lemma_of)
+        self.validation = Glosses(validation, self.names, lemma_of)
         self.test = Glosses(test_split, self.names, lemma_of)
-        self.labelled = stratified_rows(self.train.codes, knobs.label_fraction, 0, self.names)  # rows of train
+        self.labelled = stratified_rows(self.train.codes, knobs.label_fraction, draw, self.names)  # rows of train
         self.taught = self.train.codes[self.labelled]
         check_taught(self.taught, self.test.codes, self.names, "test")
         check_taught(self.taught, self.validation.codes, self.names, "validation")
         if not any(self.train.lemmas) and {"gloss_lemma", "matching", "hypernym"} & set(knobs.auxiliaries):
             raise Mt2stError(
                 f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out: for "
-                "example "
-                "--auxiliaries masked_lm (text) or --auxiliaries skip_gram (representation)"
+                "example --auxiliaries masked_lm (text) or --auxiliaries skip_gram (representation)"
             )
         if "hypernym" in knobs.auxiliaries and not any(self.train.hypernyms):
             raise Mt2stError(
@@ -109,14 +104,11 @@ class GlossData:
                 ),
             }
         self.data: dict[str, Any] = {
-            "name": dataset.card.name,
-            "revision": dataset.card.revision,
-            "content_hash": dataset.content_hash,
+            **facts(dataset, leaked),
             "training_glosses": len(self.train),
             "labelled_glosses": len(self.labelled),
             "validation_glosses": len(self.validation),
             "test_glosses": len(self.test),
-            **leaked,
             "classes": len(self.names),
         }
 

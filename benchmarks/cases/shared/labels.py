@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mt2st.data.splits import PreparedSplit
-from mt2st.data.streams import generator
 from mt2st.errors import Mt2stError, check_range
 from mt2st.metrics import expected_calibration_error
 from mt2st.predict import Classes
+from mt2st.randomness import generator
 
 
 def class_names(split: PreparedSplit) -> list[str]:
@@ -90,12 +90,10 @@ def check_taught(taught: np.ndarray, asked: np.ndarray, names: Sequence[str], wh
 
 
 def macro_f1(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the classes that occur in `truth` or `prediction` of their F1 score."""
-    classes = np.union1d(prediction, truth)
-    size = int(classes.max()) + 1
-    right = np.bincount(truth[prediction == truth], minlength=size)[classes]
-    both = np.bincount(prediction, minlength=size)[classes] + np.bincount(truth, minlength=size)[classes]
-    return float((2 * right / both).mean())
+    """Mean over the classes that occur in `truth` or `prediction` of their F1 score (scikit-learn)."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(truth, prediction, average="macro"))
 
 
 def graded(found: Classes, truth: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -134,10 +132,7 @@ def linear_probe(vectors: np.ndarray, taught: np.ndarray, asked: np.ndarray) -> 
 def nearest_neighbours(
     vectors: np.ndarray, taught: np.ndarray, asked: np.ndarray, *, neighbours: int = 5
 ) -> np.ndarray:
-    """Classes [n] of `asked` [n, D] by k nearest neighbours (scikit-learn.
-
-    Euclidean, votes weighed by 1 / distance).
-    """
+    """Classes [n] of `asked` [n, D] by k nearest neighbours (scikit-learn; Euclidean, weights 1 / distance)."""
     from sklearn.neighbors import KNeighborsClassifier
 
     model = KNeighborsClassifier(min(neighbours, len(vectors)), weights="distance")

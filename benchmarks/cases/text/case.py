@@ -1,4 +1,4 @@
-"""The text case: a small BERT on glosses (issue 6)."""
+"""The text case: a small BERT on glosses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.cases.shared.auxiliaries import build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
-from benchmarks.suite.runner import AUXILIARY, PRIMARY, Experiment
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
@@ -20,15 +21,13 @@ from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.gloss_lemma import GlossLemmaObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
 
-AUXILIARIES = ("masked_lm", "part_of_speech", "matching")
-
 
 class TextCase:
     """Data and tokens, made once; `build` makes a fresh model for a seed."""
 
-    def __init__(self, knobs: Knobs, console: Console) -> None:
+    def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
-        self.glosses = GlossData(knobs, AUXILIARIES, console)
+        self.glosses = GlossData(knobs, console, draw)
         glosses = self.glosses
         self.tokenizer: TextTokenizer | None = None
         if knobs.encoder.model == "small":
@@ -60,7 +59,24 @@ class TextCase:
         return Experiment(
             encoder=encoder,
             primary=primary,
-            auxiliaries=[self._auxiliary(name, encoder) for name in knobs.auxiliaries],
+            auxiliaries=build_auxiliaries(
+                knobs.auxiliaries,
+                {
+                    "masked_lm": lambda: MaskedTokenObjective(
+                        encoder.width,
+                        encoder.vocabulary_size,
+                        encoder.mask_id,
+                        rate=knobs.mask_rate,
+                        frame_ids=encoder.frame_ids,
+                    ),
+                    "part_of_speech": lambda: ClassificationObjective(
+                        encoder.width, len(glosses.train.part_names), label="part", name="part_of_speech"
+                    ),
+                    "matching": lambda: GlossLemmaObjective(
+                        encoder.width, encoder.width, both_ways=True, name="matching"
+                    ),
+                },
+            ),
             streams={
                 PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
                 AUXILIARY: ItemStream(
@@ -80,16 +96,3 @@ class TextCase:
         return TextEncoder.small(
             TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length), self.tokenizer
         )
-
-    def _auxiliary(self, name: str, encoder: TextEncoder) -> Any:
-        if name == "masked_lm":
-            return MaskedTokenObjective(
-                encoder.width,
-                encoder.vocabulary_size,
-                encoder.mask_id,
-                rate=self.knobs.mask_rate,
-                frame_ids=encoder.frame_ids,
-            )
-        if name == "part_of_speech":
-            return ClassificationObjective(encoder.width, len(self.glosses.train.part_names), label="part", name=name)
-        return GlossLemmaObjective(encoder.width, encoder.width, both_ways=True, name=name)

@@ -9,17 +9,15 @@ The method card is text.md beside this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Switching, trials_around
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
     title="Text classification: supersense of a gloss, few labels",
@@ -64,6 +62,8 @@ class BertKnobs:
 class Knobs(GlossKnobs):
     """Text case: a small BERT, with auxiliaries on all glosses."""
 
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("masked_lm", "part_of_speech", "matching")
+
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
     validations: int = 4
@@ -84,14 +84,16 @@ class Knobs(GlossKnobs):
     """the encoder"""
 
 
-# The best of the trials below at the equal budget, one seed (results/published/text/tuning.md). For Diminish the second
+# The best trials at the equal budget, one seed (results/published/text/tuning.md). For Diminish the second
 # best, 0.3 points behind, for the best fades so slowly that it never reaches its cut-off and saves nothing.
 TUNED = Knobs(
-    stl=SingleTask(6e-3),
-    mtl=MultiTask(3e-3, 0.3),
-    diminish=Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
-    switch=Switching(3e-3, 1.0, at=0.6),
-    sampled=SampledDiminishing(6e-3, 1.0, rate=3.0),
+    settings=(
+        SingleTask(6e-3),
+        MultiTask(3e-3, 0.3),
+        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
+        Switching(3e-3, 1.0, at=0.6),
+        SampledDiminishing(6e-3, 1.0, rate=3.0),
+    ),
 )
 RECIPES = {
     "default": TUNED,
@@ -99,28 +101,9 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-TRIALS = trials_around(3e-3)
+TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""
     return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1)
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.text.case import TextCase
-
-    return TextCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-
-    console = Console()
-    return run_suite(
-        make_case(knobs, console), knobs, SPEC, benchmark="text", recipe=recipe, results=results, console=console
-    )

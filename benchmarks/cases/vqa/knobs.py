@@ -7,19 +7,16 @@ python -m benchmarks vqa --smoke    the same in small, for a first look
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
-from benchmarks.strategies import Diminishing, MultiTask, SampledDiminishing, SingleTask, Strategy, Switching
-from mt2st.errors import Mt2stError, check_range
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from benchmarks.suite.runner import Case
+from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.sampled import SampledDiminishing
+from benchmarks.strategies.stl import SingleTask
+from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
     title="VQA: few labelled questions, many captions",
@@ -56,10 +53,10 @@ SPEC = ReportSpec(
 
 
 @dataclass(frozen=True)
-class Knobs(DataKnobs):
-    """VQA case study: a labelled fraction of the images for the primary task, captions of all of them for the
-    auxiliaries.
-    """
+class Knobs(LabelledDataKnobs):
+    """VQA case: questions of a labelled share of the images, captions of all of them for the auxiliaries."""
+
+    AUXILIARIES: ClassVar[tuple[str, ...]] = ("contrastive", "sigmoid", "masked_lm", "matching")
 
     data: str = "easy_vqa"
     """the set: an adapter, a prepared folder, or data that need no code"""
@@ -81,33 +78,19 @@ class Knobs(DataKnobs):
     """share of caption tokens that masked language modelling hides"""
     encoder: EncoderKnobs = field(default_factory=EncoderKnobs)
     """the encoder"""
-    sweep_budgets: tuple[float, ...] = ()
-    """budgets of a sweep, as shares of MTL's FLOPs; empty = no sweep"""
-    sweep_switch_points: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """switch points of a sweep"""
-    sweep_rates: tuple[float, ...] = (3.0, 6.0, 12.0)
-    """Diminish rates of a sweep"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(
-            "label_fraction", self.label_fraction, 1e-6, 1.0, "it is a share of the training images, for example 0.1"
-        )
-        if not self.auxiliaries:
-            raise Mt2stError(
-                "auxiliaries is empty; name at least one, such as contrastive (STL is a strategy of its own)"
-            )
 
 
-# The best of the trials below on validation (results/published/vqa): at the equal budget, and for MTL, the reference,
+# The best trials on validation (results/published/vqa): at the equal budget, and for MTL, the reference,
 # over the full-length trials too, where 2e-3 beats the 1e-3 that one seed at the equal budget prefers.
 TUNED = Knobs(
     steps=1100,
-    stl=SingleTask(0.003),
-    mtl=MultiTask(2e-3, 1.0),
-    diminish=Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
-    switch=Switching(2e-3, 1.0, at=0.6),
-    sampled=SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
+    settings=(
+        SingleTask(0.003),
+        MultiTask(2e-3, 1.0),
+        Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
+        Switching(2e-3, 1.0, at=0.6),
+        SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
+    ),
 )
 RECIPES = {
     "default": TUNED,
@@ -115,64 +98,10 @@ RECIPES = {
     "vqa-sweep": replace(TUNED, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
 }
 
-# Six trials for each strategy, scored on validation by `python -m benchmarks tune vqa`; the best became the defaults.
-TRIALS: dict[str, tuple[Strategy, ...]] = {
-    "STL": tuple(SingleTask(rate) for rate in (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3)),
-    "MTL": tuple(MultiTask(rate, weight) for rate in (1e-3, 2e-3, 3e-3) for weight in (1.0, 2.0)),
-    "Diminish": (
-        Diminishing(2e-3, 1.0, rate=3.0, shape=1.0),
-        Diminishing(2e-3, 1.0, rate=6.0, shape=1.0),
-        Diminishing(2e-3, 1.0, rate=6.0, shape=2.0),
-        Diminishing(2e-3, 1.0, rate=12.0, shape=2.0),
-        Diminishing(2e-3, 2.0, rate=6.0, shape=2.0),
-        Diminishing(3e-3, 1.0, rate=6.0, shape=2.0),
-    ),
-    "Switch": (
-        Switching(2e-3, 1.0, at=0.3),
-        Switching(2e-3, 1.0, at=0.45),
-        Switching(2e-3, 1.0, at=0.6),
-        Switching(2e-3, 1.0, at=0.75),
-        Switching(2e-3, 2.0, at=0.6),
-        Switching(3e-3, 1.0, at=0.6),
-    ),
-    "Sampled Diminish": (
-        SampledDiminishing(2e-3, 1.0, rate=1.5, shape=1.0),
-        SampledDiminishing(2e-3, 1.0, rate=3.0, shape=1.0),
-        SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
-        SampledDiminishing(2e-3, 1.0, rate=6.0, shape=3.0),
-        SampledDiminishing(2e-3, 2.0, rate=3.0, shape=2.0),
-        SampledDiminishing(3e-3, 1.0, rate=3.0, shape=2.0),
-    ),
-}
+TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
 
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in 90 seconds: one seed, few steps."""
     budgets = knobs.sweep_budgets[-2:]
-    return replace(
-        knobs, steps=60, seeds=1, validations=3, sweep_budgets=budgets, sweep_switch_points=(0.5,), sweep_rates=(6.0,)
-    )
-
-
-def make_case(knobs: Knobs, console: Console) -> Case:
-    """Prepare the data of these knobs."""
-    from benchmarks.cases.vqa.case import VqaCase
-
-    return VqaCase(knobs, console)
-
-
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
-    """Run the suite; returns the exit code."""
-    from rich.console import Console
-
-    from benchmarks.suite.runner import run_suite
-    from benchmarks.suite.sweep import run_sweep
-
-    console = Console()
-    if knobs.sweep_budgets:
-        return run_sweep(
-            make_case(knobs, console), knobs, SPEC, benchmark="vqa", recipe=recipe, results=results, console=console
-        )
-    return run_suite(
-        make_case(knobs, console), knobs, SPEC, benchmark="vqa", recipe=recipe, results=results, console=console
-    )
+    return replace(knobs, steps=60, seeds=1, validations=3, sweep_budgets=budgets, sweep_middle=True)

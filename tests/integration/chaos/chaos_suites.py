@@ -36,7 +36,8 @@ from benchmarks.cases.vqa import knobs as vqa  # noqa: E402
 from benchmarks.cases.vqa.case import VqaCase  # noqa: E402
 from benchmarks.records.folder import RunFolder  # noqa: E402
 from benchmarks.records.read import load_records  # noqa: E402
-from benchmarks.suite import runner  # noqa: E402
+from benchmarks.suite import runner, train  # noqa: E402
+from mt2st.training.config import TrainSettings  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -46,7 +47,7 @@ PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record"
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 _SHARED = {
     "data": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
-    "checkpoint_every_steps": 2, "checkpoint_every_seconds": 0.0, "encoder": _TINY, "threads": 1,
+    "train": TrainSettings(checkpoint_every_steps=2), "encoder": _TINY, "threads": 1,
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
     "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
@@ -196,7 +197,7 @@ class PhaseWatch:
     def instrument(self) -> None:
         """In the child: note the phases of runs from now on."""
         self.enter("start")
-        trainer, active = runner.Trainer, [None]
+        trainer, active = train.Trainer, [None]
         step, validate, fit = trainer.train_step, trainer._maybe_validate, trainer.fit
 
         def watched_step(self_: Any, at: int) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from chaos_suites import Suite, as_json
 
-from benchmarks.suite.plan import mixture_of
+from benchmarks.suite.costs import mixture_of
 from mt2st.schedules import Constant
 from mt2st.training.config import TrainConfig
 from mt2st.training.trainer import Trainer
@@ -72,7 +72,7 @@ def long_run(folder: Path, steps: int) -> dict[str, Any]:
 
     config = TrainConfig(steps, checkpoint_every_steps=max(1, steps // 20), evaluate_every_steps=max(1, steps // 10))
     Trainer(
-        experiment.encoder, mixture_of(experiment, Constant()), experiment.streams, config, folder=folder / "checkpoints",
+        experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config, folder=folder / "checkpoints",
         validate=experiment.validate, on_step=on_step,
     ).fit()  # fmt: skip
     settled = seen[len(seen) // 10 :]

@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import cli
-from benchmarks.cases import discovery as cli_cases
+from benchmarks import cases as cases_package
+from benchmarks.cases import case_names, load_card
 from benchmarks.cli import main
+from benchmarks.commands._case import parse_knobs
 from mt2st.errors import Mt2stError
 from tests.helpers.synthetic_runs import write_run, write_suite
+from tests.unit.benchmarks.test_strategies import COSINE
 
 ROOT = Path(__file__).parents[3]
 CASE = '''"""A made-up case: nothing is trained."""
@@ -23,16 +26,16 @@ CASE = '''"""A made-up case: nothing is trained."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.spec import Metric, ReportSpec
-from mt2st.errors import Mt2stError, check_range
+from mt2st.errors import check_range
 
 SPEC = ReportSpec("Demo", Metric("accuracy", "accuracy", arrays=("score",), scale=100, unit="%"))
 
 
 @dataclass(frozen=True)
-class Knobs:
+class Knobs(SuiteKnobs):
     """Knobs of the made-up case."""
 
     steps: int = 800
@@ -43,6 +46,7 @@ class Knobs:
     """what run() does"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("rate", self.rate, 0, 1, "it is a share")
 
 
@@ -51,23 +55,19 @@ RECIPES = {"default": Knobs(), "wide": Knobs(steps=99)}
 
 def smoke(knobs: Knobs) -> Knobs:
     return replace(knobs, steps=3)
+'''
 
 
-def run(knobs: Knobs, results: Path, recipe: str = "default") -> int:
+def run_case(card: Any, knobs: Any, recipe: str, results: Path) -> int:
+    """In place of the real one, which trains."""
     print(f"ran {recipe} {knobs.steps} {knobs.rate} {results}")
     if knobs.act == "bad":
-        raise Mt2stError("the data are torn;\\nmend them")
+        raise Mt2stError("the data are torn;\nmend them")
     if knobs.act == "stop":
         raise KeyboardInterrupt("interrupted after step 3 of 9")
     if knobs.act == "full":
         raise OSError(28, "No space left on device", "results/x")
     return 1 if knobs.act == "hole" else 0
-
-
-def resume(run_dir: Path) -> int:
-    print(f"resumed {run_dir.name}")
-    return 0
-'''
 
 
 def write_case(package: Path, name: str, text: str) -> None:
@@ -86,8 +86,10 @@ def cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_case(package, "demo", CASE)
     write_case(package, "two_words", CASE.replace("A made-up case", "A second case"))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(cli_cases, "CASES_FOLDER", package)
-    monkeypatch.setattr(cli_cases, "_PACKAGE", name)
+    monkeypatch.setattr(cases_package, "CASES_FOLDER", package)
+    monkeypatch.setattr(cases_package, "PACKAGE", name)
+    monkeypatch.setattr("benchmarks.suite.runner.run_case", run_case)
+    monkeypatch.setattr("benchmarks.suite.runner.resume_run", lambda run_dir: print(f"resumed {run_dir.name}") or 0)
     yield package
     for module in [module for module in sys.modules if module.startswith(name)]:
         del sys.modules[module]
@@ -173,25 +175,41 @@ def test_overview_and_list_name_cases_commands_and_exit_codes(cases: Path, capsy
 
 def test_a_case_that_lacks_something_is_told_what(cases: Path) -> None:
     write_case(cases, "empty", '"""Nothing."""\n')
-    with pytest.raises(Mt2stError, match="lacks Knobs, SPEC, run"):
-        cli_cases.load_case("empty")
-    write_case(cases, "odd", "Knobs, SPEC, run = int, 3, print\n")
+    with pytest.raises(Mt2stError, match="lacks Knobs, SPEC"):
+        load_card("empty")
+    write_case(cases, "odd", "Knobs, SPEC = int, 3\n")
     with pytest.raises(Mt2stError, match="must be a dataclass"):
-        cli_cases.load_case("odd")
+        load_card("odd")
     write_case(cases, "no_smoke", CASE.replace("def smoke", "def unsmoke"))
     with pytest.raises(Mt2stError, match="no smoke form"):
-        cli_cases.load_case("no-smoke").knobs("default", smoke=True)
+        load_card("no-smoke").knobs("default", smoke=True)
 
 
-def test_commands_whose_module_is_absent_are_not_offered(
-    cases: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(cli.COMMANDS, "ghost", ("benchmarks.no_such_module", "nothing"))
-    assert main(["ghost"]) == 2
-    assert main(["--help"]) == 0
-    captured = capsys.readouterr()
-    assert "unknown case or command 'ghost'" in captured.err
-    assert "ghost" not in captured.out
+def test_strategies_are_options(cases: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fade = tmp_path / "my_fade.py"
+    fade.write_text(COSINE)
+    card = load_card("demo")
+    knobs = card.knobs("default")
+
+    def parsed(*words: str) -> Any:
+        return parse_knobs(knobs, list(words), prog="demo", description="")
+
+    assert parsed() == knobs
+    assert parsed("--switch.at", "0.6").strategy("Switch").at == 0.6
+    words = ("--auxiliaries", "a", "b", "--switch.at", "a=0.7", "b=0.3", "--mtl.weight", "0.5")
+    assert parsed(*words).strategy("Switch").at == {"a": 0.7, "b": 0.3}
+    assert parsed(*words).strategy("MTL").weight == 0.5
+    outside = parsed("--strategies", "STL", f"{fade}:Cosine", "--cosine.weight", "0.25")
+    assert [kind.name for kind in outside.kinds()] == ["STL", "Cosine"]
+    assert outside.strategy(str(fade)).weight == 0.25
+    assert parsed("--weight-decay", "0.1", "--precision", "bf16").train.precision == "bf16"
+    with pytest.raises(Mt2stError, match="neither one number nor AUXILIARY=NUMBER"):
+        parsed("--switch.at", "a=0.7", "0.3")
+    with pytest.raises(Mt2stError, match="names no value for auxiliary 'b'"):
+        parsed("--auxiliaries", "a", "b", "--switch.at", "a=0.7")
+    with pytest.raises(SystemExit):
+        main(["demo", "--strategies", "STL", str(fade), "--help"])
+    assert "--cosine.weight" in capsys.readouterr().out
 
 
 def test_report_prints_the_table_and_says_holes_by_its_exit_code(cases: Path, tmp_path: Path, capsys) -> None:
@@ -254,7 +272,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], *[[name, "--help"] for name in cli_cases.case_names()]])
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], *[[name, "--help"] for name in case_names()]])
 def test_help_of_the_real_cases_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"

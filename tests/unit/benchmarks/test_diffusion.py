@@ -14,11 +14,11 @@ from scipy.linalg import sqrtm
 from torch.nn import functional
 
 from benchmarks.cases.diffusion.case import draw_samples, held_out_losses, noised, some_of
-from benchmarks.cases.diffusion.classifier import Judge, frechet_distance
+from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, Knobs
-from benchmarks.cases.image.knobs import VitKnobs
 from benchmarks.cases.shared.data import prepared
 from benchmarks.cases.shared.data_knobs import DataKnobs
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.cases.shared.labels import class_codes, class_names
 from data_prep.adapters.openmoji_classes import class_of
 from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
@@ -159,7 +159,8 @@ class TestCase:
         codes = class_codes(digits, names)
         sizes = VitKnobs(width=16, layers=1, heads=2)
         first, again = (
-            Judge.trained(digits, codes, names, sizes=sizes, steps=30, folder=tmp_path, data_hash="d") for _ in range(2)
+            PictureClassifier.trained(digits, codes, names, sizes=sizes, steps=30, folder=tmp_path, data_hash="d")
+            for _ in range(2)
         )
         assert first.training_flops > 0 == again.training_flops
         pixels = torch.from_numpy(digits.pixels(np.arange(50))).permute(0, 3, 1, 2)
@@ -167,7 +168,7 @@ class TestCase:
         assert first.accuracy(pixels, codes[:50]) > 0.15
         next(tmp_path.glob("classifier-*.safetensors")).write_bytes(b"torn")
         with pytest.raises(Mt2stError, match=r"classifier-.*damaged.*delete it"):
-            Judge.trained(digits, codes, names, sizes=sizes, steps=30, folder=tmp_path, data_hash="d")
+            PictureClassifier.trained(digits, codes, names, sizes=sizes, steps=30, folder=tmp_path, data_hash="d")
 
     def test_the_grid_has_a_row_a_class(self, tmp_path: Path) -> None:
         from PIL import Image

@@ -1,31 +1,185 @@
-"""Strategies, step planning for a FLOPs budget, and knobs."""
+"""Strategies: found by name, also in other people's files; a schedule for each auxiliary; step planning for a budget."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.cases import case_names, load_card
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.cases.vqa import knobs as vqa
-from benchmarks.strategies import (
-    STRATEGY_KNOBS,
-    SuiteKnobs,
-    Switching,
-    from_plain,
-    steps_for_budget,
-    training_flops,
-)
+from benchmarks.strategies import built_in, each, find_strategies, find_strategy, strategy_names
+from benchmarks.strategies.switch import Switching
+from benchmarks.suite.plan import steps_for_budget, training_flops
+from benchmarks.suite.tuning import trials_of
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch
 
+ROOT = Path(__file__).parents[3]
 PRIMARY_COST, AUXILIARY_COST = 5, 7
+COSINE = '''"""Cosine: auxiliaries fade along half a cosine."""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+from benchmarks.strategies import Each, each
+
+
+@dataclass(frozen=True)
+class CosineFade:
+    initial: float = 1.0
+
+    def __call__(self, progress: float) -> float:
+        return self.initial * (1 + cos(pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine: auxiliaries fade along half a cosine."""
+
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    weight: Each = 1.0
+    """weight of each auxiliary's loss at the start"""
+
+    def schedule(self, auxiliary: str) -> CosineFade:
+        return CosineFade(each(self.weight, auxiliary))
+'''
+
+
+@pytest.fixture
+def my_fade(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "my_fade.py"
+    path.write_text(COSINE)
+    yield path
+    for name in [name for name in sys.modules if name.startswith("mt2st_strategy_")]:
+        del sys.modules[name]
 
 
 def cost(active: tuple[str, ...]) -> int:
     return PRIMARY_COST + AUXILIARY_COST * (len(active) - 1)
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_the_folder() -> None:
+    files = {path.stem for path in (ROOT / "benchmarks" / "strategies").glob("*.py")} - {"__init__"}
+    assert {kind.key for kind in built_in()} == files
+    assert strategy_names() == ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
+    assert find_strategy("sampled diminish") == find_strategy("sampled") == built_in()[-1]
+
+
+def test_nothing_else_lists_the_names() -> None:
+    """Of the five, STL and MTL are references that reports and knobs know; the others stand in their files and in cases."""
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        inside = path.relative_to(ROOT / "benchmarks").parts[0]
+        if inside not in ("strategies", "cases"):
+            text = path.read_text()
+            assert '"Sampled Diminish"' not in text, path
+            assert '"Switch"' not in text, path
+
+
+def test_every_built_in_strategy_schedules_each_auxiliary() -> None:
+    for kind in built_in():
+        for name in ("one", "two"):
+            assert kind.kind().schedule(name)(0.0) >= 0
+
+
+def test_a_class_of_another_file_is_a_strategy(my_fade: Path) -> None:
+    assert len(COSINE.splitlines()) <= 30
+    for text in (str(my_fade), f"{my_fade}:Cosine"):
+        kind = find_strategy(text)
+        assert (kind.name, kind.key, kind.place) == ("Cosine", "cosine", f"{my_fade}:Cosine")
+        assert len(kind.code_hash) == 64
+    knobs = SuiteKnobs(strategies=("STL", f"{my_fade}:Cosine"), auxiliaries=("a",))
+    assert [kind.name for kind in knobs.kinds()] == ["STL", "Cosine"]
+    assert knobs.strategy("STL").schedule("a")(0.5) == 0
+    fade = knobs.strategy(str(my_fade)).schedule("a")
+    assert [round(fade(progress), 3) for progress in (0.0, 0.5, 1.0)] == [1.0, 0.5, 0.0]
+    assert len(find_strategy(str(my_fade)).trials(1e-3)) == 4
+
+
+def test_an_untuned_strategy_starts_from_mtl(my_fade: Path) -> None:
+    knobs = vqa.Knobs(strategies=("MTL", str(my_fade)), settings=load_card("vqa").knobs("default").settings)
+    settings = knobs.strategy(str(my_fade))
+    assert settings.learning_rate == knobs.strategy("MTL").learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("COSINE = 1\n", "must hold one class with schedule"),
+        ("class A:\n    def schedule(self, auxiliary): ...\n", "must be a dataclass with a field learning_rate"),
+        ("import no_such_package_at_all\n", "cannot be imported: ModuleNotFoundError"),
+        (COSINE.replace("class Cosine:", "class Cosine:\n    name = 'Switch'"), "has the name of a built-in one"),
+        (COSINE.replace("learning_rate: float = 2e-3", "learning_rate: float"), "give every field a default"),
+        (COSINE + COSINE.replace("class Cosine:", "class Other:"), "it has Cosine, Other; name one"),
+    ],
+)
+def test_a_file_that_is_no_strategy_is_told_what(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(text)
+    with pytest.raises(Mt2stError, match=message):
+        find_strategy(str(path))
+
+
+def test_unknown_names_and_files(tmp_path: Path, my_fade: Path) -> None:
+    with pytest.raises(Mt2stError, match="did you mean 'Switch'"):
+        find_strategy("Swich")
+    with pytest.raises(Mt2stError, match=r"none.py does not exist"):
+        find_strategy(str(tmp_path / "none.py"))
+    with pytest.raises(Mt2stError, match="did you mean 'Cosine'"):
+        find_strategy(f"{my_fade}:Cosin")
+    with pytest.raises(Mt2stError, match="named 'STL', as another one is"):
+        find_strategies(["STL", "stl"])
+
+
+# -- a value for each auxiliary ----------------------------------------------------------------------------------------
+
+
+def test_each() -> None:
+    assert each(0.5, "any") == 0.5
+    assert each({"a": 0.5, "b": 1.0}, "b") == 1.0
+    with pytest.raises(Mt2stError, match=r"a=0.5 names no value for auxiliary 'b'; add b=…"):
+        each({"a": 0.5}, "b")
+
+
+def test_each_auxiliary_has_its_own_schedule() -> None:
+    knobs = vqa.Knobs(
+        auxiliaries=("contrastive", "masked_lm"),
+        settings=(Switching(at={"contrastive": 0.7, "masked_lm": 0.3}, weight={"contrastive": 1.0, "masked_lm": 0.5}),),
+    )
+    settings = knobs.strategy("Switch")
+    assert settings.schedule("contrastive") == Switch(0.7, 1.0)
+    assert settings.schedule("masked_lm") == Switch(0.3, 0.5)
+    schedules = {name: settings.schedule(name) for name in knobs.auxiliaries}
+    assert training_flops(schedules, "vqa", cost, 10, seed=0) == 10 * PRIMARY_COST + (7 + 3) * AUXILIARY_COST
+    steps = steps_for_budget(1000, schedules, "vqa", cost, seed=0)
+    assert steps == pytest.approx(1000 / (PRIMARY_COST + (0.7 + 0.3) * AUXILIARY_COST), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ({"contrastive": 0.7}, "names no value for auxiliary 'masked_lm'"),
+        ({"contrastive": 0.7, "masked_lm": 0.3, "matchin": 1.0}, "unknown auxiliary in at of Switching"),
+        ({"contrastive": 0.7, "masked_lm": 1.3}, r"at = 1.3 is outside \[0, 1\]"),
+    ],
+)
+def test_values_for_auxiliaries_are_checked(at: dict[str, float], message: str) -> None:
+    with pytest.raises(Mt2stError, match=message):
+        vqa.Knobs(auxiliaries=("contrastive", "masked_lm"), settings=(Switching(at=at),))
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
 
 
 @given(at=st.floats(0, 1), budget=st.integers(100, 5000))
@@ -59,6 +213,9 @@ def test_budget_below_one_step() -> None:
         steps_for_budget(4, {"aux": Off()}, "vqa", cost, seed=0)
 
 
+# -- knobs -------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -68,9 +225,11 @@ def test_budget_below_one_step() -> None:
         ({"seeds": 0}, "seeds = 0"),
         ({"budget": -1.0}, "budget = -1.0"),
         ({"budget_share": 0.0}, "budget_share"),
-        ({"switch": Switching(at=1.5)}, r"at = 1.5 is outside \[0, 1\]"),
+        ({"settings": (Switching(at=1.5),)}, r"at = 1.5 is outside \[0, 1\]"),
         ({"strategies": ()}, "must not be empty"),
         ({"threads": -1}, "threads = -1"),
+        ({"draw": "sometimes"}, "unknown draw"),
+        ({"auxiliaries": ("a", "a")}, "names 'a' twice"),
     ],
 )
 def test_bad_knobs_name_the_cure(change: dict[str, object], message: str) -> None:
@@ -79,18 +238,46 @@ def test_bad_knobs_name_the_cure(change: dict[str, object], message: str) -> Non
 
 
 def test_knobs_survive_a_config_file() -> None:
-    knobs = vqa.Knobs(steps=77, switch=Switching(at=0.7), auxiliaries=("contrastive", "masked_lm"))
-    values = json.loads(
-        json.dumps({**knobs.shared(), **{name: asdict(getattr(knobs, name)) for name in STRATEGY_KNOBS.values()}})
-    )
+    knobs = vqa.Knobs(steps=77, auxiliaries=("contrastive", "masked_lm"), data_workers=2)
+    values = json.loads(json.dumps({**knobs.shared(), **knobs.conditions()}))
     back = from_plain(vqa.Knobs, values)
-    assert back.shared() == knobs.shared()
-    assert back.switch == knobs.switch
+    assert back == knobs
     with pytest.raises(Mt2stError, match="unknown knob"):
         from_plain(vqa.Knobs, {"stepz": 3})
 
 
-def test_tuning_effort_is_equal() -> None:
-    assert set(vqa.TRIALS) == set(STRATEGY_KNOBS)
-    assert len({len(trials) for trials in vqa.TRIALS.values()}) == 1
-    assert all(len(set(trials)) == len(trials) for trials in vqa.TRIALS.values())
+def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
+    shared = SuiteKnobs().shared()
+    for name in ("seeds", "strategies", "settings", "views", "data_folder", "data_workers", "trackers", "on_leak"):
+        assert name not in shared, name
+    assert {"steps", "budget_share", "draw", "train", "threads"} <= set(shared)
+    assert "checkpoint_every_steps" not in shared["train"]
+    assert shared["train"]["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_tuning_effort_is_equal(name: str, my_fade: Path) -> None:
+    card = load_card(name)
+    trials = trials_of(card, card.knobs("default"))
+    assert set(trials) == set(strategy_names())
+    assert all(len(settings) >= 4 for settings in trials.values())
+    assert all(len(set(settings)) == len(settings) for settings in trials.values())
+
+
+def test_unequal_tuning_effort_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.py"
+    path.write_text(
+        COSINE + "\n    @classmethod\n    def trials(cls, learning_rate):\n        return (cls(), cls(1e-3))\n"
+    )
+    knobs = vqa.Knobs(strategies=("STL", f"{path}:Cosine"))
+    with pytest.raises(Mt2stError, match=r"differ in number \(STL 4, Cosine 2\)"):
+        trials_of(load_card("vqa"), knobs)
+
+
+@pytest.mark.parametrize(
+    "module", ["benchmarks.strategies", *[f"benchmarks.cases.{name}.knobs" for name in case_names()]]
+)
+def test_knobs_and_strategies_import_no_torch(module: str) -> None:
+    code = f"import sys, importlib; importlib.import_module({module!r}); from benchmarks.strategies import built_in; built_in(); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -6,16 +6,25 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.prepare import prepare
 from mt2st.data.card import Answer, DatasetCard, Example
-from mt2st.data.splits import PreparedDataset, PreparedSplit, carve_validation, leaked_images, without_leaked
+from mt2st.data.splits import (
+    PreparedDataset,
+    PreparedSplit,
+    carve_validation,
+    leaked_images,
+    shared_units,
+    without_leaked,
+)
 from mt2st.errors import Mt2stError
 from mt2st.files import write_sealed_json
 
@@ -189,6 +198,27 @@ def test_a_chain_of_content_and_group_is_one_unit(make: Maker) -> None:
     split = make({"train": examples}).split("train")
     with pytest.raises(Mt2stError, match="leaves none"):
         carve_validation(split, 0.25, seed=0)
+
+
+def units_one_by_one(*columns: list[object]) -> list[int]:
+    """The slow, obvious twin: paint a row's unit over all rows that share a value, until nothing changes."""
+    unit = list(range(len(columns[0])))
+    changed = True
+    while changed:
+        changed = False
+        for one, other in product(range(len(unit)), repeat=2):
+            shared = any(column[one] and column[one] == column[other] for column in columns)
+            if shared and unit[other] > unit[one]:
+                unit[other], changed = unit[one], True
+    return [sorted(set(unit)).index(number) for number in unit]
+
+
+@given(st.lists(st.tuples(st.sampled_from([*"abcdefgh", ""]), st.sampled_from([None, "x", "y", 1, 2])), min_size=1))
+def test_units_are_numbered_as_a_slow_twin_numbers_them(rows: list[tuple[object, object]]) -> None:
+    content, group = ([row[column] for row in rows] for column in (0, 1))
+    units = shared_units(content, group)
+    assert units.dtype == np.int64
+    assert units.tolist() == units_one_by_one(content, group)
 
 
 def test_leaked_images_are_named_and_can_be_dropped(make: Maker) -> None:

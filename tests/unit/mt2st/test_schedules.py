@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,19 @@ from hypothesis import strategies as st
 
 import mt2st
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch, coin, weight_at
+from mt2st.schedules import (
+    Constant,
+    Diminish,
+    Off,
+    Sampled,
+    SamplesWeight,
+    Schedule,
+    Switch,
+    coin,
+    samples_weight,
+    stays_constant,
+    weight_at,
+)
 
 PROGRESS = st.floats(0.0, 1.0)
 INITIAL = st.floats(1e-3, 1e3)
@@ -162,6 +175,56 @@ def test_a_rising_schedule_cannot_be_sampled() -> None:
         Sampled(Rising()).probability(0.5)
 
 
+class Alternating:
+    """A user's schedule that draws, at every second step; it inherits nothing."""
+
+    initial = 1.0
+
+    def __call__(self, progress: float) -> float:
+        return 0.5
+
+    def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
+        return float((step + seed) % 2)
+
+
+def test_a_schedule_that_samples_is_known_by_its_method() -> None:
+    weights = [weight_at(Alternating(), step=step, total_steps=4, seed=1, task="a") for step in range(4)]
+    assert weights == [1.0, 0.0, 1.0, 0.0]
+    assert isinstance(Alternating(), SamplesWeight)
+    assert samples_weight(Sampled(Constant()))
+
+
+def test_a_number_named_weight_is_no_method() -> None:
+    @dataclass(frozen=True)
+    class Half:
+        weight: float = 0.5
+        initial: float = 0.5
+
+        def __call__(self, progress: float) -> float:
+            return self.weight
+
+    assert not samples_weight(Half())
+    assert weight_at(Half(), step=0, total_steps=1, seed=0, task="a") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("schedule", "constant"),
+    [
+        (Constant(2.0), True),
+        (Diminish(rate=0.0), True),
+        (lambda progress: 0.3, True),
+        (Off(), False),
+        (Switch(1.0), False),
+        (Switch(0.995), False),
+        (Diminish(), False),
+        (Alternating(), False),
+        (lambda progress: 1.0 if not 0.4 < progress < 0.6 else 0.0, False),
+    ],
+)
+def test_what_stays_constant(schedule: Schedule, constant: bool) -> None:
+    assert stays_constant(schedule) is constant
+
+
 # -- use and misuse ----------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +288,8 @@ def test_bad_knobs_name_value_range_and_cure(make, message: str) -> None:
 
 
 def test_importing_schedules_imports_no_torch() -> None:
-    code = "import sys, mt2st.schedules; print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])"
+    heavy = "('torch', 'numpy', 'transformers')"
+    code = f"import sys, mt2st.schedules; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )

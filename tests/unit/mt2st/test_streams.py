@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt2st.data.streams import AnswerVocabulary, CaptionStream, EpochOrder, ItemStream, QuestionStream, generator
+from mt2st.data.streams import CaptionStream, EpochOrder, ItemStream, QuestionStream
+from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.errors import Mt2stError
+from mt2st.randomness import generator
 from tests.helpers.tiny import DrawnSplit, tokenizer
 
 
@@ -250,27 +252,3 @@ class TestItems:
             ItemStream({"a": torch.zeros(3), "b": torch.zeros(4)}, items_per_batch=1)
         with pytest.raises(Mt2stError, match="items_per_batch = 0"):
             ItemStream({"a": torch.zeros(3)}, items_per_batch=0)
-
-
-class TestVocabulary:
-    def test_the_most_frequent_answers_with_ties_in_alphabetical_order(self) -> None:
-        vocabulary = AnswerVocabulary.build([("b", "a"), ("c", "a"), (), ("c", "b"), ("d",)], 3)
-        assert vocabulary.answers == ("a", "b", "c")
-        assert vocabulary.coverage == pytest.approx(6 / 7)
-        assert (len(vocabulary), vocabulary.index("b"), vocabulary.index("d")) == (3, 1, None)
-
-    @given(answers=st.lists(st.lists(st.sampled_from("abcdef"), max_size=5), min_size=1, max_size=20), data=st.data())
-    @settings(max_examples=60, deadline=None)
-    def test_soft_targets_against_a_loop(self, answers: list[list[str]], data: st.DataObject) -> None:
-        targets = AnswerVocabulary(list("abcd")).targets(answers)
-        rows = data.draw(st.lists(st.integers(0, len(answers) - 1), max_size=8))
-        dense = targets.dense(np.array(rows, dtype=np.int64))
-        assert dense.shape == (len(rows), 4)
-        for row, found in zip(rows, dense.tolist(), strict=True):
-            inside = [text for text in answers[row] if text in "abcd"]
-            assert found == pytest.approx([inside.count(letter) / max(1, len(inside)) for letter in "abcd"])
-            assert targets.answered[row] == bool(inside)
-
-    def test_no_answers_at_all(self) -> None:
-        with pytest.raises(Mt2stError, match="the training split has no answers"):
-            AnswerVocabulary.build([(), ()], 10)

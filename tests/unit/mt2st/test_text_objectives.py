@@ -253,7 +253,7 @@ class TestGlossData:
         knobs = representation.Knobs(
             source=str(mini_wordnet(tmp_path / "wn")), label_fraction=0.5, data_folder=tmp_path, training_share=0.8
         )
-        data = GlossData(knobs, knobs.auxiliaries, Console(quiet=True))
+        data = GlossData(knobs, Console(quiet=True))
         assert data.names == ["adj.all", "adv.all", "noun.animal", "noun.plant", "verb.motion"]
         assert data.train.part_names == ["a", "n", "r", "v"]
         for row, name in enumerate(data.train.split.image_ids()):
@@ -271,12 +271,6 @@ class TestGlossData:
         )
         knobs = text.Knobs(data=str(folder), label_fraction=0.5)
         with pytest.raises(Mt2stError, match="names no lemmas"):
-            GlossData(knobs, ("masked_lm", "part_of_speech", "matching"), Console(quiet=True))
-        assert (
-            len(
-                GlossData(
-                    text.Knobs(data=str(folder), auxiliaries=("masked_lm",)), ("masked_lm",), Console(quiet=True)
-                ).train
-            )
-            > 0
-        )
+            GlossData(knobs, Console(quiet=True))
+        alone = text.Knobs(data=str(folder), label_fraction=0.5, auxiliaries=("masked_lm",))
+        assert len(GlossData(alone, Console(quiet=True)).train) > 0

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
 from mt2st.mixture import MT2ST, Task
+from mt2st.randomness import step_seed
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Schedule, Switch
-from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, step_seed
+from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at
 from mt2st.training.guards import deterministic
 from mt2st.training.trainer import Trainer
 from tests.helpers.tiny import mixture, streams, tiny_encoder

@@ -1,0 +1,66 @@
+"""Encoder and tokenizer of the vision-language cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from mt2st.encoders.factory import make_towers
+from mt2st.encoders.open_clip_towers import SmallConfig
+from mt2st.encoders.text_tokenizer import TextTokenizer
+from mt2st.encoders.vision_language import VisionLanguageEncoder
+from mt2st.objectives.masked_lm import MaskedLanguageObjective
+
+
+def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
+    """A tokenizer trained on `texts` for small towers; None for towers that bring their own."""
+    return TextTokenizer.train(texts, knobs.vocabulary_size) if knobs.towers == "small" else None
+
+
+def build_encoder(
+    knobs: EncoderKnobs, image_size: int, tokenizer: TextTokenizer | None, seed: int
+) -> VisionLanguageEncoder:
+    """Towers and fusion with initial weights that depend on `seed` alone."""
+    torch.manual_seed(seed)
+    config = SmallConfig(
+        image_size=image_size,
+        width=knobs.width,
+        layers=knobs.layers,
+        text_layers=knobs.text_layers,
+        heads=knobs.heads,
+        embedding_width=knobs.embedding_width,
+        context_length=knobs.context_length,
+        mlp_ratio=knobs.mlp_ratio,
+        stem_width=knobs.stem_width,
+    )
+    towers = make_towers(knobs.towers, small=config, tokenizer=tokenizer)
+    return VisionLanguageEncoder(
+        towers, fusion_width=knobs.fusion_width, fusion_layers=knobs.fusion_layers, fusion_heads=knobs.heads
+    )
+
+
+def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
+    """`tokenize` without the columns in which every text is padding: attention over padding costs FLOPs and tells
+    nothing.
+    """
+
+    def trimmed(texts: list[str]) -> Tensor:
+        tokens = tokenize(texts)
+        used = (tokens != pad_id).any(0).nonzero()
+        return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
+
+    return trimmed
+
+
+def masked_language(
+    encoder: VisionLanguageEncoder, tokenizer: TextTokenizer | None, knobs: EncoderKnobs, mask_rate: float
+) -> MaskedLanguageObjective:
+    """Masked language modelling on the encoder's own vocabulary; start and end tokens are never hidden."""
+    frame = (tokenizer.start_id, tokenizer.end_id) if tokenizer is not None else ()
+    towers = encoder.towers
+    return MaskedLanguageObjective(
+        knobs.fusion_width, towers.vocabulary_size, towers.mask_id, rate=mask_rate, frame_ids=frame
+    )

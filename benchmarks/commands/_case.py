@@ -1,0 +1,139 @@
+"""`python -m benchmarks CASE`: a case's knobs and its strategies' settings as options, and its suite."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from benchmarks.cases import load_card
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
+from benchmarks.options import EXIT_CODES, parse_dataclass
+from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies
+from mt2st.errors import Mt2stError
+from mt2st.training.config import TrainSettings
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Parse a case's knobs and run its suite."""
+    card = load_card(name)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    try:
+        shared, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise Mt2stError(f"{error}; see python -m benchmarks {name} --help") from None
+    description = (
+        f"{card.about}\n\n"
+        f"--recipe NAME   which recipe's defaults to start from: {', '.join(card.recipes)} (default: default)\n"
+        "--smoke         the same in small, for a first look; kept under the recipe's name with -smoke\n"
+        "--results PATH  folder for the runs' records (default: results)\n\n"
+        f"Defaults below: recipe {shared.recipe!r}{' with --smoke' if shared.smoke else ''}.\n\n{EXIT_CODES}"
+    )
+    knobs = parse_knobs(
+        card.knobs(shared.recipe, smoke=shared.smoke),
+        rest,
+        prog=f"python -m benchmarks {name}",
+        description=description,
+    )
+    recipe = f"{shared.recipe}-smoke" if shared.smoke else shared.recipe
+    from benchmarks.suite.runner import run_case
+
+    return run_case(card, knobs, recipe, shared.results)
+
+
+def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -> Any:
+    """`default` with what `argv` changes; `--help` lists every knob and every strategy's settings, and exits with 0.
+
+    Args:
+        default: knobs, of a subclass of `SuiteKnobs`.
+
+    Raises:
+        Mt2stError: an unknown option (with the nearest names) or a value out of range, in one line.
+    """
+    kinds = _named_kinds(default, argv)
+    kind = type(default)
+    settings = {each.key: default.strategy(each.name if not each.place else each.place) for each in kinds}
+    line = _command_line_type(kind, kinds, settings)
+    values = {each.name: getattr(default, each.name) for each in fields(default)}
+    start = line(**values, **settings)
+    parsed = parse_dataclass(start, argv, prog=prog, description=description, registry=_registry())
+    chosen = {each.name: getattr(parsed, each.name) for each in fields(default)}
+    # The settings that differ from what the knobs would give by themselves, and those that were tuned.
+    tuned = {type(own) for own in default.settings}
+    own = tuple(
+        getattr(parsed, each.key)
+        for each in kinds
+        if each.kind in tuned or getattr(parsed, each.key) != settings[each.key]
+    )
+    return kind(**{**chosen, "settings": own})
+
+
+def _named_kinds(default: SuiteKnobs, argv: list[str]) -> tuple[StrategyKind, ...]:
+    """The built-in strategies, and those of other files that `--strategies` names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--strategies", nargs="*", default=list(default.strategies))
+    try:
+        named = find_strategies(parser.parse_known_args(argv)[0].strategies)
+    except argparse.ArgumentError as error:
+        raise Mt2stError(str(error)) from None
+    return (*built_in(), *(kind for kind in named if kind.place))
+
+
+def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], settings: Mapping[str, Any]) -> Any:
+    """The knobs as a command line shows them: a field for each strategy, training settings without a prefix."""
+    import tyro
+
+    own: list[Any] = [(each.key, each.kind, field(default=settings[each.key])) for each in kinds]
+    own.append(("settings", tyro.conf.Suppress[tuple[Any, ...]], ()))
+    if "train" in {each.name for each in fields(kind)}:
+        own.append(("train", Annotated[TrainSettings, tyro.conf.arg(name="")], field(default_factory=TrainSettings)))
+    return make_dataclass(kind.__name__, own, bases=(kind,), frozen=True)
+
+
+def _registry() -> Any:
+    """What tyro must know to read options of type `Each`."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def each_auxiliary(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != Each:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="VALUE|AUXILIARY=VALUE …",
+            instance_from_str=each_from_words,
+            is_instance=lambda value: isinstance(value, int | float | Mapping),
+            str_from_instance=_words_of_each,
+        )
+
+    return registry
+
+
+def each_from_words(words: list[str]) -> Each:
+    """ "0.6" → 0.6 for every auxiliary; "contrastive=0.7 masked_lm=0.3" → a value for each.
+
+    Raises:
+        ValueError: neither form; tyro shows the text beside the option's name.
+    """
+    if len(words) == 1 and "=" not in words[0]:
+        return float(words[0])
+    found: dict[str, float] = {}
+    for word in words:
+        name, equals, number = word.partition("=")
+        if not (name and equals) or name in found:
+            raise ValueError(f"{' '.join(words)!r} is neither one number nor AUXILIARY=NUMBER for each, each once")
+        found[name] = float(number)
+    if not found:
+        raise ValueError("give one number, or AUXILIARY=NUMBER for each auxiliary")
+    return found
+
+
+def _words_of_each(value: Each) -> list[str]:
+    return [f"{name}={number:g}" for name, number in value.items()] if isinstance(value, Mapping) else [f"{value:g}"]

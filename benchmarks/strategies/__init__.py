@@ -1,0 +1,232 @@
+"""Strategies: how auxiliaries are scheduled while a model trains. One file each; nothing else lists their names.
+
+A strategy is a frozen dataclass with a method `schedule(auxiliary)`, in a file of this folder or in anybody's:
+
+    @dataclass(frozen=True)
+    class Cosine:
+        \"\"\"Auxiliaries fade along half a cosine.\"\"\"
+
+        learning_rate: float = 2e-3
+        weight: Each = 1.0
+
+        def schedule(self, auxiliary: str) -> Schedule:
+            return CosineFade(each(self.weight, auxiliary))
+
+    python -m benchmarks vqa --strategies STL MTL my_fade.py:Cosine --cosine.weight 0.5
+
+Each field is an option, `--<key>.<field>`. A field of type `Each` takes one value, or one for each auxiliary by name.
+What a strategy may say besides:
+    name       class attribute: its name in tables; without it the class's own
+    position   class attribute: its place in tables; without it after those that have one, by name
+    trials     class method, learning rate → the settings that `tune` tries
+    variants   method: the settings that a sweep compares
+This package imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from mt2st.errors import Mt2stError, unknown_name
+from mt2st.files import content_hash, file_hash
+from mt2st.schedules import Schedule
+
+Each = float | Mapping[str, float]
+_FOLDER = Path(__file__).parent
+_LAST = 1_000_000
+
+
+class Strategy(Protocol):
+    """Settings of a strategy."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+
+    def schedule(self, auxiliary: str) -> Schedule:
+        """The schedule of the auxiliary task of that name."""
+
+
+def each(value: Each, auxiliary: str) -> float:
+    """The value for `auxiliary`: the one of its name, or the one for all.
+
+    Raises:
+        Mt2stError: values by name, and none for this auxiliary.
+    """
+    if not isinstance(value, Mapping):
+        return float(value)
+    if auxiliary not in value:
+        given = " ".join(f"{name}={number:g}" for name, number in value.items())
+        raise Mt2stError(
+            f"{given} names no value for auxiliary {auxiliary!r}; add {auxiliary}=…, or give one value for all"
+        )
+    return float(value[auxiliary])
+
+
+@dataclass(frozen=True)
+class StrategyKind:
+    """A strategy as the suite knows it.
+
+    Attributes:
+        name: its name in tables, plots and records.
+        key: prefix of its options.
+        kind: the class of its settings.
+        place: "" for a file of this folder; for somebody else's `file.py:Class`, with the file's absolute path.
+    """
+
+    name: str
+    key: str
+    kind: Any
+    place: str = ""
+
+    @property
+    def code_hash(self) -> str:
+        """SHA-256 of somebody else's file: its code is part of a run. "" for a strategy of this folder."""
+        return file_hash(Path(self.place.rpartition(":")[0])) if self.place else ""
+
+    def trials(self, learning_rate: float) -> tuple[Strategy, ...]:
+        """The settings that `tune` tries around a peak learning rate: the strategy's own, else four learning rates."""
+        if hasattr(self.kind, "trials"):
+            return tuple(self.kind.trials(learning_rate))
+        return tuple(self.kind(learning_rate=factor * learning_rate) for factor in (0.5, 1.0, 2.0, 4.0))
+
+    def variants(self, settings: Any) -> tuple[Strategy, ...]:
+        """The settings that a sweep compares: the strategy's own, else `settings` alone."""
+        return tuple(settings.variants()) if hasattr(settings, "variants") else (settings,)
+
+    def started_from(self, reference: Strategy | None) -> Strategy:
+        """Settings that nobody has tuned: the strategy's defaults, at the learning rate and weight of `reference`."""
+        settings = self.kind()
+        known = {field.name for field in fields(self.kind)}
+        for name in ("learning_rate", "weight"):
+            if name in known and hasattr(reference, name):
+                settings = replace(settings, **{name: getattr(reference, name)})
+        return settings
+
+
+@cache
+def built_in() -> tuple[StrategyKind, ...]:
+    """The strategies of this folder, in the order of tables."""
+    found = []
+    for path in sorted(_FOLDER.glob("*.py")):
+        if not path.stem.startswith("_"):
+            module = importlib.import_module(f"benchmarks.strategies.{path.stem}")
+            found.append(_kind_in(module, "", str(path), key=path.stem))
+    return tuple(sorted(found, key=lambda kind: (getattr(kind.kind, "position", _LAST), kind.name)))
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Names of the strategies of this folder, in the order of tables."""
+    return tuple(kind.name for kind in built_in())
+
+
+def find_strategy(text: str) -> StrategyKind:
+    """The strategy called `text`: a name or key of this folder, or `path/to/file.py:Class`.
+
+    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it.
+
+    Raises:
+        Mt2stError: no such name (with the nearest ones), no such file, or a class that is no strategy.
+    """
+    path, colon, name = text.rpartition(":")
+    if text.endswith(".py"):
+        path, colon, name = text, ":", ""
+    if colon and path.endswith(".py"):
+        return _outside(Path(path).resolve(), name)
+    for kind in built_in():
+        if text.lower() in (kind.name.lower(), kind.key):
+            return kind
+    raise unknown_name("strategy", text, strategy_names(), "A class in a file works too: my_fade.py:Cosine.")
+
+
+def find_strategies(texts: Iterable[str]) -> tuple[StrategyKind, ...]:
+    """The strategies of these names.
+
+    Raises:
+        Mt2stError: as `find_strategy`, or two of them have one name or one key.
+    """
+    found: list[StrategyKind] = []
+    for text in texts:
+        kind = find_strategy(text)
+        for other in found:
+            if {kind.name, kind.key} & {other.name, other.key}:
+                raise Mt2stError(
+                    f"strategy {text!r} is named {kind.name!r}, as another one is; give its class another `name`"
+                )
+        found.append(kind)
+    return tuple(found)
+
+
+def _outside(path: Path, name: str) -> StrategyKind:
+    kind = _kind_in(_loaded(path), name, str(path))
+    if any({kind.name, kind.key} & {other.name, other.key} for other in built_in()):
+        raise Mt2stError(
+            f"{path}: strategy {kind.name!r} has the name of a built-in one; give the class another `name`"
+        )
+    return kind
+
+
+@cache
+def _loaded(path: Path) -> Any:
+    """The module of a file outside; loaded once, so that its classes are the same whoever asks."""
+    if not path.is_file():
+        raise Mt2stError(
+            f"strategy file {path} does not exist; give the path of a Python file, such as my_fade.py:Cosine"
+        )
+    module_name = f"mt2st_strategy_{content_hash(str(path))[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise Mt2stError(f"strategy file {path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except Mt2stError:
+        raise
+    except Exception as error:
+        raise Mt2stError(
+            f"strategy file {path} cannot be imported: {type(error).__name__}: {error}; mend it"
+        ) from error
+    return module
+
+
+def _kind_in(module: Any, name: str, path: str, key: str = "") -> StrategyKind:
+    """The strategy class of a module; `key` is given for files of this folder."""
+    classes = {
+        found_name: found
+        for found_name, found in vars(module).items()
+        if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "schedule")
+    }
+    if name and name not in classes:
+        raise unknown_name(
+            f"strategy class in {path}", name, classes, "A strategy is a dataclass with schedule(auxiliary)."
+        )
+    if not name and len(classes) != 1:
+        names = ", ".join(classes) or "none"
+        raise Mt2stError(
+            f"{path} must hold one class with schedule(auxiliary), it has {names}; "
+            f"name one, such as {Path(path).name}:Cosine"
+        )
+    kind = classes[name] if name else next(iter(classes.values()))
+    if not is_dataclass(kind) or "learning_rate" not in {field.name for field in fields(kind)}:
+        raise Mt2stError(
+            f"{path}: {kind.__name__} must be a dataclass with a field learning_rate; see benchmarks/strategies"
+        )
+    try:
+        kind()
+    except TypeError as error:
+        raise Mt2stError(f"{path}: {kind.__name__}() fails ({error}); give every field a default") from None
+    shown = str(getattr(kind, "name", kind.__name__))
+    if not re.search("[A-Za-z0-9]", shown):
+        raise Mt2stError(f"{path}: the strategy's name is {shown!r}; it needs a letter or digit")
+    own_key = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+    return StrategyKind(shown, key or own_key, kind, "" if key else f"{path}:{kind.__name__}")

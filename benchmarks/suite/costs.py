@@ -1,0 +1,100 @@
+"""What a step costs: training FLOPs by active tasks, measured on an experiment that is thrown away."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.records.disk_space import checkpoint_bytes
+from benchmarks.strategies import Strategy
+from mt2st.flops import FlopCounter
+from mt2st.mixture import MT2ST, Task
+from mt2st.schedules import Constant, Schedule
+
+
+class StepCosts:
+    """FLOPs of one step by active set.
+
+    The model lives from a measurement until `close`, so that no run's peak of memory holds a second one.
+
+    Args:
+        build: makes the experiment that is measured.
+
+    Attributes:
+        primary: the primary task's name.
+        auxiliaries: the auxiliary tasks' names.
+        checkpoint_bytes: bytes of one checkpoint.
+    """
+
+    def __init__(self, build: Callable[[], Experiment]) -> None:
+        self._build = build
+        self._open: tuple[Experiment, MT2ST] | None = None
+        self._known: dict[tuple[str, ...], int] = {}
+        experiment, mixture = self._opened()
+        self.primary = experiment.primary.name
+        self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
+        self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
+
+    def __call__(self, active: tuple[str, ...]) -> int:
+        """FLOPs, forward and backward, of a step with these active tasks, primary first."""
+        if active not in self._known:
+            self._known[active] = self._measured(active)
+        return self._known[active]
+
+    def _opened(self) -> tuple[Experiment, MT2ST]:
+        if self._open is None:
+            experiment = self._build()
+            mixture = mixture_of(experiment, lambda name: Constant()).to(_device())
+            experiment.encoder.to(_device())
+            self._open = experiment, mixture
+        return self._open
+
+    def _measured(self, active: tuple[str, ...]) -> int:
+        experiment, mixture = self._opened()
+        weights = dict.fromkeys(active, 1.0)
+        batches = {
+            stream: {name: tensor.to(_device()) for name, tensor in experiment.streams[stream].batch(0).items()}
+            for stream in mixture.streams(weights)
+        }
+        with FlopCounter() as counter:
+            losses = mixture(experiment.encoder.features, batches, weights)
+            torch.stack(list(losses.values())).sum().backward()
+        return counter.total
+
+    @property
+    def primary_only(self) -> int:
+        """FLOPs of a step of the primary task alone."""
+        return self((self.primary,))
+
+    @property
+    def everything(self) -> int:
+        """FLOPs of a step of all tasks."""
+        return self((self.primary, *self.auxiliaries))
+
+    @property
+    def auxiliary_share(self) -> float:
+        """Share of MTL's FLOPs that the auxiliaries add: the limit of any saving at equal steps."""
+        return 1 - self.primary_only / self.everything
+
+    def close(self) -> None:
+        """Let go of the model; what was measured stays known."""
+        self._open = None
+        gc.collect()  # modules refer to each other in circles
+
+
+def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:
+    """The primary and its auxiliaries, each under the schedule of its name."""
+    auxiliaries = [Task(objective, schedule(objective.name), AUXILIARY) for objective in experiment.auxiliaries]
+    return MT2ST(Task(experiment.primary, Constant(), PRIMARY), auxiliaries)
+
+
+def schedules_of(strategy: Strategy, auxiliaries: tuple[str, ...]) -> dict[str, Schedule]:
+    """Auxiliary's name → its schedule under a strategy."""
+    return {name: strategy.schedule(name) for name in auxiliaries}
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

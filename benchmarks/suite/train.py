@@ -1,0 +1,186 @@
+"""One planned run: train, test, record. Its folder is locked meanwhile, and survives whatever ends the process."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from benchmarks.cases import Case
+from benchmarks.records.lock import LockedError
+from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.suite.costs import mixture_of
+from benchmarks.suite.plan import Planned, train_config
+from mt2st.errors import Mt2stError
+from mt2st.training.checkpoint import newest_checkpoint
+from mt2st.training.prefetch import Prefetched
+from mt2st.training.trainer import Trainer, TrainingInterrupted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. Attributes: kind; text, a line for the terminal; seconds it took, 0 when skipped."""
+
+    kind: Literal["finished", "skipped", "failed"]
+    text: str
+    seconds: float = 0.0
+
+
+def run_one(
+    case: Case,
+    planned: Planned,
+    auxiliary_share: float,
+    surroundings: Mapping[str, Any],
+    on_step: Callable[[int], None],
+    wait_seconds: float,
+    *,
+    shared: bool = False,
+) -> Outcome:
+    """Run or skip.
+
+    Args:
+        auxiliary_share: the auxiliaries' share of MTL's FLOPs, for the record.
+        surroundings: commit, versions and machine, for the record.
+        on_step: called with the number of steps done.
+        wait_seconds: how long to wait for a run that another process holds.
+        shared: another process was at this run while this one was; what failed there is not tried again here.
+
+    Raises:
+        LockedError: another process still holds the run.
+    """
+    folder = planned.folder
+    if folder.state() == "finished":
+        return Outcome(
+            "skipped", ("finished by another process meanwhile" if shared else "finished before") + ", skipped"
+        )
+    started = time.monotonic()
+    try:
+        with folder.lock(wait_seconds=wait_seconds):
+            for damage in folder.repair():
+                folder.write_log(f"repaired: {damage}\n")
+            if folder.state() == "finished":
+                return Outcome("skipped", "finished by another process meanwhile, skipped")
+            if shared and folder.status() == "failed":
+                return Outcome("skipped", f"failed in another process; see {folder.log}")
+            folder.begin()
+            kind, text = _recorded(case, planned, auxiliary_share, surroundings, on_step)
+            return Outcome(kind, text, time.monotonic() - started)
+    except LockedError:
+        raise
+    except (Mt2stError, OSError) as error:  # the folder itself cannot be used; the other runs can
+        return Outcome("failed", f"failed: {_reason(error)}", time.monotonic() - started)
+
+
+def _recorded(
+    case: Case,
+    planned: Planned,
+    auxiliary_share: float,
+    surroundings: Mapping[str, Any],
+    on_step: Callable[[int], None],
+) -> tuple[Literal["finished", "failed"], str]:
+    """Train and test a run whose folder is locked, and record how it ended."""
+    folder = planned.folder
+    record: dict[str, Any] = {
+        **surroundings,
+        "views": list(planned.run.views),
+        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data": dict(case.data),
+        "auxiliary_share_of_mtl_flops": auxiliary_share,
+    }
+    try:
+        return "finished", train_and_test(case, planned, record, on_step)
+    except KeyboardInterrupt as stop:
+        why = str(stop) if isinstance(stop, TrainingInterrupted) else "interrupted outside training"
+        with contextlib.suppress(OSError):  # without a record the run counts as unfinished, which it is
+            folder.interrupt(record, why)
+        raise
+    except Exception as error:  # noqa: BLE001 - one failed run must not sink the suite; its log keeps the traceback
+        trace = traceback.format_exc()
+        why = str(error) if isinstance(error, Mt2stError) else f"{_reason(error)} (traceback in {folder.log})"
+        try:
+            folder.write_log(trace)
+            folder.fail(record, why)
+        except OSError as second:
+            why += f"; nor could that be recorded: {_reason(second)}"
+        return "failed", f"failed: {' '.join(why.split())}"
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename or 'no file named'}; check space, permissions and the path"
+    return " ".join((str(error) if isinstance(error, Mt2stError) else f"{type(error).__name__}: {error}").split())
+
+
+def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
+    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal."""
+    knobs, run, folder = planned.knobs, planned.run, planned.folder
+    reset_peak_resident()
+    reset_peak_gpu()
+    experiment = case.build(run.seed)
+    record["data"] |= experiment.data
+    mixture = mixture_of(experiment, knobs.strategy(run.strategy).schedule)
+    record["schedules"] = {
+        name: str(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
+    }
+
+    def log(line: Mapping[str, Any]) -> None:
+        if line["event"] == "warning":  # a damaged checkpoint: the resume that follows would cut it off the metrics
+            folder.write_log(f"{line['message']}\n")
+            return
+        if line["event"] == "resume":
+            folder.truncate_metrics(int(line["step"]))
+        folder.append_metrics(**line)
+
+    if newest_checkpoint(folder.checkpoints) is None:
+        folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
+
+    workers = knobs.data_workers
+    trainer = Trainer(
+        experiment.encoder,
+        mixture,
+        {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
+        train_config(knobs, run),
+        folder=folder.checkpoints,
+        validate=experiment.validate,
+        log=log,
+        on_step=on_step,
+        identity=folder.identity["config"],
+        trackers=knobs.trackers,
+    )
+    result = trainer.fit()
+    if trainer.saved_step != result.steps:
+        trainer.save()
+    started = time.perf_counter()
+    test = experiment.test()
+    test_seconds = time.perf_counter() - started
+    experiment.save(folder.path)
+    ledger = result.ledger
+    record |= {
+        "model": {
+            "encoder_parameters": sum(parameter.numel() for parameter in experiment.encoder.parameters()),
+            "parameters": sum(parameter.numel() for parameter in trainer.parameters()),
+        },
+        "steps": result.steps,
+        "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},
+        "flops": {"total": ledger.total, "by_task": ledger.by_task(), "by_kind": ledger.by_kind()},
+        "peak_memory_bytes": peak_resident_bytes(),
+        "gpu_peak_memory_bytes": peak_gpu_bytes(),
+        "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
+        "floors": test.floors,
+        "group_names": test.group_names,
+        "curve": result.curve,
+    }
+    folder.finish(record, test.items)
+    name, value = next(iter(test.metrics.items()))
+    return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
+
+
+def _last_metrics(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    if not curve:
+        return {}
+    return {name: value for name, value in curve[-1].items() if name not in ("step", "flops", "seconds")}

@@ -1,0 +1,202 @@
+"""What a suite does with strategies: of other files, with a schedule for each auxiliary, with labels per seed."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks.cases import load_card
+from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.vqa import knobs as vqa
+from benchmarks.records.read import load_records
+from benchmarks.strategies.switch import Switching
+from benchmarks.suite import runner, train
+from benchmarks.suite.plan import SuiteCosts, plan_runs
+from benchmarks.suite.tuning import search
+from mt2st.errors import Mt2stError
+from tests.unit.benchmarks.test_strategies import COSINE
+
+DRAWN = Path(__file__).parents[1] / "helpers" / "drawn_dataset.py"
+TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
+CARD = load_card("vqa")
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def my_fade(tmp_path: Path) -> str:
+    path = tmp_path / "my_fade.py"
+    path.write_text(COSINE)
+    return f"{path}:Cosine"
+
+
+def tiny(data_folder: Path, **changes: Any) -> vqa.Knobs:
+    values = {
+        "data": str(DRAWN),
+        "data_folder": data_folder,
+        "image_size": 16,
+        "steps": 10,
+        "seeds": 1,
+        "validations": 2,
+        "label_fraction": 0.5,
+        "images_per_batch": 4,
+        "questions_per_image": 2,
+        "caption_images_per_batch": 8,
+        "encoder": TINY,
+        "auxiliaries": ("contrastive", "masked_lm"),
+        "threads": 1,
+    }
+    return vqa.Knobs(**{**values, **changes})
+
+
+def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    code = runner.run_case(CARD, knobs, "tiny", results, console)
+    return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_strategy_of_another_file_is_compared_with_the_built_in_ones(
+    data_folder: Path, tmp_path: Path, my_fade: str
+) -> None:
+    knobs = tiny(data_folder, strategies=("STL", "MTL", my_fade))
+    code, printed = run(knobs, tmp_path / "results")
+    assert code == 0
+    folder = tmp_path / "results" / "vqa" / "tiny"
+    records = load_records(tmp_path / "results", "vqa", "tiny").finished
+    cosine = [record for record in records if record.strategy == "Cosine"]
+    assert {view for record in cosine for view in record.views} == {"equal-steps", "equal-budget"}
+    assert all(record.folder.name.startswith("cosine-equal-") for record in cosine)
+    assert len({record.values["config"]["strategy_code"] for record in cosine}) == 1
+    for text in (printed, (folder / "TABLE.md").read_text(), (folder / "report.html").read_text()):
+        assert "Cosine" in text
+    assert (folder / "equal-budget.png").stat().st_size > 0
+    sweep = tiny(data_folder, strategies=("MTL", my_fade), sweep_budgets=(0.5, 1.0))
+    assert run(sweep, tmp_path / "sweep")[0] == 0
+    assert "| Cosine |" in (tmp_path / "sweep" / "vqa" / "tiny" / "SWEEP.md").read_text()
+
+
+def test_a_run_of_another_files_strategy_is_resumed_or_refused(
+    data_folder: Path, tmp_path: Path, my_fade: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = tiny(data_folder, strategies=(my_fade,), views=("equal-steps",))
+    step = train.Trainer.train_step
+
+    def stopping(self: Any, at: int) -> Any:
+        if at == 6:
+            raise KeyboardInterrupt
+        return step(self, at)
+
+    monkeypatch.setattr(train.Trainer, "train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(knobs, tmp_path / "results")
+    monkeypatch.setattr(train.Trainer, "train_step", step)
+    (folder,) = (tmp_path / "results" / "vqa" / "tiny").glob("cosine-*")
+    text = Path(my_fade.rpartition(":")[0])
+    before = text.read_text()
+    text.write_text(before + "\n# changed\n")
+    with pytest.raises(Mt2stError, match="has changed since the run began"):
+        runner.resume_run(folder)
+    text.write_text(before)
+    assert runner.resume_run(folder) == 0
+
+
+def test_a_run_begun_by_an_older_version_is_refused_in_one_line(data_folder: Path, tmp_path: Path) -> None:
+    from mt2st.files import read_sealed_json, write_sealed_json
+
+    knobs = tiny(data_folder, strategies=("STL",), views=("equal-steps",), steps=2)
+    assert run(knobs, tmp_path)[0] == 0
+    (folder,) = (tmp_path / "vqa" / "tiny").glob("stl-*")
+    (folder / "run.json").unlink()
+    config = read_sealed_json(folder / "config.json", "")
+    config["conditions"].pop("strategy_place")
+    write_sealed_json(folder / "config.json", config)
+    with pytest.raises(Mt2stError, match=r"begun by version 0\.1.*repeat the suite's command"):
+        runner.resume_run(folder)
+
+
+def test_each_auxiliary_ends_where_its_schedule_says_and_the_forecast_is_what_the_ledger_counts(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    switch = Switching(at={"contrastive": 0.7, "masked_lm": 0.3})
+    knobs = tiny(data_folder, strategies=("MTL", "Switch"), settings=(switch,))
+    case = runner.open_case(CARD, knobs, Console(quiet=True))
+    forecast = {(run.strategy, run.steps): run.flops for run in plan_runs(knobs, SuiteCosts(case, knobs))}
+    assert run(knobs, tmp_path)[0] == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert {(record.strategy, record.steps): record.training_flops for record in records} == forecast
+    (whole,) = [record for record in records if record.strategy == "Switch" and record.steps == 10]
+    steps = {row["kind"].split("|")[0]: row["steps"] for row in whole.values["flops"]["by_kind"]}
+    assert steps == {"vqa+contrastive+masked_lm": 3, "vqa+contrastive": 4, "vqa": 3}
+    assert "0.7" in whole.values["schedules"]["contrastive"]
+    assert "0.3" in whole.values["schedules"]["masked_lm"]
+    assert whole.values["config"]["strategy"]["at"] == {"contrastive": 0.7, "masked_lm": 0.3}
+
+
+def test_labels_are_drawn_per_seed_or_kept(data_folder: Path, tmp_path: Path) -> None:
+    def labelled(draw: str, seed: int) -> list[str]:
+        case = runner.open_case(CARD, tiny(data_folder, draw=draw, seeds=2), Console(quiet=True))
+        stream = case.build(seed).streams["primary"]
+        ids: list[str] = stream.split.image_ids()  # type: ignore[attr-defined]
+        return ids
+
+    assert labelled("fixed", 0) == labelled("fixed", 1) == labelled("per-seed", 0)
+    assert labelled("per-seed", 1) != labelled("per-seed", 0)
+    knobs = tiny(data_folder, draw="per-seed", seeds=2, strategies=("MTL",), views=("equal-steps",), steps=2)
+    assert run(knobs, tmp_path)[0] == 0
+    for record in load_records(tmp_path, "vqa", "tiny").finished:
+        assert record.values["config"]["knobs"]["draw"] == "per-seed"
+        assert record.values["data"]["labelled_images"] > 0
+
+
+def test_the_model_that_counts_step_costs_does_not_outlive_the_planning(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = tiny(data_folder, strategies=("MTL",), views=("equal-steps",), steps=2)
+    built: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    case_class = type(runner.open_case(CARD, knobs, Console(quiet=True)))
+    build = case_class.build
+
+    def watched(self: Any, seed: int) -> Any:
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in built))
+        experiment = build(self, seed)
+        built.append(weakref.ref(experiment.encoder))
+        return experiment
+
+    monkeypatch.setattr(case_class, "build", watched)
+    assert run(knobs, tmp_path)[0] == 0
+    assert alive == [0, 0]  # one to count, one to train
+
+
+def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(runner.torch, "set_num_threads", threads.append)
+    knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",))
+    run(knobs, tmp_path / "suite")
+    run(tiny(data_folder, strategies=("MTL",), steps=2, sweep_budgets=(1.0,)), tmp_path / "sweep")
+    assert threads == [1, 1]
+
+
+def test_a_tuning_log_of_other_knobs_is_kept(
+    data_folder: Path, tmp_path: Path, my_fade: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps in (2, 3, 2):
+        knobs = tiny(data_folder, strategies=(my_fade,), steps=steps, views=("equal-steps",))
+        assert search(CARD, knobs, "tiny", tmp_path) == 0
+    folder = tmp_path / "vqa" / "tiny"
+    logs = sorted(path.name for path in folder.glob("tuning*.json"))
+    assert len(logs) == 3
+    assert len(list(folder.glob("tuning*.md"))) == 3
+    assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
+    assert json.loads((folder / "tuning.json").read_text())
