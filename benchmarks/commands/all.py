@@ -5,18 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-<<<<<<< HEAD
-from benchmarks.cases.discovery import case_names, load_case
-from benchmarks.cli import parser_of
-from benchmarks.strategies import STRATEGY_KNOBS
-=======
-from benchmarks.cases import CaseCard, case_names, load_card
+from benchmarks.cases import case_names, load_card
 from benchmarks.options import parser_of
->>>>>>> main
+from benchmarks.strategies import strategy_names
 from mt2st.errors import Mt2stError, unknown_name
 
 TABLE_FILE = "TABLE.md"
-KNOWN = tuple(STRATEGY_KNOBS)  # the built-in strategies, in the order of their table
 
 
 def main(argv: list[str]) -> int:
@@ -44,22 +38,11 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(f"== case {number} of {len(names)}: {name}\n")
         sys.stdout.flush()
         try:
-<<<<<<< HEAD
-            case = load_case(name)
-            failed |= case.run(case.knobs(options.recipe, smoke=options.smoke), options.results, recipe) != 0
-        # One case that cannot run must not keep the others from running.
-        except (Mt2stError, OSError, ImportError, RuntimeError) as error:
-=======
             case = load_card(name)
             knobs = case.knobs(options.recipe, smoke=options.smoke)
             failed |= run_case(case, knobs, recipe, options.results) != 0
-        except (
-            Mt2stError,
-            OSError,
-            ImportError,
-            RuntimeError,
-        ) as error:  # one case that cannot run must not keep the others from running
->>>>>>> main
+        # One case that cannot run must not keep the others from running.
+        except (Mt2stError, OSError, ImportError, RuntimeError) as error:
             sys.stderr.write(f"error: {name}: {' '.join(str(error).split()) or type(error).__name__}\n")
             failed = True
     return 1 if write_table(names, recipe, options.results) or failed else 0
@@ -74,21 +57,13 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
     from benchmarks.report.summary import summarise
     from benchmarks.report.tables import print_tables
 
-<<<<<<< HEAD
     found: list[CaseSummary] = []
     missing = []
     for name in names:
         try:
-            spec = load_case(name).spec
-=======
-    found: list[tuple[CaseCard, Summary]] = []
-    missing = []
-    for name in names:
-        try:
-            case = load_card(name)
->>>>>>> main
+            spec = load_card(name).spec
             records = load_records(results, name, recipe)
-            summary = summarise(records, spec, benchmark=name, recipe=recipe, known=KNOWN)
+            summary = summarise(records, spec, benchmark=name, recipe=recipe, known=strategy_names())
             found.append((name, spec, summary))
         except Mt2stError as error:
             missing.append(f"{name}: {error}")

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-<<<<<<< HEAD
-from benchmarks.cases.discovery import load_case
-from benchmarks.cli import parser_of
-from benchmarks.strategies import STRATEGY_KNOBS
-=======
 from benchmarks.cases import load_card
 from benchmarks.options import parser_of
->>>>>>> main
+from benchmarks.strategies import strategy_names
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +35,7 @@ def main(argv: list[str]) -> int:
         options.recipe,
         options.results,
         spec=case.spec,
-        known=tuple(STRATEGY_KNOBS),
+        known=strategy_names(),
         suite_hash=options.suite,
         method=options.method,
     )

@@ -97,7 +97,8 @@ def write_pack(
     if len(set(ids)) != len(ids):
         raise Mt2stError(f"{path}: two runs have one id; pack the runs of one suite")
     variants, places = _distinct(ordered, rounded or {})
-    groups, tensors = [], {}
+    groups: list[dict[str, Any]] = []
+    tensors: dict[str, np.ndarray] = {}
     for place, ((name, dtype, shape), arrays) in enumerate(variants.items()):
         group = {"name": name, "dtype": dtype, "shape": list(shape), "variants": len(arrays)}
         form, parts = _encode(np.stack(arrays).reshape(len(arrays), -1))

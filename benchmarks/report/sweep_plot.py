@@ -8,8 +8,8 @@ from typing import Protocol
 
 from matplotlib.figure import Figure
 
-from benchmarks.report.plots import _STYLES
 from benchmarks.report.spec import ReportSpec
+from benchmarks.report.style import FRONT_COLOUR, looks
 from benchmarks.report.tables import with_unit
 from mt2st.files import atomic_path
 
@@ -27,14 +27,20 @@ class Point(Protocol):
     def value(self) -> float: ...
 
 
-def sweep_picture(path: Path, points: Sequence[Point], front: Sequence[int], spec: ReportSpec) -> None:
-    """Draw the points by strategy, and the front, indices by rising FLOPs, as a line."""
+def sweep_picture(
+    path: Path, points: Sequence[Point], front: Sequence[int], spec: ReportSpec, known: Sequence[str]
+) -> None:
+    """Draw the points by strategy, and the front, indices by rising FLOPs, as a line.
+
+    `known` are the built-in strategies in the order of their table, which looks follow.
+    """
     metric = spec.primary
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
+    look = looks([point.strategy for point in points], known)
     for strategy in dict.fromkeys(point.strategy for point in points):
         own = [point for point in points if point.strategy == strategy]
-        colour, marker = _STYLES[strategy]
+        colour, marker = look[strategy]
         axes.scatter(
             [point.flops / 1e12 for point in own],
             [point.value * metric.scale for point in own],
@@ -49,7 +55,7 @@ def sweep_picture(path: Path, points: Sequence[Point], front: Sequence[int], spe
         [points[index].flops / 1e12 for index in front],
         [points[index].value * metric.scale for index in front],
         where="post",
-        color="#999999",
+        color=FRONT_COLOUR,
         linewidth=1,
         label="Pareto front",
     )

@@ -55,10 +55,7 @@ def report(
     root: Path = Path("results"),
     *,
     spec: ReportSpec,
-<<<<<<< HEAD
     known: Sequence[str] = (),
-=======
->>>>>>> main
     console: Console | None = None,
     suite_hash: str | None = None,
     method: Method = "student",
@@ -68,10 +65,7 @@ def report(
     Args:
         benchmark, recipe: which folder of `root`.
         spec: what is particular to the case.
-<<<<<<< HEAD
         known: the built-in strategies in the order of their table, which rows and looks follow.
-=======
->>>>>>> main
         console: where to print; None = the terminal.
         suite_hash: which knobs, by the first digits of their hash, if the folder holds several; None = the latest.
         method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.

@@ -24,7 +24,7 @@ from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.write import report
-from benchmarks.strategies import find_strategy
+from benchmarks.strategies import find_strategy, strategy_names
 from benchmarks.suite.plan import Planned, Run, SuiteCosts, plan_runs, run_folder
 from benchmarks.suite.sweep import swept, write_sweep
 from benchmarks.suite.train import run_one
@@ -84,7 +84,9 @@ def run_suite(
         names = {planned.folder.name for planned in plan}
         write_sweep(results, benchmark, recipe, suite_hash, names, spec, console)
         return 1 if failed else 0
-    paths = report(benchmark, recipe, results, spec=spec, console=console, suite_hash=suite_hash)
+    paths = report(
+        benchmark, recipe, results, spec=spec, known=strategy_names(), console=console, suite_hash=suite_hash
+    )
     return 1 if failed or paths.holes else 0
 
 

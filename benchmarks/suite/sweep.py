@@ -15,7 +15,8 @@ from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import pareto_front
 from benchmarks.report.sweep_plot import sweep_picture
-from benchmarks.report.tables import TextTable, to_markdown, to_rich, with_unit
+from benchmarks.report.tables import TextTable, print_tables, to_markdown, with_unit
+from benchmarks.strategies import strategy_names
 from mt2st.files import write_text
 
 
@@ -75,10 +76,9 @@ def write_sweep(
         for index, point in enumerate(points)
     )
     table = TextTable(f"{spec.title}: sweep", head, body)
-    for part in to_rich(table, console.width):
-        console.print(part)
+    print_tables([table], console)
     write_text(folder / "SWEEP.md", to_markdown(table) + "\n")
-    sweep_picture(folder / "sweep.png", points, sorted(front, key=lambda index: points[index].flops), spec)
+    sweep_picture(folder / "sweep.png", points, sorted(front, key=lambda index: points[index].flops), spec, strategy_names())
     console.print(f"table: {folder / 'SWEEP.md'}\npicture: {folder / 'sweep.png'}\nrecords: {folder}", highlight=False)
 
 
