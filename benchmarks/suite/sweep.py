@@ -78,7 +78,8 @@ def write_sweep(
     table = TextTable(f"{spec.title}: sweep", head, body)
     print_tables([table], console)
     write_text(folder / "SWEEP.md", to_markdown(table) + "\n")
-    sweep_picture(folder / "sweep.png", points, sorted(front, key=lambda index: points[index].flops), spec, strategy_names())
+    by_flops = sorted(front, key=lambda index: points[index].flops)
+    sweep_picture(folder / "sweep.png", points, by_flops, spec, strategy_names())
     console.print(f"table: {folder / 'SWEEP.md'}\npicture: {folder / 'sweep.png'}\nrecords: {folder}", highlight=False)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, rese
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.plan import Planned, train_config
 from mt2st.errors import Mt2stError
+from mt2st.files import canonical_json
+from mt2st.schedules import Schedule, describe
 from mt2st.training.checkpoint import newest_checkpoint
 from mt2st.training.prefetch import Prefetched
 from mt2st.training.trainer import Trainer, TrainingInterrupted
@@ -125,7 +127,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     record["data"] |= experiment.data
     mixture = mixture_of(experiment, knobs.strategy(run.strategy).schedule)
     record["schedules"] = {
-        name: str(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
+        name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
 
     def log(line: Mapping[str, Any]) -> None:
@@ -167,7 +169,12 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         },
         "steps": result.steps,
         "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},
-        "flops": {"total": ledger.total, "by_task": ledger.by_task(), "by_kind": ledger.by_kind()},
+        "flops": {
+            "total": ledger.total,
+            "by_task": ledger.by_task(),
+            "by_kind": ledger.by_kind(),
+            "unknown_operations": ledger.unknown_operations(),
+        },
         "peak_memory_bytes": peak_resident_bytes(),
         "gpu_peak_memory_bytes": peak_gpu_bytes(),
         "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
@@ -178,6 +185,11 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     folder.finish(record, test.items)
     name, value = next(iter(test.metrics.items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
+
+
+def _text(schedule: Schedule) -> str:
+    """A schedule with its parameters, the same in every process."""
+    return repr(schedule) if is_dataclass(schedule) else canonical_json(describe(schedule))
 
 
 def _last_metrics(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.tuning import search
 from mt2st.errors import Mt2stError
+from mt2st.flops import FlopLedger
 from tests.unit.benchmarks.test_strategies import COSINE
 
 DRAWN = Path(__file__).parents[1] / "helpers" / "drawn_dataset.py"
@@ -200,3 +201,46 @@ def test_a_tuning_log_of_other_knobs_is_kept(
     assert len(list(folder.glob("tuning*.md"))) == 3
     assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
     assert json.loads((folder / "tuning.json").read_text())
+
+
+PLAIN = '''"""Fade: a schedule of a plain class."""
+
+from dataclasses import dataclass
+
+
+class Fading:
+    def __init__(self, end: float) -> None:
+        self.initial, self.end = 1.0, end
+
+    def __call__(self, progress: float) -> float:
+        return max(0.0, 1.0 - progress / self.end)
+
+
+@dataclass(frozen=True)
+class Fade:
+    """Fade: weights fall along a line to zero."""
+
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    end: float = 0.5
+    """progress at which the weight is zero"""
+
+    def schedule(self, auxiliary: str) -> Fading:
+        return Fading(self.end)
+'''
+
+
+def test_the_record_says_what_a_plain_schedule_is_and_which_operations_count_nothing(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fade.py").write_text(PLAIN)
+    knobs = tiny(data_folder, strategies=(str(tmp_path / "fade.py"),), views=("equal-steps",), steps=4)
+    monkeypatch.setattr(FlopLedger, "unknown_operations", lambda self: {"lab.blend.default": 8})
+    assert run(knobs, tmp_path)[0] == 0
+    (record,) = load_records(tmp_path, "vqa", "tiny").finished
+    text = record.values["schedules"]["contrastive"]
+    assert '"end":0.5' in text
+    assert "0x" not in text
+    assert record.values["flops"]["unknown_operations"] == {"lab.blend.default": 8}
+    table = (tmp_path / "vqa" / "tiny" / "TABLE.md").read_text()
+    assert "leave out operations whose formula is not known: lab.blend.default" in table
