@@ -6,6 +6,7 @@ read. What was done before is kept, so an interrupted search goes on. Writes tun
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.console import Console
 from benchmarks.cases import Case, CaseCard
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.machine import environment
+from benchmarks.report.spec import ReportSpec
+from benchmarks.report.tables import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.plan import Run, SuiteCosts, plan_runs, train_config
 from benchmarks.suite.runner import open_case
@@ -81,8 +84,12 @@ def search(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path) -> int
         )
         write_sealed_json(path, log)
         values = ", ".join(f"{'+'.join(run['views'])} seed {run['seed']}: {run['score']:.4f}" for run in runs)
-        console.print(f"[{number}/{len(todo)}] {name} {describe(settings)} → {values}", highlight=False, markup=False)
-    write_table(folder / "tuning.md", log, card.spec)
+        console.print(
+            f"[{number}/{len(todo)}] {name} {_text(deciding(settings))} → {values}", highlight=False, markup=False
+        )
+    table = log_table(log, card.spec)
+    print_tables([table], console)
+    write_text(folder / "tuning.md", to_markdown(table))
     console.print(f"log: {path}, table: {folder / 'tuning.md'}", highlight=False)
     return 0
 
@@ -101,7 +108,7 @@ def _set_aside(path: Path, log: Mapping[str, Any]) -> Path:
     return kept
 
 
-def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: Any) -> dict[str, Any]:
+def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: ReportSpec) -> dict[str, Any]:
     """Train one planned run without a folder; its final validation metric."""
     experiment = case.build(run.seed)
     strategy = knobs.strategy(run.strategy)
@@ -124,36 +131,30 @@ def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: Any) -> dict
     }
 
 
-def describe(settings: Any) -> str:
-    """Settings in one line: "learning_rate=0.002 at=0.4"."""
-    return " ".join(f"{name}={_short(value)}" for name, value in deciding(settings).items())
-
-
-def write_table(path: Path, log: Mapping[str, Any], spec: Any) -> None:
-    """The log as a Markdown table, best trial of each strategy in bold."""
-    sign = 1 if spec.primary.higher_is_better else -1
-    best: dict[str, float] = {}
+def log_table(log: Mapping[str, Any], spec: ReportSpec) -> TextTable:
+    """Every trial of a log: its settings, its score, that of each view, and whether it is its strategy's best."""
+    better = max if spec.primary.higher_is_better else min
+    scores: dict[str, list[float]] = defaultdict(list)
     for trial in log["trials"]:
-        name, score = trial["strategy"], sign * trial["score"]
-        best[name] = max(best.get(name, score), score)
+        scores[trial["strategy"]].append(trial["score"])
     views = sorted({"+".join(run["views"]) for trial in log["trials"] for run in trial["runs"]})
-    lines = [
-        f"# Tuning log ({spec.validation_id} on the validation split, {log['seeds']} seed(s) a trial; the test split "
-        "was not read)",
-        "",
-        f"| strategy | settings | score (mean) | {' | '.join(views)} |",
-        f"|---|---|---|{'---|' * len(views)}",
-    ]
+    body = []
     for trial in log["trials"]:
-        cells = []
-        for view in views:
-            found = [run["score"] for run in trial["runs"] if "+".join(run["views"]) == view]
-            cells.append(f"{sum(found) / len(found):.4f}" if found else "–")
-        settings = " ".join(f"{key}={_short(value)}" for key, value in trial["settings"].items())
-        mark = "**" if sign * trial["score"] == best[trial["strategy"]] else ""
-        lines.append(f"| {trial['strategy']} | {settings} | {mark}{trial['score']:.4f}{mark} | {' | '.join(cells)} |")
-    write_text(path, "\n".join(lines) + "\n")
+        of_view = [[run["score"] for run in trial["runs"] if "+".join(run["views"]) == view] for view in views]
+        means = [f"{sum(found) / len(found):.4f}" if found else NOTHING for found in of_view]
+        best = "best" if trial["score"] == better(scores[trial["strategy"]]) else ""
+        body.append((trial["strategy"], _text(trial["settings"]), f"{trial['score']:.4f}", *means, best))
+    return TextTable(
+        f"{spec.title}: tuning",
+        ("strategy", "settings", "mean score", *views, ""),
+        tuple(body),
+        f"{spec.validation_id} on the validation split, {log['seeds']} seed(s) a trial; the test split was not read",
+    )
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value).replace(" ", "")
+def _text(settings: Mapping[str, Any]) -> str:
+    """Settings in one line: "learning_rate=0.002 at=0.4"."""
+    return " ".join(
+        f"{name}={value:g}" if isinstance(value, int | float) else f"{name}={value}".replace(" ", "")
+        for name, value in settings.items()
+    )

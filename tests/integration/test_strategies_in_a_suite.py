@@ -200,7 +200,11 @@ def test_a_tuning_log_of_other_knobs_is_kept(
     assert len(logs) == 3
     assert len(list(folder.glob("tuning*.md"))) == 3
     assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
-    assert json.loads((folder / "tuning.json").read_text())
+    trials = json.loads((folder / "tuning.json").read_text())["trials"]
+    rows = [line for line in (folder / "tuning.md").read_text().splitlines() if line.startswith("| Cosine |")]
+    assert len(rows) == len(trials) == 4
+    top = f"{max(trial['score'] for trial in trials):.4f}"
+    assert all((" best |" in row) == (f"| {top} |" in row) for row in rows)
 
 
 PLAIN = '''"""Fade: a schedule of a plain class."""
