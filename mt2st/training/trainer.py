@@ -363,8 +363,8 @@ class Trainer:
             return
         good = newest_checkpoint(self.folder) if self.folder else None
         cure = (
-            f"last good checkpoint: {good[0] if good else 'none'}; lower the learning rate or the task's weight, or use "
-            "precision=no"
+            f"last good checkpoint: {good[0] if good else 'none'}; lower the learning rate or the task's weight, or "
+            "use precision=no"
         )
         for step, name, loss in unchecked:
             if not bool(torch.isfinite(loss)):
@@ -397,6 +397,7 @@ class Trainer:
             return None
         progress = self._progress
         ledgers = self._ledgers()
+        self.saved_step = progress.step
         if not self.accelerator.is_main_process:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
@@ -406,7 +407,6 @@ class Trainer:
             "progress": asdict(progress),
             "scaler": scaler,
         }
-        self.saved_step = progress.step
         return save_checkpoint(
             self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
