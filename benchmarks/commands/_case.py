@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +46,12 @@ def run(name: str, argv: list[str]) -> int:
         description=description,
     )
     recipe = f"{shared.recipe}-smoke" if shared.smoke else shared.recipe
+    from benchmarks.suite import ranks
+    from benchmarks.suite.launch import launch
+
+    knobs = replace(knobs, processes=ranks.check_processes(knobs.processes))
+    if knobs.processes > ranks.world():
+        return launch(knobs.processes, knobs.threads, [name, *argv])
     return run_case(card, knobs, recipe, shared.results)
 
 
@@ -94,7 +100,9 @@ def run_suite(
                 suite_hash=made.suite_hash,
             )
             holes = bool(paths.holes)
-    return int(ranks.from_first(made.failed > 0 or holes))
+    code = int(ranks.from_first(made.failed > 0 or holes))
+    ranks.leave()
+    return code
 
 
 def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -> Any:

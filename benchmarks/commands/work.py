@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
 from benchmarks.options import parser_of
 from mt2st.errors import Mt2stError
@@ -32,7 +31,8 @@ def main(argv: list[str]) -> int:
     except (ValueError, TypeError) as error:
         raise Mt2stError(f"work: --check or --order cannot be read ({error}); engines write them") from None
     if order is None:
-        return serve(sys.stdin, answers, check)
+        # Unbuffered: a thread that waits in a buffered read would keep Python from shutting down.
+        return serve(os.fdopen(os.dup(0), "rb", buffering=0), answers, check)
     why = refusal(check)
     answer = {"kind": "refused", "text": why} if why else vars(answered(Worker(), order))
     answers.write(json.dumps(answer) + "\n")

@@ -8,7 +8,10 @@ group of its own on the CPU (gloo), so that it is never mixed up with the tensor
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,7 +27,11 @@ _PATIENCE = timedelta(days=7)  # a dead process is noticed by its closed connect
 _control: Any = None
 
 
-class PeerLostError(Mt2stError):
+class RankError(Mt2stError):
+    """What one process of several met alone; each prints its own."""
+
+
+class PeerLostError(RankError):
     """Another process of this run ended."""
 
 
@@ -59,6 +66,10 @@ def join() -> None:
     import torch
     from torch import distributed
 
+    # open_clip's loss gathers with a function that torch calls deprecated, and says so at every step.
+    warnings.filterwarnings("ignore", r".*all_gather is deprecated", FutureWarning)
+    if os.environ.get(LAUNCHED_BY_US):
+        threading.Thread(target=_follow_the_launcher, daemon=True).start()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         local, there = _number("LOCAL_RANK", rank()), torch.cuda.device_count()
@@ -78,6 +89,26 @@ def join() -> None:
             f"process {rank()} could not meet the other {world() - 1} within {_CONNECT_SECONDS} s "
             f"({_first_line(error)}); check MASTER_ADDR and MASTER_PORT, and that all were started"
         ) from error
+
+
+def _follow_the_launcher() -> None:
+    """End in an orderly way when the launcher is gone: this process's standard input ends with it."""
+    while os.read(0, 1 << 10):  # not through sys.stdin, whose lock would be held while Python shuts down
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def check_processes(asked: int) -> int:
+    """The processes that train a run together: those of the launcher, or the number asked for.
+
+    Raises:
+        Mt2stError: a launcher started another number than was asked for.
+    """
+    if world() > 1 and asked not in (1, world()):
+        raise Mt2stError(
+            f"processes = {asked}, but the launcher started {world()}; leave --processes out, or start as many"
+        )
+    return max(asked, world())
 
 
 def leave() -> None:

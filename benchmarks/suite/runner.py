@@ -17,6 +17,7 @@ from benchmarks.records.disk_space import require_space
 from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
 from benchmarks.suite.drive import drive
+from benchmarks.suite.launch import launch
 from benchmarks.suite.plan import Planned, SuiteCosts, begun_folder, begun_run, plan_runs, run_folder, swept
 from benchmarks.suite.train import run_one
 from mt2st.threads import computing_threads
@@ -86,10 +87,13 @@ def resume_run(run_dir: Path) -> int:
             changed so that this run is none of theirs.
     """
     console = Console(quiet=not ranks.is_first())
-    ranks.join()
     card, knobs, run = begun_run(run_dir)
+    if ranks.check_processes(knobs.processes) > ranks.world():
+        return launch(knobs.processes, knobs.threads, ["resume", str(run_dir)])
+    ranks.join()
     with computing_threads(knobs.threads):
         case = open_case(card, knobs, console)
         outcome = run_one(case, begun_folder(case, knobs, run, run_dir), environment())
     console.print(f"{run_dir.name}: {outcome.text}", highlight=False, markup=False)
+    ranks.leave()
     return int(outcome.kind in ("failed", "held"))

@@ -125,7 +125,7 @@ def _recorded(
         except OSError as second:
             why += f"; nor could that be recorded: {reason(second)}"
         if not ranks.all_failed():
-            raise Mt2stError(f"process {ranks.rank()}, {folder.name}: {why}") from error
+            raise ranks.RankError(f"process {ranks.rank()}, {folder.name}: {why}") from error
         return "failed", f"failed: {' '.join(why.split())}"
 
 

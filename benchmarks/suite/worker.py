@@ -12,7 +12,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +87,7 @@ def refusal(check: Check) -> str:
     return ""
 
 
-def serve(orders: TextIO, answers: TextIO, check: Check) -> int:
+def serve(orders: Iterable[bytes], answers: TextIO, check: Check) -> int:
     """Make what is ordered, one JSON object a line, and answer each with one; returns the exit code."""
 
     def answer(**values: Any) -> None:
@@ -119,13 +119,13 @@ def answered(worker: Worker, order: Order) -> Outcome:
 class _Inbox:
     """Orders from a stream. Its end while a run is in work interrupts that run as SIGTERM would."""
 
-    def __init__(self, orders: TextIO) -> None:
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    def __init__(self, orders: Iterable[bytes]) -> None:
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._busy = self._closed = False
         threading.Thread(target=self._read, args=(orders,), daemon=True).start()
 
-    def _read(self, orders: TextIO) -> None:
+    def _read(self, orders: Iterable[bytes]) -> None:
         for line in orders:
             self._lines.put(line)
         with self._lock:
@@ -134,7 +134,7 @@ class _Inbox:
                 os.kill(os.getpid(), signal.SIGTERM)
         self._lines.put(None)
 
-    def next(self) -> str | None:
+    def next(self) -> bytes | None:
         """The next order; None when there are no more."""
         with self._lock:
             self._busy = False

@@ -32,6 +32,7 @@ from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
+from mt2st.training.joint_norm import join_norms
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
@@ -148,6 +149,8 @@ class Trainer:
             project_dir=str(folder) if folder else None,
         )
         joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            join_norms(joint)
         self._bare = joint
         groups = decay_groups(joint, config.weight_decay)
         device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
@@ -340,7 +343,10 @@ class Trainer:
             "flops": self._joint_flops(),
             "learning_rate": learning_rate_at(step - 1, self.config),
         }
-        line |= {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
+        shown = {name: loss.detach().float() for name, loss in losses.items()}
+        if self.accelerator.num_processes > 1:  # each knows its own share of the batch
+            shown = {name: self.accelerator.reduce(loss, "mean") for name, loss in shown.items()}
+        line |= {f"loss/{name}": float(loss) for name, loss in shown.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
