@@ -52,7 +52,8 @@ _SHARED = {
 _OWN: dict[str, dict[str, Any]] = {
     "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
             "auxiliaries": ("contrastive", "masked_lm")},
-    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8, "auxiliaries": ("captions", "masked_lm")},
+    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8,
+                  "auxiliaries": ("captions", "masked_lm")},
 }  # fmt: skip
 _MODULES = {"vqa": (vqa, VqaCase), "retrieval": (retrieval, RetrievalCase)}
 

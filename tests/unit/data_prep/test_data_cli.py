@@ -253,7 +253,8 @@ def test_near_duplicates_are_noted(tmp_path: Path, pets: Path) -> None:
     body = f"""
 def examples(split):
     from pathlib import Path
-    yield Example(image=Path({str(tmp_path)!r}) / ("one.png" if split == "train" else "two.png"), image_id=split, captions=("c",))
+    name = "one.png" if split == "train" else "two.png"
+    yield Example(image=Path({str(tmp_path)!r}) / name, image_id=split, captions=("c",))
 """
     card = ADAPTER[: ADAPTER.index("def picture")].replace('"train": 6, "test": 2', '"train": 1, "test": 1')
     pets.write_text(card + body)
