@@ -164,7 +164,7 @@ def test_other_errors_are_one_line_too(
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert main(["check", "hf:owner/name"]) == 1
     assert re.match(
-        r"error: Hub dataset 'owner/name' needs the package datasets .*pip install 'mt2st\[data\]'\n$",
+        r"error: Hub dataset 'owner/name' needs the package datasets .*pip install -e '\.\[data\]'\n$",
         capsys.readouterr().err,
     )
 
