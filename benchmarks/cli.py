@@ -26,6 +26,9 @@ def main(argv: list[str]) -> int:
         return _dispatch(argv)
     except Mt2stError as error:
         return _complain(str(error), alone=isinstance(error, ranks.RankError))
+    except ModuleNotFoundError as error:
+        cure = "install what the suite needs: pip install -e '.[cpu,data,benchmarks]'"
+        return _complain(f"the package {error.name} is not installed; {cure}")
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -54,7 +54,8 @@ def verify_values(path: Path, value: Mapping[str, Any]) -> None:
     """
     if value.get("schema_version") not in READABLE_SCHEMAS:
         readable = " and ".join(map(str, READABLE_SCHEMAS))
-        raise Mt2stError(f"{path} has schema {value.get('schema_version')!r}, this code reads {readable}; repeat the run")
+        schema = value.get("schema_version")
+        raise Mt2stError(f"{path} has schema {schema!r}, this code reads {readable}; repeat the run")
     finished = value.get("status") == "finished"
     if missing := [
         name

@@ -205,7 +205,7 @@ def _distinct(
     for name, step in rounded.items():
         kinds = {np.dtype(dtype).kind for known, dtype, _ in keys if known == name}
         if kinds != {"f"} or not 0 < step < 1e9:
-            raise Mt2stError(f"rounding {name!r} to {step!r}: name a floating-point array and a step > 0, such as 0.001")
+            raise Mt2stError(f"rounding {name!r} to {step!r}: name a floating-point array and a step > 0, say 0.001")
     groups = {key: place for place, key in enumerate(keys)}
     variants: dict[_Key, list[np.ndarray]] = {key: [] for key in keys}
     seen: dict[tuple[_Key, bytes], int] = {}

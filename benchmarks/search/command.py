@@ -1,6 +1,6 @@
 """`python -m benchmarks index`: how well and how fast an embedding set can be searched, exactly and approximately.
 
-    python -m benchmarks index                              the newest retrieval run under results/ (else generated vectors)
+    python -m benchmarks index              the newest retrieval run under results/, else generated vectors
     python -m benchmarks index --data my.npy --target-recall 0.95
     python -m benchmarks index --data generated --items 100000 --width 128
     python -m benchmarks index --settings "faiss_cpu:IVF256,Flat?nprobe=1,8,64" exact

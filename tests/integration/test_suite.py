@@ -41,8 +41,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
     values = {
         "data": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
-        "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8, "encoder": TINY,
-        "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
+        "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
+        "encoder": TINY, "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
     }  # fmt: skip
     training = {name: changes.pop(name) for name in ("checkpoint_every_steps",) if name in changes}
     return vqa.Knobs(**{**values, "train": TrainSettings(**training), **changes})

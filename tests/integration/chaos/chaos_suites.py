@@ -49,24 +49,31 @@ PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record"
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 _SHARED = {
     "data": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
-    "train": TrainSettings(checkpoint_every_steps=2), "encoder": _TINY, "threads": 1,
+    "encoder": _TINY, "threads": 1,
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
     "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
             "auxiliaries": ("contrastive", "masked_lm")},
-    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8, "auxiliaries": ("captions", "masked_lm")},
+    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8,
+                  "auxiliaries": ("captions", "masked_lm")},
 }  # fmt: skip
 _MODULES = {"vqa": (vqa, VqaCase), "retrieval": (retrieval, RetrievalCase)}
 
 
 class Suite:
-    """A case with tiny knobs, whose data are prepared on the first `case`."""
+    """A case with tiny knobs, whose data are prepared on the first `case`.
 
-    def __init__(self, name: str, data_folder: Path, **changes: Any) -> None:
+    Args:
+        accumulation: micro-batches an optimiser step.
+        changes: other knobs of the case.
+    """
+
+    def __init__(self, name: str, data_folder: Path, *, accumulation: int = 1, **changes: Any) -> None:
         self.name = name
         module, self._kind = _MODULES[name]
         self.spec = module.SPEC
-        self.knobs = module.Knobs(**{**_SHARED, **_OWN[name], "data_folder": data_folder, **changes})
+        own = {"data_folder": data_folder, "train": TrainSettings(checkpoint_every_steps=2, accumulation=accumulation)}
+        self.knobs = module.Knobs(**{**_SHARED, **_OWN[name], **own, **changes})
         self._case: Any = None
 
     @property
