@@ -23,10 +23,11 @@ from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
+from benchmarks.report.sweep import write_sweep
 from benchmarks.report.write import report
 from benchmarks.strategies import find_strategy, strategy_names
 from benchmarks.suite.plan import Planned, Run, SuiteCosts, plan_runs, run_folder
-from benchmarks.suite.sweep import swept, write_sweep
+from benchmarks.suite.sweep import swept
 from benchmarks.suite.train import run_one
 from mt2st.errors import Mt2stError
 
@@ -81,8 +82,14 @@ def run_suite(
     failed = execute(case, plan, costs, console)
     suite_hash = plan[0].folder.identity["suite_hash"]
     if knobs.sweep_budgets:
-        names = {planned.folder.name for planned in plan}
-        write_sweep(results, benchmark, recipe, suite_hash, names, spec, console)
+        write_sweep(
+            *(results, benchmark, recipe),
+            suite_hash=suite_hash,
+            runs={planned.folder.name for planned in plan},
+            spec=spec,
+            known=strategy_names(),
+            console=console,
+        )
         return 1 if failed else 0
     paths = report(
         benchmark, recipe, results, spec=spec, known=strategy_names(), console=console, suite_hash=suite_hash

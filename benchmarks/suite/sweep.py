@@ -1,39 +1,15 @@
-"""A sweep: the primary metric against training FLOPs, over budgets and strategies' settings, with the Pareto front."""
+"""A sweep's parts: every setting of every strategy at every budget. `report/sweep.py` shows what came out."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, SuiteKnobs
-from benchmarks.records.read import RunRecord, load_records
-from benchmarks.report.spec import ReportSpec
-from benchmarks.report.statistics import pareto_front
-from benchmarks.report.sweep_plot import sweep_picture
-from benchmarks.report.tables import TextTable, print_tables, to_markdown, with_unit
-from benchmarks.strategies import strategy_names
-from mt2st.files import write_text
-
-
-@dataclass(frozen=True)
-class Point:
-    """One setting at one budget: mean over seeds."""
-
-    strategy: str
-    setting: str
-    budget_share: float
-    flops: float
-    value: float
-    seeds: int
 
 
 def swept(knobs: SuiteKnobs) -> list[Any]:
-    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
+    """The knobs of a sweep's parts."""
     parts = []
     for share in knobs.sweep_budgets:
         for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
@@ -44,74 +20,3 @@ def swept(knobs: SuiteKnobs) -> list[Any]:
                 part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
                 parts.append(part.with_settings(settings))
     return parts
-
-
-def write_sweep(
-    results: Path,
-    benchmark: str,
-    recipe: str,
-    suite_hash: str,
-    names: Collection[str],
-    spec: ReportSpec,
-    console: Console,
-) -> None:
-    """SWEEP.md, sweep.png and the table on the terminal, from the records of the runs `names`."""
-    folder = results / benchmark / recipe
-    records = load_records(results, benchmark, recipe, suite_hash=suite_hash)
-    points = sweep_points([record for record in records.finished if record.folder.name in names], spec)
-    metric = spec.primary
-    costs = [(point.flops, point.value) for point in points]
-    front = pareto_front(costs, higher_is_better=metric.higher_is_better)
-    head = ("strategy", "setting", "budget", "TFLOPs", with_unit(metric), "seeds", "Pareto")
-    body = tuple(
-        (
-            point.strategy,
-            point.setting,
-            f"{point.budget_share:g} × MTL",
-            f"{point.flops / 1e12:.3f}",
-            metric.text(point.value),
-            str(point.seeds),
-            "front" if index in front else "",
-        )
-        for index, point in enumerate(points)
-    )
-    table = TextTable(f"{spec.title}: sweep", head, body)
-    print_tables([table], console)
-    write_text(folder / "SWEEP.md", to_markdown(table) + "\n")
-    by_flops = sorted(front, key=lambda index: points[index].flops)
-    sweep_picture(folder / "sweep.png", points, by_flops, spec, strategy_names())
-    console.print(f"table: {folder / 'SWEEP.md'}\npicture: {folder / 'sweep.png'}\nrecords: {folder}", highlight=False)
-
-
-def sweep_points(records: Sequence[RunRecord], spec: ReportSpec) -> list[Point]:
-    """Means over seeds, one for each setting and budget."""
-    varied = _varied(records)
-    groups: dict[tuple[str, str, float], list[RunRecord]] = defaultdict(list)
-    for record in records:
-        config = record.values["config"]
-        setting = ", ".join(f"{name} {_text(config['strategy'][name])}" for name in varied[record.strategy])
-        groups[record.strategy, setting, config["knobs"]["budget_share"]].append(record)
-    points = []
-    for (strategy, setting, share), members in sorted(groups.items()):
-        values = [record.values["metrics"]["test"][spec.primary.id] for record in members]
-        flops = sum(record.training_flops for record in members) / len(members)
-        points.append(Point(strategy, setting, share, flops, sum(values) / len(values), len(members)))
-    return points
-
-
-def _varied(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """The settings that differ between the runs of a strategy, by strategy."""
-    found: dict[str, list[str]] = {}
-    for strategy in {record.strategy for record in records}:
-        settings = [record.values["config"]["strategy"] for record in records if record.strategy == strategy]
-        found[strategy] = [
-            name for name in settings[0] if any(other.get(name) != settings[0][name] for other in settings)
-        ]
-    return found
-
-
-def _text(value: Any) -> str:
-    """A setting in short: "0.5", or "contrastive=0.7 masked_lm=0.3"."""
-    if isinstance(value, Mapping):
-        return " ".join(f"{name}={number:g}" for name, number in value.items())
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
