@@ -90,7 +90,14 @@ def run_suite(
     holes = False
     if ranks.is_first():
         if knobs.sweep_budgets:
-            write_sweep(results, benchmark, recipe, made.suite_hash, made.names, spec, console)
+            write_sweep(
+                *(results, benchmark, recipe),
+                suite_hash=made.suite_hash,
+                runs=made.names,
+                spec=spec,
+                known=strategy_names(),
+                console=console,
+            )
         else:
             paths = report(
                 *(benchmark, recipe, results),

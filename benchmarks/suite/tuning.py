@@ -18,7 +18,7 @@ from benchmarks.cases import Case, CaseCard
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
-from benchmarks.report.tables import NOTHING, TextTable, print_tables, to_markdown
+from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.plan import Run, SuiteCosts, plan_runs, train_config
 from benchmarks.suite.runner import open_case
