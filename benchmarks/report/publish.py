@@ -26,8 +26,8 @@ from mt2st.files import read_sealed_json, write_bytes
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Confidences hardly compress: exact ones are over two thirds of a pack. No table is computed from them, for their
-# calibration error is a metric of run.json; three decimals draw the same reliability diagram.
+# Confidences hardly compress: with exact ones a pack takes more than twice the space. No table is computed from them,
+# for their calibration error is a metric of run.json; three decimals draw the same reliability diagram.
 ROUNDED: Mapping[str, float] = {"confidence": 0.001}
 
 
