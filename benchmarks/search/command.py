@@ -1,6 +1,6 @@
 """`python -m benchmarks index`: how well and how fast an embedding set can be searched, exactly and approximately.
 
-    python -m benchmarks index                              the newest retrieval run under results/ (else generated vectors)
+    python -m benchmarks index              the newest retrieval run under results/, else generated vectors
     python -m benchmarks index --data my.npy --target-recall 0.95
     python -m benchmarks index --data generated --items 100000 --width 128
     python -m benchmarks index --settings "faiss_cpu:IVF256,Flat?nprobe=1,8,64" exact
@@ -78,7 +78,7 @@ def run(options: Options) -> int:
 
     from benchmarks.records.folder import slug
     from benchmarks.records.machine import describe, environment
-    from benchmarks.report.tables import to_markdown, to_rich
+    from benchmarks.report.text_table import to_markdown, to_rich
     from benchmarks.search.measure import Protocol, announced, default_plans, exact_truth, measure, parse_plan
     from benchmarks.search.report import draw, search_table
     from mt2st.errors import Mt2stError

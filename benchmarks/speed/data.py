@@ -1,10 +1,10 @@
 """`python -m benchmarks data`: preparing and reading data against the machine's limits, all in one run.
 
 Three promises are measured:
-  prepare   ≥ 80 % of the machine's decode limit with 2 processes. The limit is a bare loop in 2 processes that reads, decodes and resizes the
-            same files and keeps nothing; both are timed in turn, process start included.
-  reading   batches from the store at ≥ 10 × what the default recipe's trainer consumes, and ≥ 5 × a `torch.utils.data.DataLoader`
-            (2 workers, warmed up) over the same image files.
+  prepare   ≥ 80 % of the machine's decode limit with 2 processes. The limit is a bare loop in 2 processes that reads,
+            decodes and resizes the same files and keeps nothing; both are timed in turn, process start included.
+  reading   batches from the store at ≥ 10 × what the default recipe's trainer consumes, and ≥ 5 × a
+            `torch.utils.data.DataLoader` (2 workers, warmed up) over the same image files.
   memory    the peak of preparing 100 times as many images is that of a hundredth, up to fixed caches (≤ 64 MB more).
 """
 

@@ -69,7 +69,7 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from benchmarks.records.machine import describe, environment
-    from benchmarks.report.tables import TextTable, to_markdown, to_rich
+    from benchmarks.report.text_table import TextTable, to_markdown, to_rich
     from benchmarks.search.command import new_folder
     from mt2st.errors import check_range, unknown_name
     from mt2st.files import write_sealed_json, write_text
@@ -130,7 +130,7 @@ def _evaluation(options: Options) -> tuple[dict[str, Any], list[Line]]:
     from mt2st.errors import Mt2stError
 
     if find_spec("clip_benchmark") is None:
-        raise Mt2stError("the package clip-benchmark is missing; pip install 'mt2st[peers]', or --parts faiss exact")
+        raise Mt2stError("the package clip-benchmark is missing; pip install -e '.[peers]', or --parts faiss exact")
     sizes = [(200, 1_000)] if options.smoke else [(1_000, 5_000), (5_000, 25_000)]
     repetitions = 1 if options.smoke else options.repetitions
     raw: dict[str, Any] = {}

@@ -87,8 +87,9 @@ def measure(options: Options) -> int:
         rows[-1]["base"] = [vars(ours) for ours, _ in pairs]
     every = sorted((block["samples_per_second"], block["flops_per_second"]) for row in rows for block in row["base"])
     base_rate, base_flops = every[len(every) // 2]
+    share = base_flops / peaks[threads]
     table = Table(
-        title=f"base: {base_rate:.0f} images/s, {base_flops / 1e9:.1f} GFLOP/s = {base_flops / peaks[threads]:.0%} of the matmul peak"
+        title=f"base: {base_rate:.0f} images/s, {base_flops / 1e9:.1f} GFLOP/s = {share:.0%} of the matmul peak"
     )
     for heading in ("lever", "images/s ÷ base (min … max)", "images/s", "GFLOP/s", "of peak"):
         table.add_column(heading)

@@ -161,7 +161,7 @@ class Columns:
         ]
 
     def texts_at(self, column: Ints) -> tuple[Ints, Ints]:
-        """All texts of the given columns, one column after the other, and for each the place of its column in `column`."""
+        """All texts of the given columns, one column after the other, and each text's place in `column`."""
         counts = self.texts_of_column[column]
         which = np.repeat(np.arange(len(column)), counts)
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)

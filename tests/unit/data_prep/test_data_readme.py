@@ -21,8 +21,8 @@ BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<te
 
 BIRDS = ("robin", "wren", "finch", "heron")
 IN_SMALL = [
-    "--steps", "2", "--seeds", "1", "--strategies", "STL", "Switch", "--images-per-batch", "4", "--caption-images-per-batch", "4",
-    "--validation-fraction", "0.3", "--validations", "1", "--views", "equal-steps",
+    "--steps", "2", "--seeds", "1", "--strategies", "STL", "Switch", "--images-per-batch", "4",
+    "--caption-images-per-batch", "4", "--validation-fraction", "0.3", "--validations", "1", "--views", "equal-steps",
 ]  # fmt: skip
 
 

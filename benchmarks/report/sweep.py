@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, SuiteKnobs
 from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import pareto_front
-from benchmarks.report.sweep_plot import sweep_picture
-from benchmarks.report.tables import TextTable, print_tables, to_markdown, with_unit
-from benchmarks.strategies import strategy_names
-from mt2st.files import write_text
+from benchmarks.report.style import FRONT_COLOUR, looks
+from benchmarks.report.text_table import TextTable, print_tables, to_markdown
+from mt2st.files import atomic_path, write_text
 
 
 @dataclass(frozen=True)
@@ -32,44 +31,35 @@ class Point:
     seeds: int
 
 
-def swept(knobs: SuiteKnobs) -> list[Any]:
-    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
-    parts = []
-    for share in knobs.sweep_budgets:
-        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
-            variants = kind.variants(knobs.strategy(kind.name))
-            if knobs.sweep_middle:
-                variants = (variants[len(variants) // 2],)
-            for settings in variants:
-                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
-                parts.append(part.with_settings(settings))
-    return parts
-
-
 def write_sweep(
     results: Path,
     benchmark: str,
     recipe: str,
+    *,
     suite_hash: str,
-    names: Collection[str],
+    runs: Collection[str],
     spec: ReportSpec,
+    known: Sequence[str],
     console: Console,
 ) -> None:
-    """SWEEP.md, sweep.png and the table on the terminal, from the records of the runs `names`."""
+    """SWEEP.md, sweep.png and the table on the terminal, from the records of the runs with these ids.
+
+    Args:
+        known: the built-in strategies in the order of their table, which looks follow.
+    """
     folder = results / benchmark / recipe
     records = load_records(results, benchmark, recipe, suite_hash=suite_hash)
-    points = sweep_points([record for record in records.finished if record.folder.name in names], spec)
-    metric = spec.primary
+    points = sweep_points([record for record in records.finished if record.folder.name in runs], spec)
     costs = [(point.flops, point.value) for point in points]
-    front = pareto_front(costs, higher_is_better=metric.higher_is_better)
-    head = ("strategy", "setting", "budget", "TFLOPs", with_unit(metric), "seeds", "Pareto")
+    front = pareto_front(costs, higher_is_better=spec.primary.higher_is_better)
+    head = ("strategy", "setting", "budget", "TFLOPs", spec.primary.heading, "seeds", "Pareto")
     body = tuple(
         (
             point.strategy,
             point.setting,
             f"{point.budget_share:g} × MTL",
             f"{point.flops / 1e12:.3f}",
-            metric.text(point.value),
+            spec.primary.text(point.value),
             str(point.seeds),
             "front" if index in front else "",
         )
@@ -78,8 +68,7 @@ def write_sweep(
     table = TextTable(f"{spec.title}: sweep", head, body)
     print_tables([table], console)
     write_text(folder / "SWEEP.md", to_markdown(table) + "\n")
-    by_flops = sorted(front, key=lambda index: points[index].flops)
-    sweep_picture(folder / "sweep.png", points, by_flops, spec, strategy_names())
+    sweep_picture(folder / "sweep.png", points, front, spec, known)
     console.print(f"table: {folder / 'SWEEP.md'}\npicture: {folder / 'sweep.png'}\nrecords: {folder}", highlight=False)
 
 
@@ -97,6 +86,43 @@ def sweep_points(records: Sequence[RunRecord], spec: ReportSpec) -> list[Point]:
         flops = sum(record.training_flops for record in members) / len(members)
         points.append(Point(strategy, setting, share, flops, sum(values) / len(values), len(members)))
     return points
+
+
+def sweep_picture(
+    path: Path, points: Sequence[Point], front: Sequence[int], spec: ReportSpec, known: Sequence[str]
+) -> None:
+    """Draw the points by strategy, and the front, indices by rising FLOPs, as a line."""
+    metric = spec.primary
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    look = looks([point.strategy for point in points], known)
+    for strategy in dict.fromkeys(point.strategy for point in points):
+        own = [point for point in points if point.strategy == strategy]
+        colour, marker = look[strategy]
+        axes.scatter(
+            [point.flops / 1e12 for point in own],
+            [point.value * metric.scale for point in own],
+            color=colour,
+            marker=marker,
+            s=36,
+            label=strategy,
+            alpha=0.85,
+            zorder=3,
+        )
+    axes.step(
+        [points[index].flops / 1e12 for index in front],
+        [points[index].value * metric.scale for index in front],
+        where="post",
+        color=FRONT_COLOUR,
+        linewidth=1,
+        label="Pareto front",
+    )
+    axes.set(xlabel="training TFLOPs", ylabel=metric.heading)
+    axes.set_title(f"{spec.title}: sweep", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
 
 
 def _varied(records: Sequence[RunRecord]) -> dict[str, list[str]]:
