@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 
 import mt2st
-from tests.helpers.documentation import ROOT, blocks_of
+from tests.helpers.documentation import blocks_of
 
-SURFACE = (
-    "Answer AnswerVocabulary CaptionStream Constant DatasetCard Diminish Example FlopCounter FlopLedger MT2ST Mt2stError "
-    "Off PreparedDataset PreparedSplit QuestionStream Sampled SamplesWeight Schedule Switch Task TrainConfig Trainer "
-    "VisionLanguageEncoder carve_validation count_flops describe evaluate_retrieval leaked_images vqa_accuracy "
-    "without_leaked"
-)
+ROOT = Path(__file__).parents[3]
+SURFACE = """
+    Answer AnswerVocabulary CaptionStream Constant DatasetCard Diminish Example FlopCounter FlopLedger MT2ST Mt2stError
+    Off PreparedDataset PreparedSplit QuestionStream Sampled SamplesWeight Schedule Switch Task TrainConfig Trainer
+    VisionLanguageEncoder carve_validation count_flops describe evaluate_retrieval leaked_images vqa_accuracy
+    without_leaked
+""".split()
 
 
 def test_public_surface() -> None:
-    assert sorted(mt2st.__all__) == sorted(SURFACE.split())
-    for name in SURFACE.split():
+    assert sorted(mt2st.__all__) == sorted(SURFACE)
+    for name in SURFACE:
         assert getattr(mt2st, name) is not None
     with pytest.raises(AttributeError, match="Swich"):
         mt2st.Swich  # noqa: B018
