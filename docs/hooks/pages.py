@@ -6,6 +6,7 @@ Links are written for a reader of the repository; here they are turned to the pa
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
 import re
@@ -133,13 +134,13 @@ def api_pages(root: Path) -> dict[str, str]:
     return pages
 
 
-def api_index() -> str:
+def api_index(root: Path) -> str:
     """The names that `import mt2st` offers, each with a link."""
-    from mt2st import _HOME
-
+    source = (root / "mt2st" / "__init__.py").read_text(encoding="utf-8")
+    homes = ast.literal_eval(re.search(r"^_HOME = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)[1])
     lines = ["# API", "", "`from mt2st import …` offers these names. Each is imported when it is first used.", ""]
     lines += ["| name | home |", "|---|---|"]
-    lines += [f"| [`{name}`][mt2st.{home}.{name}] | `mt2st.{home}` |" for name, home in sorted(_HOME.items())]
+    lines += [f"| [`{name}`][mt2st.{home}.{name}] | `mt2st.{home}` |" for name, home in sorted(homes.items())]
     return "\n".join([*lines, ""])
 
 
@@ -155,7 +156,7 @@ def generated_pages(root: Path) -> Iterator[tuple[str, str]]:
     yield "cases/index.md", cases_index(root)
     yield "results/index.md", results_index(root, pages_of(root))
     yield "results/speed.md", speed_page(lambda name: json.loads((root / PUBLISHED / name).read_text(encoding="utf-8")))
-    yield "api/index.md", api_index()
+    yield "api/index.md", api_index(root)
     yield from api_pages(root).items()
 
 
