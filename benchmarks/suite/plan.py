@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.cases import Case
-from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs
+from benchmarks.cases import Case, CaseCard, load_card
+from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs, from_plain
 from benchmarks.records.folder import RunFolder
+from benchmarks.strategies import find_strategy
 from benchmarks.suite.costs import StepCosts, schedules_of
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, weight_at
@@ -17,13 +19,24 @@ from mt2st.training.config import TrainConfig, deciding
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run. `flops` is the forecast of its training FLOPs."""
+    """One planned run.
+
+    Attributes:
+        flops: forecast of its training FLOPs.
+        auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
+    """
 
     strategy: str
     seed: int
     steps: int
     views: tuple[str, ...]
     flops: int
+    auxiliary_share: float
+
+    @property
+    def label(self) -> str:
+        """The run in a few words."""
+        return f"{self.strategy} seed {self.seed}, {self.steps} steps"
 
 
 @dataclass(frozen=True)
@@ -77,8 +90,22 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
                 views.setdefault(steps, []).append(EQUAL_BUDGET)
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
-                runs.append(Run(kind.name, seed, steps, tuple(names), flops))
+                runs.append(Run(kind.name, seed, steps, tuple(names), flops, step.auxiliary_share))
     return runs
+
+
+def swept(knobs: SuiteKnobs) -> list[Any]:
+    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
+    parts = []
+    for share in knobs.sweep_budgets:
+        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
+            variants = kind.variants(knobs.strategy(kind.name))
+            if knobs.sweep_middle:
+                variants = (variants[len(variants) // 2],)
+            for settings in variants:
+                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
+                parts.append(part.with_settings(settings))
+    return parts
 
 
 def training_flops(
@@ -166,8 +193,51 @@ def run_folder(
         seed=run.seed,
         config=config,
         suite=suite,
-        conditions={**knobs.conditions(), "strategy_place": kind.place or run.strategy},
+        conditions={**knobs.conditions(), "strategy_place": kind.place or run.strategy, "run": asdict(run)},
     )
+
+
+def begun_run(run_dir: Path) -> tuple[CaseCard, SuiteKnobs, Run]:
+    """The case, the knobs and the plan of a run that was begun before, from its config.json.
+
+    Raises:
+        Mt2stError: the folder is no run, an older version wrote it, or its strategy's file has changed.
+    """
+    identity = RunFolder.existing(run_dir).identity
+    card = load_card(identity["benchmark"])
+    conditions = dict(identity.get("conditions", {}))
+    place, run = conditions.pop("strategy_place", ""), conditions.pop("run", None)
+    if not place or run is None:
+        raise Mt2stError(
+            f"{run_dir} was begun by version 0.1; such runs can be reported, not resumed; repeat the suite's command"
+        )
+    kind = find_strategy(place)
+    config = identity["config"]
+    if config.get("strategy_code", "") != kind.code_hash:
+        raise Mt2stError(f"{run_dir}: strategy {place} has changed since the run began; repeat the suite's command")
+    settings = {**config["knobs"], **conditions}
+    settings["settings"] = (from_plain(kind.kind, config["strategy"]),)
+    knobs_kind = type(next(iter(card.recipes.values())))
+    knobs = from_plain(knobs_kind, {**settings, "strategies": (place,), "seeds": identity["seed"] + 1})
+    return card, knobs, from_plain(Run, run)
+
+
+def begun_folder(case: Case, knobs: SuiteKnobs, run: Run, run_dir: Path) -> Planned:
+    """The run of `begun_run`, with its folder, once the case's data are open.
+
+    Raises:
+        Mt2stError: on these data this code makes another run of it.
+    """
+    begun = RunFolder.existing(run_dir)
+    identity = begun.identity
+    results = run_dir.resolve().parents[2]
+    here = run_folder(case, knobs, run, benchmark=identity["benchmark"], recipe=identity["recipe"], results=results)
+    if here.path != run_dir.resolve():
+        raise Mt2stError(
+            f"{run_dir} is no run that this code plans on these data (changed data or code?); repeat the suite's "
+            "command"
+        )
+    return Planned(knobs, run, RunFolder(here.path, identity))  # its own suite, which a sweep hashes in its own way
 
 
 def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:

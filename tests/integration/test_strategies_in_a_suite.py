@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.vqa import knobs as vqa
+from benchmarks.commands._case import run_case
 from benchmarks.records.read import load_records
 from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
@@ -62,7 +64,7 @@ def tiny(data_folder: Path, **changes: Any) -> vqa.Knobs:
 
 def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    code = runner.run_case(CARD, knobs, "tiny", results, console)
+    code = run_case(CARD, knobs, "tiny", results, console)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -182,11 +184,11 @@ def test_the_model_that_counts_step_costs_does_not_outlive_the_planning(
 
 def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
-    monkeypatch.setattr(runner.torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",))
     run(knobs, tmp_path / "suite")
     run(tiny(data_folder, strategies=("MTL",), steps=2, sweep_budgets=(1.0,)), tmp_path / "sweep")
-    assert threads == [1, 1]
+    assert threads[::2] == [1, 1]  # the second of each pair is as it was before
 
 
 def test_a_tuning_log_of_other_knobs_is_kept(

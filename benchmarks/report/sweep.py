@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, SuiteKnobs
 from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import pareto_front
@@ -30,20 +29,6 @@ class Point:
     flops: float
     value: float
     seeds: int
-
-
-def swept(knobs: SuiteKnobs) -> list[Any]:
-    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
-    parts = []
-    for share in knobs.sweep_budgets:
-        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
-            variants = kind.variants(knobs.strategy(kind.name))
-            if knobs.sweep_middle:
-                variants = (variants[len(variants) // 2],)
-            for settings in variants:
-                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
-                parts.append(part.with_settings(settings))
-    return parts
 
 
 def write_sweep(
