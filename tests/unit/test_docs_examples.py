@@ -24,7 +24,7 @@ IN_SMALL = [
     "--data", str(DRAWN), "--data-folder", "data", "--image-size", "16", "--label-fraction", "0.5", "--steps", "4",
     "--validations", "1", "--images-per-batch", "4", "--questions-per-image", "2", "--caption-images-per-batch", "8",
     "--encoder.width", "16", "--encoder.embedding-width", "16", "--encoder.fusion-width", "16",
-    "--encoder.stem-width", "4", "--encoder.vocabulary-size", "300", "--threads", "1",
+    "--encoder.stem-width", "4", "--encoder.vocabulary-size", "300", "--threads", "1", "--jobs", "1",
 ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_a_strategy_of_the_readers_own(place: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("name", ["each.md", "start.md"])
 def test_a_command_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("benchmarks.suite.runner.run_case", lambda card, knobs, *rest: seen.append(knobs) or 0)
+    monkeypatch.setattr("benchmarks.commands._case.run_case", lambda card, knobs, *rest: seen.append(knobs) or 0)
     commands = commands_of(DOCS / name)
     assert all(main(words[1:]) == 0 for words in commands)
     assert len(seen) == len(commands) >= 4
@@ -138,7 +138,7 @@ def test_a_case_of_the_readers_own(place: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(cases_package, "CASES_FOLDER", package)
     monkeypatch.setattr(cases_package, "PACKAGE", package.name)
     (command,) = commands_of(page)
-    assert main([*command[1:], "--threads", "1"]) == 0, capsys.readouterr()
+    assert main([*command[1:], "--jobs", "1"]) == 0, capsys.readouterr()
     runs = load_records(place / "results", "points", "default-smoke").finished
     assert {run.strategy for run in runs} == {"STL", "MTL", "Diminish", "Switch", "Sampled Diminish"}
     assert all(run.values["floors"] == {"chance": {"accuracy": 0.25}} for run in runs)
