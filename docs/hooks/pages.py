@@ -137,7 +137,7 @@ def api_pages(root: Path) -> dict[str, str]:
 def api_index(root: Path) -> str:
     """The names that `import mt2st` offers, each with a link."""
     source = (root / "mt2st" / "__init__.py").read_text(encoding="utf-8")
-    homes = ast.literal_eval(re.search(r"^_HOME = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)[1])
+    homes = ast.literal_eval(re.findall(r"^_HOME = (\{.*?^\})", source, re.MULTILINE | re.DOTALL)[0])
     lines = ["# API", "", "`from mt2st import …` offers these names. Each is imported when it is first used.", ""]
     lines += ["| name | home |", "|---|---|"]
     lines += [f"| [`{name}`][mt2st.{home}.{name}] | `mt2st.{home}` |" for name, home in sorted(homes.items())]
