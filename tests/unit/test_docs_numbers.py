@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks.cases import case_names, load_card
+from benchmarks.report.cells import difference_text, interval_text
 from benchmarks.report.spec import Metric
 from benchmarks.report.statistics import Interval
-from benchmarks.report.tables import difference_text, interval_text, with_direction
 from tests.helpers.documentation import CARDS, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_the_table_of_the_readme_is_the_published_one() -> None:
         metric, found = metric_of(case), rows(case)
         columns = [(EQUAL_STEPS, "MTL"), *((EQUAL_BUDGET, name) for name in ("STL", "MTL", *FADING))]
         cells = [interval_text(interval(found[column], "primary"), metric) for column in columns]
-        link = f"[{case}](benchmarks/cases/{case}/README.md): {with_direction(metric)}"
+        link = f"[{case}](benchmarks/cases/{case}/README.md): {metric.directed_heading}"
         assert f"| {' | '.join([link, *cells])} |" in README.splitlines()
 
 
