@@ -50,7 +50,7 @@ def _dispatch(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     if ranks.world() > 1 and name not in (*case_names(), *_TOGETHER):
         raise Mt2stError(
-            f"{name} is no work for {ranks.world()} processes of a launcher; start it without one, which is for cases and "
+            f"{name} is no work for {ranks.world()} processes; start it without a launcher, which is for cases and "
             f"{', '.join(_TOGETHER)}"
         )
     if name in command_names():

@@ -324,7 +324,7 @@ class FlopLedger:
         return {"measured": self._measured, "steps": dict(self._steps), "unknown_operations": self._unknown}
 
     def merge(self, state: Mapping[str, Any]) -> None:
-        """Add the steps of another ledger's `state_dict`, such as another process's: each of its steps counts as one."""
+        """Add the steps of another ledger's `state_dict`, such as another process's; each of them counts as one."""
         other = FlopLedger()
         other.load_state_dict(state)
         self._measured |= other._measured

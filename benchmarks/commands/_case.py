@@ -60,7 +60,7 @@ def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, cons
     from rich.console import Console
 
     from benchmarks.suite import ranks
-    from benchmarks.suite.runner import open_case
+    from benchmarks.suite.runs import open_case
     from mt2st.threads import computing_threads
 
     console = console or Console(quiet=not ranks.is_first())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.records.disk_space import checkpoint_bytes
 from benchmarks.strategies import Strategy
 from benchmarks.suite import ranks
 from mt2st.batch import Batch
@@ -89,6 +89,14 @@ class StepCosts:
         """Let go of the model; what was measured stays known."""
         self._open = None
         gc.collect()  # modules refer to each other in circles
+
+
+def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    parameters = {parameter for module in modules for parameter in module.parameters()}
+    buffers = {buffer for module in modules for buffer in module.buffers()}
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
+    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

@@ -24,8 +24,8 @@ from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
 from benchmarks.suite.engines import Check, Ended, Engine, Order, open_engine
 from benchmarks.suite.machine import code_version, needs_of, slots_here
-from benchmarks.suite.plan import Planned
 from benchmarks.suite.progress import Board
+from benchmarks.suite.runs import Planned
 from benchmarks.suite.train import reason, run_one
 from mt2st.errors import Mt2stError
 from mt2st.training.checkpoint import newest_checkpoint

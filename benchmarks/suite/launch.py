@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -38,6 +39,7 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
         port = free.getsockname()[1]
     children: list[subprocess.Popen[bytes]] = []
     errors: list[IO[bytes]] = []
+    kept = contextlib.ExitStack()
     try:
         for rank in range(processes):
             environment = {
@@ -46,7 +48,7 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
                 **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
                 **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), ranks.LAUNCHED_BY_US: "1"},
             }
-            errors.append(tempfile.TemporaryFile())
+            errors.append(kept.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 - closed by `kept`
             child = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks", *argv],
                 env=environment,
@@ -62,8 +64,7 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
         raise
     finally:
         _end(children, signal.SIGKILL, _GRACE_SECONDS)
-        for stream in errors:
-            stream.close()
+        kept.close()
 
 
 def _watched(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[bytes]]) -> int:
@@ -77,8 +78,8 @@ def _watched(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[by
             if code == 2 and rank == 0:
                 return 2  # it has said why
             raise Mt2stError(
-                f"process {rank} of {len(children)} {_story(code, errors[rank])}; all were ended; the same command goes "
-                "on from the last checkpoint"
+                f"process {rank} of {len(children)} {_story(code, errors[rank])}; all were ended; the same command "
+                "goes on from the last checkpoint"
             )
         if all(code is not None for code in codes):
             return codes[0] or 0

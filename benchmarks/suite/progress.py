@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.records.check import LOG_FILE
-from benchmarks.suite.plan import Planned
+from benchmarks.suite.runs import Planned
 
 PLAIN_SECONDS = 60.0  # between lines on what is in work, where there is no terminal
 _TAIL_BYTES = 1 << 16

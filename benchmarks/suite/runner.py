@@ -11,14 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.cases import Case, CaseCard
+from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.disk_space import require_space
 from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
 from benchmarks.suite.drive import drive
 from benchmarks.suite.launch import launch
-from benchmarks.suite.plan import Planned, SuiteCosts, begun_folder, begun_run, plan_runs, run_folder, swept
+from benchmarks.suite.plan import SuiteCosts, plan_runs, swept
+from benchmarks.suite.runs import Planned, begun_folder, begun_run, open_case, run_folder
 from benchmarks.suite.train import run_one
 from mt2st.threads import computing_threads
 
@@ -36,12 +37,6 @@ class Made:
     failed: int
     suite_hash: str
     names: frozenset[str]
-
-
-def open_case(card: CaseCard, knobs: SuiteKnobs, console: Console) -> Case:
-    """The case with its data prepared, once for all processes."""
-    with ranks.first_goes_ahead():
-        return card.open(knobs, console)
 
 
 def make_suite(

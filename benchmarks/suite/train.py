@@ -16,7 +16,7 @@ from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
-from benchmarks.suite.plan import Planned, train_config
+from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
 from mt2st.schedules import Schedule, describe

@@ -20,8 +20,8 @@ from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.suite.costs import mixture_of
-from benchmarks.suite.plan import Run, SuiteCosts, plan_runs, train_config
-from benchmarks.suite.runner import open_case
+from benchmarks.suite.plan import SuiteCosts, plan_runs
+from benchmarks.suite.runs import Run, open_case, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, read_sealed_json, write_sealed_json, write_text
 from mt2st.threads import computing_threads

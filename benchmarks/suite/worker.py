@@ -25,7 +25,7 @@ from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.machine import environment
 from benchmarks.suite.engines import Check, Order
 from benchmarks.suite.machine import code_version
-from benchmarks.suite.plan import begun_folder, begun_run
+from benchmarks.suite.runs import begun_folder, begun_run
 from benchmarks.suite.train import Outcome, reason, run_one
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash

@@ -209,7 +209,8 @@ class ItemStream:
         tensors: name in the batch → values [N, …], on the CPU.
         items_per_batch: B.
         split: its N images are the items; their pixels come as "pixels".
-        seed, name: decide the order.
+        seed: decides the order.
+        name: decides the order, too: two streams of one seed need not agree.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from benchmarks.records.read import load_records
 from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
+from benchmarks.suite.runs import open_case
 from benchmarks.suite.tuning import search
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopLedger
@@ -132,7 +133,7 @@ def test_each_auxiliary_ends_where_its_schedule_says_and_the_forecast_is_what_th
 ) -> None:
     switch = Switching(at={"contrastive": 0.7, "masked_lm": 0.3})
     knobs = tiny(data_folder, strategies=("MTL", "Switch"), settings=(switch,))
-    case = runner.open_case(CARD, knobs, Console(quiet=True))
+    case = open_case(CARD, knobs, Console(quiet=True))
     forecast = {(run.strategy, run.steps): run.flops for run in plan_runs(knobs, SuiteCosts(case, knobs))}
     assert run(knobs, tmp_path)[0] == 0
     records = load_records(tmp_path, "vqa", "tiny").finished
@@ -147,7 +148,7 @@ def test_each_auxiliary_ends_where_its_schedule_says_and_the_forecast_is_what_th
 
 def test_labels_are_drawn_per_seed_or_kept(data_folder: Path, tmp_path: Path) -> None:
     def labelled(draw: str, seed: int) -> list[str]:
-        case = runner.open_case(CARD, tiny(data_folder, draw=draw, seeds=2), Console(quiet=True))
+        case = open_case(CARD, tiny(data_folder, draw=draw, seeds=2), Console(quiet=True))
         stream = case.build(seed).streams["primary"]
         ids: list[str] = stream.split.image_ids()  # type: ignore[attr-defined]
         return ids
@@ -167,7 +168,7 @@ def test_the_model_that_counts_step_costs_does_not_outlive_the_planning(
     knobs = tiny(data_folder, strategies=("MTL",), views=("equal-steps",), steps=2)
     built: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    case_class = type(runner.open_case(CARD, knobs, Console(quiet=True)))
+    case_class = type(open_case(CARD, knobs, Console(quiet=True)))
     build = case_class.build
 
     def watched(self: Any, seed: int) -> Any:
