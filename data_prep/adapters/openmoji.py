@@ -22,7 +22,6 @@ Do not flip these images: arrows and letters carry meaning.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +30,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from data_prep.svg import draw_svg
 from mt2st.data.card import DatasetCard, Example
+from mt2st.data.images import ImageError
 from mt2st.errors import Mt2stError, unknown_name
 
 CARD = DatasetCard(
@@ -67,8 +68,6 @@ _APART = {
     0x1F930: (0x1FAC4, "woman"), 0x1FAC3: (0x1FAC4, "man"), 0x1F57A: (0x1F483, "man"), 0x1F385: (0x1F385, "man"),
     0x1F936: (0x1F385, "woman"), 0x1F6B9: (0x1F6BB, "man"), 0x1F6BA: (0x1F6BB, "woman"),
 }  # fmt: skip
-# resvg would read a file that an image names, and an entity can hide such an image from a look at the text.
-_READS_FILES = re.compile(r"<!ENTITY|<(?:[\w.-]+:)?(?:image|feImage)\b", re.IGNORECASE)
 _COUPLES = frozenset({0x1F46B, 0x1F46C, 0x1F46D})
 _JOINER, _SELECTOR, _RIGHT, _SHAKE, _HEART, _KISS = 0x200D, 0xFE0F, 0x27A1, 0x1F91D, 0x2764, 0x1F48B
 
@@ -99,7 +98,9 @@ def examples(split: str, *, source: Path, image_size: int = NATIVE_SIDE, languag
     """The pictures of `split`, by code points; `languages`: "en", "all", or codes such as "en,de,fr"."""
     for picture in _pictures(source):
         if picture.split == split:
-            image = picture.png if image_size <= NATIVE_SIDE else _draw(source / f"{picture.stems[0]}.svg", image_size)
+            path = source / f"{picture.stems[0]}.svg"
+            # A picture that cannot be drawn is handed on as it is: whoever decodes it says why.
+            image = (picture.png if image_size <= NATIVE_SIDE else _draw(path, image_size)) or path
             extra: dict[str, str | bool] = {"group": picture.group, "emoji": _text(picture.stems[0])}
             if picture.pinned:
                 extra["pinned"] = True
@@ -113,10 +114,12 @@ def examples(split: str, *, source: Path, image_size: int = NATIVE_SIDE, languag
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: the entries that draw it (plainest first), its PNG, its group of bases, and its split."""
+    """One picture: the entries that draw it (plainest first), its PNG (None: it cannot be drawn), its group of bases,
+    and its split.
+    """
 
     stems: tuple[str, ...]
-    png: bytes
+    png: bytes | None
     group: str
     parts: tuple[str, ...]
     split: str = "train"
@@ -164,11 +167,11 @@ def analyse(stem: str) -> tuple[str, tuple[str, ...]]:
 def _pictures(source: Path) -> tuple[Picture, ...]:
     """All named pictures with their splits. Drawn at the native size, so splits do not depend on the prepared size."""
     same: dict[bytes, list[str]] = defaultdict(list)
-    drawn: dict[bytes, bytes] = {}
+    drawn: dict[bytes, bytes | None] = {}
     for stem in _stems(source):
         if _name(stem, "en"):
             png = _draw(source / f"{stem}.svg", NATIVE_SIDE)
-            key = hashlib.sha256(png).digest()
+            key = hashlib.sha256(png if png is not None else f"bad {stem}".encode()).digest()
             same[key].append(stem)
             drawn[key] = png
     groups = _Groups()
@@ -234,27 +237,12 @@ def _stems(source: Path) -> list[str]:
     return stems
 
 
-def _draw(path: Path, side: int) -> bytes:
-    import resvg_py
-
+def _draw(path: Path, side: int) -> bytes | None:
+    """The picture as a PNG; None for one that cannot be drawn."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if _READS_FILES.search(text):
-            raise Mt2stError(f"{path} asks for other files or defines entities, which no pictogram does; refused")
-        # dpi: the default fails on sizes in points. No fonts: the same pixels on every machine. Nothing beside the file
-        # is read.
-        return resvg_py.svg_to_bytes(
-            svg_string=text,
-            width=side,
-            height=side,
-            background="#ffffff",
-            dpi=96,
-            skip_system_fonts=True,
-        )
-    except Mt2stError:
-        raise
-    except (ValueError, UnicodeDecodeError) as error:
-        raise Mt2stError(f"{path} cannot be drawn ({error}); install the package again") from None
+        return draw_svg(path.read_bytes(), side, str(path))
+    except ImageError:
+        return None
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
