@@ -17,7 +17,7 @@ from traceback import extract_tb
 from typing import Any
 
 from data_prep.plain import is_plain, open_plain
-from mt2st.data.card import Adapter, DatasetCard, Example
+from mt2st.data.card import Adapter, DatasetCard, Example, ExampleError
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
 
@@ -134,9 +134,8 @@ def named_errors(adapter: Adapter, split: str, read: Callable[[], Iterable[Examp
             yield example
             number += 1
     except Exception as error:
-        # Errors of ours name their place, but for what `Example` itself refuses.
-        if isinstance(error, Mt2stError) and not str(error).startswith("Example"):
-            raise
+        if isinstance(error, Mt2stError) and not isinstance(error, ExampleError):
+            raise  # it names its place
         place = f"adapter {adapter.CARD.name!r}, split {split!r}, example {number}"
         raise _adapter_error(place, error, getattr(adapter, "__file__", None)) from error
 

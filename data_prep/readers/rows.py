@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mt2st.data.card import Answer, Example
+from mt2st.data.card import Answer, Example, ExampleError
 from mt2st.errors import Mt2stError, unknown_name
 
 FIELDS = ("image", "image_id", "captions", "question", "question_id", "answers", "choices", "label", "question_type")
@@ -109,9 +109,8 @@ def example_from_row(
             label=_label(value.get("label"), names, f"{place}, column {mapping.get('label')!r}"),
             question_type=_text(value.get("question_type")),
         )
-    except Mt2stError as error:
-        message = str(error)
-        raise Mt2stError(message if place in message else f"{place}: {message}") from None
+    except ExampleError as error:
+        raise Mt2stError(f"{place}: {error}") from None
 
 
 def path_inside(folder: Path, relative: str, place: str) -> Path:
