@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         if name not in case_names():
             raise unknown_name("case", name, case_names())
     recipe = f"{options.recipe}-smoke" if options.smoke else options.recipe
-    from benchmarks.suite.runner import run_case
+    from benchmarks.commands._case import run_case
 
     failed = False
     for number, name in enumerate([] if options.only_table else names, start=1):
@@ -53,9 +53,10 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
     from rich.console import Console
 
     from benchmarks.records.read import load_records
-    from benchmarks.report.all_cases import CaseSummary, all_cases_remarks, write_all_cases
+    from benchmarks.report.all_cases import CaseSummary, all_cases_page
+    from benchmarks.report.page import page_to_markdown, print_page
     from benchmarks.report.summary import summarise
-    from benchmarks.report.tables import print_tables
+    from mt2st.files import write_text
 
     found: list[CaseSummary] = []
     missing = []
@@ -69,8 +70,8 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
             missing.append(f"{name}: {error}")
     path = results / (TABLE_FILE if recipe == "default" else f"TABLE-{recipe}.md")
     console = Console()
-    print_tables([write_all_cases(path, found, missing)], console)
-    for remark in [*all_cases_remarks(found), *missing]:
-        console.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
+    page = all_cases_page(found, missing)
+    write_text(path, page_to_markdown(page))
+    print_page(page, console)
     console.print(f"table: {path}", markup=False, highlight=False, soft_wrap=True)
     return bool(missing) or any(row.holes for _, _, summary in found for row in summary.rows)

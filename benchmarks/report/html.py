@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.report.spec import ReportSpec
-from benchmarks.report.summary import Summary
-from benchmarks.report.tables import metric_lines, tables, to_html
+from benchmarks.report.page import Page
+from benchmarks.report.text_table import TextTable
 from mt2st.files import write_text
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,40 +33,51 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } d
 """
 
 
-def write_html(summary: Summary, spec: ReportSpec, pictures: Sequence[tuple[str, Path]], path: Path) -> None:
+def write_html(page: Page, pictures: Sequence[tuple[str, Path]], path: Path) -> None:
     """Write the page, atomically.
 
     Args:
         pictures: (caption, PNG file) in order; a file that is no PNG or larger than 8 MB is named instead of shown.
     """
-    origin = f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}."
-    title = f"{spec.title}: {summary.benchmark}/{summary.recipe}"
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         f"<meta http-equiv='Content-Security-Policy' content=\"{_POLICY}\">",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>",
-        f"<h1>{html.escape(spec.title)}</h1>",
-        f"<p>{html.escape(origin)}</p>",
+        f"<title>{html.escape(f'{page.title}: {page.name}')}</title><style>{_STYLE}</style></head><body><main>",
+        f"<h1>{html.escape(page.title)}</h1>",
+        f"<p>{html.escape(page.origin)}</p>",
     ]
-    if summary.remarks:
-        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in summary.remarks)
+    if page.remarks:
+        remarks = _each("li", page.remarks)
         parts.append(f"<section><h2>Holes and remarks</h2><ul class='remarks'>{remarks}</ul></section>")
-    if pictures:
-        parts.append(_figure(*pictures[0]))
-    parts += [to_html(table) for table in tables(summary, spec)]
-    parts += [_figure(caption, file) for caption, file in pictures[1:]]
-    definitions = "".join(f"<li>{html.escape(line)}</li>" for line in metric_lines((spec.primary, *spec.columns)))
-    parts.append(f"<section><h2>Metrics</h2><ul>{definitions}</ul></section>")
-    if spec.notes:
-        parts.append(
-            "<section><h2>Notes</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in spec.notes) + "</section>"
-        )
-    provenance = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in summary.provenance.items()
-    )
+    figures = [_figure(caption, file) for caption, file in pictures]
+    parts += [*figures[:1], *map(to_html, page.tables), *figures[1:]]
+    parts.append(f"<section><h2>Metrics</h2><ul>{_each('li', page.metrics)}</ul></section>")
+    if page.notes:
+        parts.append(f"<section><h2>Notes</h2>{_each('p', page.notes)}</section>")
+    provenance = "".join(_each("dt", [label]) + _each("dd", [text]) for label, text in page.provenance.items())
     parts.append(f"<section><h2>Provenance</h2><dl>{provenance}</dl></section></main></body></html>")
     write_text(path, "\n".join(parts) + "\n")
+
+
+def _each(tag: str, texts: Iterable[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+
+
+def to_html(table: TextTable) -> str:
+    """An HTML table with heading and caption; every text escaped."""
+    head = "".join(f"<th scope='col'>{html.escape(cell)}</th>" for cell in table.head)
+    body = "".join(
+        f"<tr{' class=floor' if place in table.faint else ''}><th scope='row'>{html.escape(row[0])}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for place, row in enumerate(table.body)
+    )
+    caption = f"<p class='caption'>{html.escape(table.caption)}</p>" if table.caption else ""
+    return (
+        f"<section><h2>{html.escape(table.title)}</h2><div class='scroll'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>{caption}</section>"
+    )
 
 
 def _figure(caption: str, file: Path) -> str:

@@ -12,11 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.records.read import RunRecord
+from benchmarks.report.cells import flops_unit, in_unit
 from benchmarks.report.rows import Row, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
 from benchmarks.report.summary import Summary
-from benchmarks.report.tables import VIEW_TITLES, flops_unit, in_unit, with_unit
+from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import atomic_path
 
 _RC = {
@@ -80,7 +81,7 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
                 zorder=3,
             )
         axes.set(
-            xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=_safe(f"{with_unit(metric)} (test)")
+            xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=_safe(f"{metric.heading} (test)")
         )
         axes.set_title("Quality against cost", loc="left")
         axes.grid(color="#e5e5e5", zorder=0)
@@ -122,7 +123,7 @@ def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric)
     axes.set_ylim(len(rows) - 0.45, -0.65)
     _floors(axes, summary, rows, metric)
     arrow = "" if metric.higher_is_better else " (lower is better)"
-    axes.set_xlabel(_safe(f"{with_unit(metric)} on test{arrow}"))
+    axes.set_xlabel(_safe(f"{metric.heading} on test{arrow}"))
     axes.set_title("Mean, 95 % interval; ticks: single seeds", loc="left")
     axes.grid(axis="x", color="#e5e5e5", zorder=0)
     axes.tick_params(axis="y", length=0)
@@ -191,7 +192,7 @@ def _curves(axes: Any, summary: Summary, rows: Sequence[Row], runs: Sequence[Run
             )
         elif curves:
             axes.plot([], [], color=colour, marker=marker, lw=1.9, label=_safe(row.strategy))
-    axes.set(xlabel=f"training {unit}", ylabel=_safe(f"{with_unit(metric)} on validation"))
+    axes.set(xlabel=f"training {unit}", ylabel=_safe(f"{metric.heading} on validation"))
     axes.set_title("Validation score against training FLOPs", loc="left")
     axes.set_xlim(left=0)
     axes.grid(color="#e5e5e5", zorder=0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,64 @@ from benchmarks.report.statistics import (
     seed_difference,
     seed_interval,
 )
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, SINGLE_TASK
 from mt2st.errors import Mt2stError
 
-SINGLE_TASK, MULTI_TASK, EQUAL_STEPS, EQUAL_BUDGET = "STL", "MTL", "equal-steps", "equal-budget"
 Places = Mapping[tuple[str, str], list[RunRecord]]  # (view, strategy) → finished runs by seed
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Something that a strategy's runs cost: a column of the table, left out where no row has a value.
+
+    Attributes:
+        name: its name in summary.json.
+        head: the column's head.
+        of: a strategy's runs → the value; None where they do not hold it.
+        text: the value → the cell.
+    """
+
+    name: str
+    head: str
+    of: Callable[[Sequence[RunRecord]], float | None]
+    text: Callable[[float], str]
+
+
+def _recorded(runs: Sequence[RunRecord], *path: str) -> list[Any]:
+    """The values at `path` in the records, those that are there and not 0."""
+    found = []
+    for run in runs:
+        value: Any = run.values
+        for name in path:
+            value = value.get(name) or {}
+        found += [value] if value else []
+    return found
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:.0f}"
+
+
+COSTS = (
+    Cost(
+        "train_seconds",
+        "train s",
+        lambda runs: float(np.mean(found)) if (found := _recorded(runs, "phases_seconds", "train")) else None,
+        "{:.0f}".format,
+    ),
+    Cost(
+        "peak_memory_bytes",
+        "peak MB",
+        lambda runs: max(_recorded(runs, "peak_memory_bytes"), default=None),
+        _megabytes,
+    ),
+    Cost(
+        "gpu_peak_memory_bytes",
+        "GPU peak MB",
+        lambda runs: max(_recorded(runs, "gpu_peak_memory_bytes"), default=None),
+        _megabytes,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +95,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy in a view. Costs are means over seeds, memory the largest; FLOPs are training FLOPs.
+    """A strategy in a view. Steps and FLOPs are means over seeds; FLOPs are training FLOPs.
 
     Attributes:
         primary: the primary metric; None where no seed finished.
@@ -53,6 +108,7 @@ class Row:
         saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the equal-budget view.
         reach: FLOPs to MTL's final validation score (mean over MTL's seeds in the same view).
         groups: item array → name of the kind → the primary metric on its items.
+        costs: what it cost besides, by the names of `COSTS`.
         points: (seed, training FLOPs, primary metric) of each finished run.
     """
 
@@ -72,9 +128,7 @@ class Row:
     groups: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     steps: float | None = None
     flops: float | None = None
-    train_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    gpu_peak_memory_bytes: int | None = None
+    costs: Mapping[str, float | None] = field(default_factory=lambda: {cost.name: None for cost in COSTS})
     points: tuple[tuple[int, float, float], ...] = ()
 
 
@@ -99,7 +153,6 @@ def build_row(
             f"{runs[0].folder} has no {metric.id!r} among its metrics; the recipe's ReportSpec and its runs disagree"
         )
     columns = {column.id: _estimate(runs, column, method) for column in spec.columns}
-    train_seconds = [run.values.get("phases_seconds", {}).get("train") for run in runs]
     return Row(
         view=view,
         strategy=strategy,
@@ -117,11 +170,7 @@ def build_row(
         groups={group.array: _by_group(runs, group.array, metric, method) for group in spec.groups},
         steps=float(np.mean([run.steps for run in runs])),
         flops=_mean_flops(runs),
-        train_seconds=float(np.mean([seconds for seconds in train_seconds if seconds is not None]))
-        if any(train_seconds)
-        else None,
-        peak_memory_bytes=_largest(runs, "peak_memory_bytes"),
-        gpu_peak_memory_bytes=_largest(runs, "gpu_peak_memory_bytes"),
+        costs={cost.name: cost.of(runs) for cost in COSTS},
         points=tuple((run.seed, run.training_flops, _point(run, metric)) for run in runs),
     )
 
@@ -259,8 +308,3 @@ def _reach(runs: Sequence[RunRecord], multi: Sequence[RunRecord], spec: ReportSp
     costs = [first_to_reach(curve_of(run, spec.validation_id), target, higher_is_better=higher) for run in runs]
     known = [cost for cost in costs if cost is not None]
     return Reach(target, len(known), len(runs), float(np.mean(known)) if known else None)
-
-
-def _largest(runs: Sequence[RunRecord], name: str) -> int | None:
-    values = [run.values[name] for run in runs if run.values.get(name)]
-    return max(values) if values else None

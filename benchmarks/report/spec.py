@@ -99,6 +99,16 @@ class Metric:
         """The registry's definition of the id; None where it has none."""
         return find_metric(self.id)
 
+    @property
+    def heading(self) -> str:
+        """Label and unit: "hit@5, %"."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def directed_heading(self) -> str:
+        """Label, unit and an arrow where lower is better: "ECE ↓"."""
+        return self.heading + ("" if self.higher_is_better else " ↓")
+
     def text(self, value: float | None, *, signed: bool = False) -> str:
         """`value` scaled and rounded, without unit; "–" where there is none."""
         if value is None or value != value:

@@ -11,12 +11,12 @@ import numpy as np
 from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
-from benchmarks.report.rows import EQUAL_BUDGET, EQUAL_STEPS, Places, Row, build_row, saving_limit
+from benchmarks.report.rows import Places, Row, build_row, saving_limit
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
+from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import content_hash
 
-VIEW_ORDER = (EQUAL_BUDGET, EQUAL_STEPS)
 FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
 
 
@@ -57,12 +57,14 @@ class Summary:
         return tuple(row for row in self.rows if row.view == view)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for summary.json; holes without their folders' absolute place."""
+        """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
         value = asdict(self)
         del value["known"]
         for row in value["rows"]:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
+            points = row.pop("points")
+            row |= row.pop("costs") | {"points": points}
         return value
 
 
@@ -88,7 +90,9 @@ def summarise(
     places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
     rows = [
         build_row(view, strategy, by_place, records.holes, spec, method)
-        for view, strategy in sorted(places, key=lambda place: (*_rank(place[0], VIEW_ORDER), *_rank(place[1], known)))
+        for view, strategy in sorted(
+            places, key=lambda place: (*_rank(place[0], list(VIEW_TITLES)), *_rank(place[1], known))
+        )
     ]
     points = [
         (index, row.flops, row.primary.estimate)
@@ -162,7 +166,7 @@ def _rank(name: str, order: Sequence[str]) -> tuple[int, str]:
 def _remarks(records: Records, by_place: Places) -> list[str]:
     found = []
     for hole in records.holes:
-        found.append(f"{hole.kind}: {hole_text(hole)}")
+        found.append(f"{hole.kind}: {_hole_text(hole)}")
     if left := max((run.values["data"].get(LEFT_IN, 0) for run in records.finished if "data" in run.values), default=0):
         found.append(
             f"{left} training images are in the test split as well (--on-leak allow): scores on them tell nothing of "
@@ -189,7 +193,7 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
     return found
 
 
-def hole_text(hole: Hole) -> str:
+def _hole_text(hole: Hole) -> str:
     """Who is missing and why: "MTL, seed 2 (equal-steps): loss is NaN at step 3"."""
     seed = "" if hole.seed is None else f", seed {hole.seed}"
     return f"{hole.strategy or hole.folder.name}{seed} ({', '.join(hole.views) or 'unknown view'}): {hole.why}"

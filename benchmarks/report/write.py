@@ -9,21 +9,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from benchmarks.records.folder import slug
 from benchmarks.records.metrics_log import plain
 from benchmarks.records.read import RunRecord, load_records
+from benchmarks.report.cells import metric_lines
 from benchmarks.report.html import write_html
+from benchmarks.report.page import Page, page_to_markdown, print_page
 from benchmarks.report.plots import cost_picture, view_picture
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method
 from benchmarks.report.summary import Summary, summarise
-from benchmarks.report.tables import VIEW_TITLES, markdown_list, metric_lines, print_tables, tables, to_markdown
+from benchmarks.report.summary_tables import summary_tables
+from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import write_text
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
 
@@ -88,9 +89,20 @@ def report(
         holes=len(records.holes),
     )
     write_text(paths.summary, json.dumps(plain(summary.as_json(), "summary"), indent=1, ensure_ascii=False) + "\n")
-    write_text(paths.table, _markdown(summary, spec))
-    write_html(summary, spec, [*pictures, *_run_pictures(summary, records.finished, spec)], paths.html)
-    _print(summary, spec, paths, console)
+    page = _page(summary, spec)
+    command = f"python -m benchmarks report {benchmark} --recipe {recipe}"
+    write_text(paths.table, f"<!-- Generated from the run records by: {command} -->\n\n{page_to_markdown(page)}")
+    write_html(page, [*pictures, *_run_pictures(summary, records.finished, spec)], paths.html)
+    out = console or Console()
+    print_page(page, out)
+    for label, path in (
+        ("picture", paths.picture),
+        ("table", paths.table),
+        ("report", paths.html),
+        ("raw records", paths.folder),
+    ):
+        if path is not None:
+            out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)
     return paths
 
 
@@ -123,32 +135,14 @@ def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec)
     return [(caption, path) for caption, path in found if path.is_file()]
 
 
-def _markdown(summary: Summary, spec: ReportSpec) -> str:
-    command = f"python -m benchmarks report {summary.benchmark} --recipe {summary.recipe}"
-    parts = [f"<!-- Generated from the run records by: {command} -->", ""]
-    parts += [to_markdown(table) for table in tables(summary, spec)]
-    provenance = [f"{name}: {text}" for name, text in summary.provenance.items()]
-    parts += markdown_list("Holes and remarks", summary.remarks)
-    parts += markdown_list("Metrics", metric_lines((spec.primary, *spec.columns)))
-    parts += markdown_list("Notes", spec.notes)
-    parts += markdown_list("Provenance", provenance)
-    return "\n".join(parts)
-
-
-def _print(summary: Summary, spec: ReportSpec, paths: ReportPaths, console: Console | None) -> None:
-    from rich.console import Console as RichConsole
-
-    out = console or RichConsole()
-    print_tables(tables(summary, spec), out)
-    for remark in summary.remarks:
-        out.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
-    for note in spec.notes:
-        out.print(note, markup=False, highlight=False)
-    for label, path in (
-        ("picture", paths.picture),
-        ("table", paths.table),
-        ("report", paths.html),
-        ("raw records", paths.folder),
-    ):
-        if path is not None:
-            out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)
+def _page(summary: Summary, spec: ReportSpec) -> Page:
+    return Page(
+        title=spec.title,
+        name=f"{summary.benchmark}/{summary.recipe}",
+        origin=f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}.",
+        tables=summary_tables(summary, spec),
+        remarks=summary.remarks,
+        metrics=tuple(metric_lines((spec.primary, *spec.columns))),
+        notes=spec.notes,
+        provenance=summary.provenance,
+    )

@@ -78,7 +78,7 @@ def run(options: Options) -> int:
 
     from benchmarks.records.folder import slug
     from benchmarks.records.machine import describe, environment
-    from benchmarks.report.tables import to_markdown, to_rich
+    from benchmarks.report.text_table import to_markdown, to_rich
     from benchmarks.search.measure import Protocol, announced, default_plans, exact_truth, measure, parse_plan
     from benchmarks.search.report import draw, search_table
     from mt2st.errors import Mt2stError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.tables import TextTable
+from benchmarks.report.text_table import TextTable
 from mt2st.files import atomic_path
 
 Row = Mapping[str, Any]

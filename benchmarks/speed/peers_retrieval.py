@@ -69,7 +69,7 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from benchmarks.records.machine import describe, environment
-    from benchmarks.report.tables import TextTable, to_markdown, to_rich
+    from benchmarks.report.text_table import TextTable, to_markdown, to_rich
     from benchmarks.search.command import new_folder
     from mt2st.errors import check_range, unknown_name
     from mt2st.files import write_sealed_json, write_text

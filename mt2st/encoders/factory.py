@@ -1,5 +1,8 @@
-"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED[:weights-only]]` or
-`hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`.
+"""Towers by one word.
+
+    small
+    open_clip:NAME[:PRETRAINED[:weights-only]]
+    hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ def data_path(path: Path, token: str) -> Path:
 
 
 def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
-    """Write the index to two files that begin with `path`; one that was there is replaced at once, or stays if anything
-    fails.
+    """Write the index to two files that begin with `path`.
+
+    An index that was there is replaced at once, or stays if anything fails.
 
     Args:
         index: an index with items.

@@ -110,9 +110,7 @@ def retrieval_ranks(
 def _ranks(
     owner: Ints, positive: NDArray[np.float64], ahead_images: Ints, ahead_texts: Ints, num_images: int
 ) -> RetrievalRanks:
-    """Ranks from counts: `ahead_images` [C] images and `ahead_texts` [C] foreign texts that reach each text's own
-    score.
-    """
+    """Ranks from counts: how many images [C] and foreign texts [C] reach each text's own score."""
     best = np.full(num_images, np.iinfo(np.int64).max)
     np.minimum.at(best, owner, ahead_texts)
     has_text = np.bincount(owner, minlength=num_images) > 0

@@ -34,9 +34,11 @@ from benchmarks.cases.retrieval.case import RetrievalCase  # noqa: E402
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs  # noqa: E402
 from benchmarks.cases.vqa import knobs as vqa  # noqa: E402
 from benchmarks.cases.vqa.case import VqaCase  # noqa: E402
+from benchmarks.commands._case import run_suite  # noqa: E402
 from benchmarks.records.folder import RunFolder  # noqa: E402
 from benchmarks.records.read import load_records  # noqa: E402
-from benchmarks.suite import runner, train  # noqa: E402
+from benchmarks.report import write  # noqa: E402
+from benchmarks.suite import train  # noqa: E402
 from mt2st.training.config import TrainSettings  # noqa: E402
 
 torch.set_num_threads(1)
@@ -85,7 +87,7 @@ class Suite:
         console = Console(file=io.StringIO(), width=500)
 
         def dispatch(argv: list[str]) -> int:
-            return runner.run_suite(
+            return run_suite(
                 self.case, self.knobs, self.spec, benchmark=self.name, recipe="chaos", results=results, console=console
             )
 
@@ -229,7 +231,7 @@ class PhaseWatch:
         trainer.train_step, trainer._maybe_validate, trainer.fit = watched_step, watched_validate, watched_fit  # type: ignore[method-assign]
         mt2st.training.trainer.save_checkpoint = self._watched("checkpoint", mt2st.training.trainer.save_checkpoint)
         RunFolder.finish = self._watched("record", RunFolder.finish)  # type: ignore[method-assign]
-        runner.report = self._watched("report", runner.report)
+        write.report = self._watched("report", write.report)
 
     def _watched(self, phase: str, function: Any) -> Any:
         def watched(*arguments: Any, **named: Any) -> Any:

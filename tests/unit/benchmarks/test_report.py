@@ -15,21 +15,16 @@ import pytest
 from rich.console import Console
 
 from benchmarks.records.read import load_records
-from benchmarks.report.all_cases import write_all_cases
+from benchmarks.report.all_cases import all_cases_page
+from benchmarks.report.cells import flops_text, flops_unit, metric_lines
+from benchmarks.report.html import to_html
+from benchmarks.report.page import page_to_markdown
 from benchmarks.report.rows import Reach
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy, hit_rate, mean_reciprocal_rank, median_rank
 from benchmarks.report.style import LOOKS, looks
 from benchmarks.report.summary import Summary, summarise
-from benchmarks.report.tables import (
-    TextTable,
-    flops_text,
-    flops_unit,
-    metric_lines,
-    reach_text,
-    to_html,
-    to_markdown,
-    to_rich,
-)
+from benchmarks.report.summary_tables import reach_text
+from benchmarks.report.text_table import TextTable, to_markdown, to_rich
 from benchmarks.report.write import ReportPaths, report
 from mt2st.errors import Mt2stError
 from tests.helpers.synthetic_runs import BUDGET_SHARE, COST, LEVEL, MTL_FLOPS, STEPS, write_run, write_suite
@@ -80,8 +75,11 @@ def test_rows_recompute_what_is_in_the_records(suite: Path) -> None:
         assert row.primary.low < row.primary.estimate < row.primary.high
         assert row.columns["ece"].estimate == pytest.approx(0.06)
         assert row.columns["ece"].over == "seeds"
-        assert row.train_seconds == 61.0
-        assert row.peak_memory_bytes == 700_000_002
+        assert row.costs == {
+            "train_seconds": 61.0,
+            "peak_memory_bytes": 700_000_002,
+            "gpu_peak_memory_bytes": None,
+        }
         by_type = [interval.estimate for interval in row.groups["question_type"].values()]
         assert list(row.groups["question_type"]) == ["shape", "colour", "yes/no"]
         sizes = np.bincount(np.arange(400) % 3)
@@ -482,10 +480,11 @@ def test_rows_of_strange_strategies_follow_the_known_ones(tmp_path: Path) -> Non
 # -- all cases ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_of_all_cases_repeats_each_report(suite: Path, tmp_path: Path) -> None:
+def test_the_table_of_all_cases_repeats_each_report(suite: Path) -> None:
     summary = summary_of(suite)
     cases = [("demo", SPEC, summary), ("other", SPEC, summary)]
-    table = write_all_cases(tmp_path / "TABLE.md", cases, ["third: there are no <records>"])
+    page = all_cases_page(cases, ["third: there are no <records>"])
+    (table,) = page.tables
     assert [row[0] for row in table.body] == ["demo", *[""] * 6, "other", *[""] * 6]
     rows = {row.strategy: row for row in summary.of_view("equal-steps")}
     for cells in table.body[:5]:
@@ -495,7 +494,7 @@ def test_the_table_of_all_cases_repeats_each_report(suite: Path, tmp_path: Path)
         assert cells[8] == f"{row.compression_multi:.0%}"
         assert cells[9] == "56%"
     assert [table.body[place][2] for place in sorted(table.faint)][:2] == ["floor: chance", "floor: language prior"]
-    text = (tmp_path / "TABLE.md").read_text()
+    text = page_to_markdown(page)
     assert "- third: there are no &lt;records>" in text
     assert f"- demo: {FIXED_DRAW}" in text
     assert text.count("accuracy (") + text.count("- accuracy: ") == 1

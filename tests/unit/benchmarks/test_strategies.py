@@ -21,37 +21,10 @@ from benchmarks.suite.plan import steps_for_budget, training_flops
 from benchmarks.suite.tuning import trials_of
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch
+from tests.helpers.documentation import ROOT, files_of
 
-ROOT = Path(__file__).parents[3]
 PRIMARY_COST, AUXILIARY_COST = 5, 7
-COSINE = '''"""Cosine: auxiliaries fade along half a cosine."""
-
-from dataclasses import dataclass
-from math import cos, pi
-
-from benchmarks.strategies import Each, each
-
-
-@dataclass(frozen=True)
-class CosineFade:
-    initial: float = 1.0
-
-    def __call__(self, progress: float) -> float:
-        return self.initial * (1 + cos(pi * progress)) / 2
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """Cosine: auxiliaries fade along half a cosine."""
-
-    learning_rate: float = 2e-3
-    """peak learning rate"""
-    weight: Each = 1.0
-    """weight of each auxiliary's loss at the start"""
-
-    def schedule(self, auxiliary: str) -> CosineFade:
-        return CosineFade(each(self.weight, auxiliary))
-'''
+COSINE = files_of(ROOT / "docs" / "add" / "strategy.md")["my_fade.py"]
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""A page: what a report says, before it becomes Markdown, HTML (`report/html.py`) or text on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmarks.report.text_table import TextTable, markdown_list, print_tables, to_markdown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Page:
+    """The parts of a page, in the order in which they are shown.
+
+    Attributes:
+        tables: the tables.
+        remarks: what a reader must know of the records: holes, mixed data.
+        metrics: a line for each definition of a metric.
+        notes: paragraphs.
+        provenance: label → text.
+        title, name, origin: what HTML has on top: a heading, what the page is about ("vqa/default"), one sentence.
+    """
+
+    tables: tuple[TextTable, ...]
+    remarks: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    name: str = ""
+    origin: str = ""
+
+
+def page_to_markdown(page: Page) -> str:
+    """The tables, then each other part as a list under a heading."""
+    parts = [to_markdown(table) for table in page.tables]
+    for title, lines in (
+        ("Holes and remarks", page.remarks),
+        ("Metrics", page.metrics),
+        ("Notes", page.notes),
+        ("Provenance", [f"{label}: {text}" for label, text in page.provenance.items()]),
+    ):
+        parts += markdown_list(title, lines)
+    return "\n".join(parts)
+
+
+def print_page(page: Page, console: Console) -> None:
+    """Tables, remarks and notes on a terminal."""
+    print_tables(page.tables, console)
+    for remark in page.remarks:
+        console.print(f"! {remark}", markup=False, highlight=False, soft_wrap=True)
+    for note in page.notes:
+        console.print(note, markup=False, highlight=False)
