@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.call import adapter_source, call_examples
 from data_prep.decode import ImageJob, ImagePool, ImageTask, without_svg
-from data_prep.find import adapter_source, call_examples
 from mt2st.data.card import Adapter, Example
 from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.call import adapter_source, call_examples
 from data_prep.decode import without_svg
-from data_prep.find import adapter_source, call_examples
 from mt2st.data.card import Adapter, Example
 from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 from mt2st.errors import check_range

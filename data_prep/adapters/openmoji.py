@@ -23,12 +23,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from data_prep.svg import draw_svg
 from mt2st.data.card import DatasetCard, Example
@@ -174,33 +178,24 @@ def _pictures(source: Path) -> tuple[Picture, ...]:
             key = hashlib.sha256(png if png is not None else f"bad {stem}".encode()).digest()
             same[key].append(stem)
             drawn[key] = png
-    groups = _Groups()
-    for stems in same.values():
-        for stem in stems:
-            groups.join(analyse(stems[0])[0], analyse(stem)[0])
+    groups = _groups([(analyse(stems[0])[0], analyse(stem)[0]) for stems in same.values() for stem in stems])
     found = []
     for key, stems in same.items():
         plainest = sorted(stems, key=lambda stem: (len(stem.split("-")), stem))
-        group = groups.name(analyse(stems[0])[0])
+        group = groups[analyse(stems[0])[0]]
         found.append(Picture(tuple(plainest), drawn[key], group, (f"base:{group}", *analyse(plainest[0])[1])))
     return tuple(_with_splits(sorted(found, key=lambda picture: picture.stems[0])))
 
 
-class _Groups:
-    """Bases joined by shared pictures; a group is called by its smallest base."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def name(self, base: str) -> str:
-        while base in self._parent:
-            base = self._parent[base]
-        return base
-
-    def join(self, one: str, other: str) -> None:
-        low, high = sorted((self.name(one), self.name(other)))
-        if low != high:
-            self._parent[high] = low
+def _groups(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Base → its group, where each pair shares a picture; a group is called by its smallest base."""
+    bases = sorted({base for pair in pairs for base in pair})
+    place = {base: number for number, base in enumerate(bases)}
+    rows, others = np.array([[place[one], place[other]] for one, other in pairs], dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (rows, others)), shape=(len(bases), len(bases)))
+    components = connected_components(graph, directed=False)[1].tolist()
+    smallest = {component: base for base, component in reversed(list(zip(bases, components)))}
+    return {base: smallest[component] for base, component in zip(bases, components)}
 
 
 def _with_splits(pictures: list[Picture]) -> Iterator[Picture]:

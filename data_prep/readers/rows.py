@@ -195,3 +195,23 @@ def _label(value: Any, names: Sequence[str], place: str) -> str | None:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def unmapped(place: str, columns: list[str]) -> Mt2stError:
+    """The error for a table whose columns nobody has named."""
+    return Mt2stError(
+        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as "
+        "image=img,caption=text"
+    )
+
+
+def yes(option: str | bool) -> bool:
+    """A yes/no option of the command line.
+
+    Raises:
+        Mt2stError: neither yes nor no.
+    """
+    text = str(option).lower()
+    if text not in ("yes", "no", "true", "false"):
+        raise Mt2stError(f"option value {option!r} must be yes or no")
+    return text in ("yes", "true")

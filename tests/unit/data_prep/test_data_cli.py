@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main
+from data_prep.call import call_examples
 from data_prep.check import check, difference_hash
-from data_prep.find import call_examples, find_adapter
+from data_prep.find import find_adapter
 from data_prep.preview import preview, sample
 from mt2st.data.card import Example
 from mt2st.errors import Mt2stError

@@ -78,6 +78,12 @@ def test_other_languages_follow_the_english_names(tmp_path: Path) -> None:
         list(everything(folder, languages="en,dee"))
 
 
+def test_a_group_is_called_by_its_smallest_base() -> None:
+    pairs = [("d", "c"), ("a", "a"), ("c", "b"), ("f", "e")]
+    assert openmoji._groups(pairs) == {"a": "a", "b": "b", "c": "b", "d": "b", "e": "e", "f": "e"}
+    assert openmoji._groups([]) == {}
+
+
 def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(Mt2stError, match=r"holds no \.svg file"):
         list(everything(folder_with(tmp_path / "empty", {})))
