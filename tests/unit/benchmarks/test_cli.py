@@ -262,7 +262,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
         "from benchmarks import cli\n"
         "def wait(argv):\n"
         "    print('up', flush=True)\n"
-        "    time.sleep(30)\n"
+        "    time.sleep(100)\n"
         "cli._dispatch = wait\n"
         "sys.exit(cli.main([]))\n"
     )
@@ -272,7 +272,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped by SIGTERM" in error
     assert "Traceback" not in error
