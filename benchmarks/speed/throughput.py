@@ -134,14 +134,12 @@ class Loop:
         self, case: Any, *, threads: int = 0, channels_last: bool = False, precision: Any = "no", compile: bool = False
     ) -> None:
         import torch
-        from accelerate.state import AcceleratorState
 
         from benchmarks.cases import AUXILIARY, PRIMARY
         from benchmarks.suite.costs import mixture_of
         from mt2st.schedules import Constant
         from mt2st.training.trainer import TrainConfig, Trainer
 
-        AcceleratorState._reset_state()  # accelerate keeps one precision a process; here two are compared
         self.threads = threads or torch.get_num_threads()
         experiment = case.build(0)
         if channels_last:
