@@ -55,6 +55,23 @@ def sync_folder(path: Path) -> None:
     sync_file(path)
 
 
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder `name` in `parent`, with a number behind the name where it exists: nobody else writes there.
+
+    Raises:
+        FileExistsError: it exists with a thousand numbers.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1000):
+        folder = parent / (f"{name}-{number}" if number else name)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent / name} and 999 others exist")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, atomically."""
     with atomic_path(path) as partial:

@@ -70,7 +70,7 @@ def run(options: Options) -> int:
 
     from benchmarks.records.machine import describe, environment
     from benchmarks.report.text_table import TextTable, to_markdown, to_rich
-    from benchmarks.search.command import new_folder
+    from mt2st.files import new_folder
     from mt2st.errors import check_range, unknown_name
     from mt2st.files import write_sealed_json, write_text
 
