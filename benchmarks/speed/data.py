@@ -15,8 +15,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.cases.vqa.case import VqaCase
+from benchmarks.cases.vqa.knobs import RECIPES
 from benchmarks.records.machine import environment
 from benchmarks.speed.decoding import draw_photos, measure_decoding
+from benchmarks.speed.loop import Loop
 from benchmarks.speed.memory import measure_memory
 from benchmarks.speed.options import DataOptions
 from benchmarks.speed.reading import measure_reading
@@ -37,7 +40,9 @@ def measure(options: DataOptions) -> int:
                 folder, image_size=options.image_size, rounds=options.rounds, workers=options.workers
             )
         with console.status("reading"):
-            reading = measure_reading(options.batch_size, options.workers, console)
+            case = VqaCase(RECIPES["default"], console)
+            split = case.train.dataset.split("train")
+            reading = measure_reading(split, Loop(case), options.batch_size, options.workers)
         with console.status("memory"):
             memory = measure_memory(folder, options.memory_images)
     share, trainer, loader = decoding["share_of_limit"], reading["ratio_to_trainer"], reading["ratio_to_data_loader"]

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.cases.vqa.case import VqaCase
-from benchmarks.cases.vqa.knobs import RECIPES
 from benchmarks.speed.decoding import decoded
 from benchmarks.speed.loop import Loop
 from data_prep.adapters import easy_vqa
-from mt2st.data.prepared import PreparedDataset
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import pixels_tensor
 
 
@@ -35,10 +32,15 @@ class FileImages:
         return torch.from_numpy(decoded(self.paths[at], self.size).copy()).permute(2, 0, 1)
 
 
-def measure_reading(batch_size: int, workers: int, console: Console) -> dict[str, Any]:
-    """Images a second of the default recipe's data: from the store, from its PNG files, and as training takes them."""
-    case = VqaCase(RECIPES["default"], console)
-    split = PreparedDataset.open(case.train.dataset.folder).split("train")
+def measure_reading(split: PreparedSplit, loop: Loop, batch_size: int, workers: int) -> dict[str, Any]:
+    """Images a second of easy-VQA: from the store, by a DataLoader over its PNG files, and as training takes them.
+
+    Args:
+        split: prepared images.
+        loop: the training that takes them.
+        batch_size: images a batch.
+        workers: processes of the DataLoader.
+    """
     order = np.random.default_rng(0).permutation(split.num_images)
     batches = [order[at : at + batch_size] for at in range(0, len(order) - batch_size + 1, batch_size)]
     for rows in batches:  # touches every page once, as the first epoch does
@@ -58,7 +60,6 @@ def measure_reading(batch_size: int, workers: int, console: Console) -> dict[str
     started = time.perf_counter()
     seen = sum(len(images) for images in loader)
     loaded = seen / (time.perf_counter() - started)
-    loop = Loop(case)
     loop.block(5)
     trained = sorted(loop.block(10).samples_per_second for _ in range(5))[2]
     return {
