@@ -12,8 +12,9 @@ three times.
 
 **Intervals.** `student` (default): estimate ± √(t²_{S−1}·V_seeds + t²_{N−1}·V_items), where V_seeds + V_items is the
 variance over resamples. `percentile`: quantiles of the resamples. With three seeds and many items the latter is never
-much wider than the seeds' range and holds the true mean in about four of five cases instead of 95 %
-(tests/unit/test_statistics.py measures both), so it is not the default. One seed: over items only, and said so.
+much wider than the seeds' range and holds the true mean in about four of five repetitions instead of 95 %
+(tests/unit/benchmarks/test_statistics.py measures both), so it is not the default. One seed: over items only, and
+said so.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
     relevant.
 
     Args:
-        distribution: "gaussian" (independent normal components: the hardest case for every index), "uniform"
+        distribution: "gaussian" (independent normal components: the hardest for every index), "uniform"
             (components in [0, 1]), "clustered" (√N normal centres, items around them at half the centres' own spread:
             nearer to what encoders give).
         num_items: N, at least 2.

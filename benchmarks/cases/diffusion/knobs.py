@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Metric, ReportSpec
@@ -82,7 +83,7 @@ class UNetKnobs:
 class Knobs(DataKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("class", "clean_image", "alignment")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("diffusion")
 
     steps: int = 180
     """optimiser steps of every strategy in the equal-steps view"""
@@ -99,7 +100,7 @@ class Knobs(DataKnobs):
     auxiliary_images_per_batch: int = 32
     """pictures of the auxiliary batch, shared by all auxiliaries with one noising and one down path"""
     auxiliaries: tuple[str, ...] = ("class", "clean_image", "alignment")
-    """auxiliary tasks: class, clean_image, alignment"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     encoder: UNetKnobs = field(default_factory=UNetKnobs)
     """the denoiser"""
     classifier: VitKnobs = field(default_factory=lambda: VitKnobs(width=48))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
@@ -49,7 +50,7 @@ SPEC = ReportSpec(
 class Knobs(LabelledDataKnobs):
     """Image case: a labelled fraction of the pictures for the primary task, all of them for the auxiliaries."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("masked_patches", "rotation", "two_views")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("image")
 
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
@@ -64,7 +65,7 @@ class Knobs(LabelledDataKnobs):
     auxiliary_images_per_batch: int = 32
     """pictures of the auxiliary batch, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("masked_patches", "rotation", "two_views")
-    """auxiliary tasks: masked_patches, rotation, two_views"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.5
     """share of patches that masked-patch reconstruction hides"""
     temperature: float = 0.2

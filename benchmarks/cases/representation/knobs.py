@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
@@ -48,12 +49,12 @@ SPEC = ReportSpec(
 class Knobs(GlossKnobs):
     """Representation case: a bag of word embeddings, with auxiliaries on words."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("skip_gram", "gloss_lemma", "hypernym")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("representation")
 
     steps: int = 1000
     """optimiser steps of every strategy in the equal-steps view"""
     auxiliaries: tuple[str, ...] = ("skip_gram", "gloss_lemma", "hypernym")
-    """auxiliary tasks: skip_gram, gloss_lemma, hypernym"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     glosses_per_batch: int = 256
     """labelled glosses a step"""
     auxiliary_glosses_per_batch: int = 256

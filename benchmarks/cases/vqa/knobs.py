@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
@@ -56,7 +57,7 @@ SPEC = ReportSpec(
 class Knobs(LabelledDataKnobs):
     """VQA case: questions of a labelled share of the images, captions of all of them for the auxiliaries."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("contrastive", "sigmoid", "masked_lm", "matching")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("vqa")
 
     data: str = "easy_vqa"
     """the set: an adapter, a prepared folder, or data that need no code"""
@@ -73,7 +74,7 @@ class Knobs(LabelledDataKnobs):
     caption_images_per_batch: int = 64
     """captioned images a step, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("contrastive",)
-    """auxiliary tasks: contrastive, sigmoid, masked_lm, matching"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.4
     """share of caption tokens that masked language modelling hides"""
     encoder: EncoderKnobs = field(default_factory=EncoderKnobs)
