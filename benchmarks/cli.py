@@ -11,7 +11,10 @@ from typing import NoReturn
 from benchmarks.cases import about_case, case_names
 from benchmarks.commands import about_command, command_names
 from benchmarks.options import EXIT_CODES
+from benchmarks.suite import ranks
 from mt2st.errors import Mt2stError, unknown_name
+
+_TOGETHER = ("resume",)  # commands that several processes of a launcher do together, besides cases
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +25,10 @@ def main(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except Mt2stError as error:
-        return _complain(str(error))
+        return _complain(str(error), alone=isinstance(error, ranks.RankError))
+    except ModuleNotFoundError as error:
+        cure = "install what the suite needs: pip install -e '.[cpu,data,benchmarks]'"
+        return _complain(f"the package {error.name} is not installed; {cure}")
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -30,8 +36,8 @@ def main(argv: list[str]) -> int:
         reason, file = error.strerror or error, error.filename or "no file named"
         return _complain(f"{reason}: {file}; check space, permissions and the path")
     except KeyboardInterrupt as stop:
-        reason = str(stop) or "interrupted"
-        sys.stderr.write(f"{reason}; the same command goes on from the last checkpoint\n")
+        if ranks.is_first():
+            sys.stderr.write(f"{str(stop) or 'interrupted'}; the same command goes on from the last checkpoint\n")
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -42,6 +48,11 @@ def _dispatch(argv: list[str]) -> int:
         sys.stdout.write(_overview())
         return 0 if argv else 2
     name, rest = argv[0], argv[1:]
+    if ranks.world() > 1 and name not in (*case_names(), *_TOGETHER):
+        raise Mt2stError(
+            f"{name} is no work for {ranks.world()} processes; start it without a launcher, which is for cases and "
+            f"{', '.join(_TOGETHER)}"
+        )
     if name in command_names():
         return int(import_module(f"benchmarks.commands.{name}").main(rest))
     if name in case_names():
@@ -61,8 +72,10 @@ def _overview() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _complain(message: str) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+def _complain(message: str, *, alone: bool = False) -> int:
+    """Print an error; of several processes the first one speaks for all, unless this one met it alone."""
+    if alone or ranks.is_first():
+        sys.stderr.write(f"error: {' '.join(message.split())}\n")
     return 2
 
 

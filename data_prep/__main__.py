@@ -101,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Mt2stError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"error: the package {error.name} is not installed; pip install -e '.[data]'", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; `prepare` continues from here when run again", file=sys.stderr)
         return 130

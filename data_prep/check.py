@@ -234,8 +234,8 @@ def _read_question(example: Example, place: str, seen: _Seen, found: SplitFindin
 
 
 def _describe(split: str, found: SplitFindings, declared: int | None, lines: list[str], problems: list[str]) -> None:
-    counts = f"{found.examples:,} examples: {len(found.images):,} images, {found.captions:,} captions, {found.questions:,} questions"
-    lines.append(f"{split}: {counts}")
+    parts = f"{len(found.images):,} images, {found.captions:,} captions, {found.questions:,} questions"
+    lines.append(f"{split}: {found.examples:,} examples: {parts}")
     if found.questions:
         annotators = ", ".join(f"{count:,} with {number}" for number, count in sorted(found.annotators.items()))
         lines.append(f"  answers a question: {annotators}; unlabelled {found.unlabelled:,}")

@@ -58,11 +58,10 @@ def find_adapter(name: str | Path, mapping: Mapping[str, str] | None = None) -> 
         return checked_adapter(importlib.import_module(f"data_prep.adapters.{text}"), text)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == text:
-            return checked_adapter(
-                _loaded(point.load, f"adapter {text!r} of an installed package ({point.value})"), text
-            )
+            what = f"adapter {text!r} of an installed package ({point.value}) cannot be imported"
+            return checked_adapter(_loaded(point.load, what), text)
     if "." in text:
-        what = f"adapter module {text!r} (a file would be a path ending in .py)"
+        what = f"adapter module {text!r} (a file would be a path ending in .py) cannot be imported"
         return checked_adapter(_loaded(lambda: importlib.import_module(text), what), text)
     raise unknown_name("dataset", text, adapter_names(), "A path to a .py file or a module path works too.")
 
@@ -148,9 +147,10 @@ def adapter_fingerprint(adapter: Adapter) -> str:
     """
     path = getattr(adapter, "__file__", None) or getattr(sys.modules.get(type(adapter).__module__), "__file__", None)
     settings: dict[str, Any] = asdict(adapter) if is_dataclass(adapter) and not isinstance(adapter, type) else {}
-    own: Callable[[], str] = getattr(adapter, "fingerprint", str)
+    fingerprint: Callable[[], str] = getattr(adapter, "fingerprint", str)
+    own = _loaded(fingerprint, f"dataset {adapter.CARD.name!r}: its fingerprint() fails")
     return content_hash(
-        [file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own()]
+        [file_hash(Path(path)) if path else "", {name: repr(value) for name, value in settings.items()}, own]
     )
 
 
@@ -191,18 +191,18 @@ def _load_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up here
     execute = spec.loader.exec_module
-    _loaded(lambda: execute(module), f"adapter file {path}", spec.origin)
+    _loaded(lambda: execute(module), f"adapter file {path} cannot be imported", spec.origin)
     return module
 
 
 def _loaded(load: Callable[[], Any], what: str, file: str | None = None) -> Any:
-    """What `load` returns; whatever somebody's code raises there becomes one line about `what`."""
+    """What `load` returns; whatever somebody's code raises there becomes one line that begins with `what`."""
     try:
         return load()
     except Mt2stError:
         raise
     except Exception as error:
-        raise _adapter_error(f"{what} cannot be imported", error, file) from error
+        raise _adapter_error(what, error, file) from error
 
 
 def _adapter_error(place: str, error: Exception, file: str | None) -> Mt2stError:
@@ -213,6 +213,6 @@ def _adapter_error(place: str, error: Exception, file: str | None) -> Mt2stError
     if isinstance(error, FileNotFoundError):
         cure = "complete the source folder, or check --source"
     elif isinstance(error, ImportError):
-        cure = "install the missing package, or mend the import"
+        cure = "install the missing package, or mend the import; the bundled sets need pip install -e '.[data]'"
     kind = "" if isinstance(error, Mt2stError) else f"{type(error).__name__}: "
     return Mt2stError(f"{place}: {kind}{' '.join(str(error).split())[:300]}{at}; {cure}")

@@ -293,7 +293,7 @@ def _datasets_package(place: str) -> Any:
         import datasets
     except ImportError as error:
         raise Mt2stError(
-            f"Hub dataset {place!r} needs the package datasets ({error}); pip install 'mt2st[data]'"
+            f"Hub dataset {place!r} needs the package datasets ({error}); pip install -e '.[data]'"
         ) from None
     return datasets
 

@@ -7,7 +7,6 @@ preparing one set: one works, the other waits for it.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sqlite3
 import sys
@@ -19,6 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from data_prep.decode import ImageJob, ImagePool, ImageTask, decode_pool
 from data_prep.find import (
@@ -351,14 +352,22 @@ def _is_published(result: Path) -> bool:
 
 @contextmanager
 def _lock(result: Path) -> Iterator[None]:
-    """One process a result. The kernel drops the lock with its owner, so a killed owner blocks nobody."""
-    with result.with_name(f".{result.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process is preparing {result}; waiting for it", file=sys.stderr)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    """One process a result. The system drops the lock with its owner, so a killed owner blocks nobody."""
+    lock = _file_lock(result.with_name(f".{result.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"another process is preparing {result}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _file_lock(path: Path) -> FileLock:
+    # Never the fallback of `filelock`, a file whose presence is the lock: it would outlive a killed owner.
+    return FileLock(path, fallback_to_soft=False)
 
 
 def _remove_stale(result: Path, card: DatasetCard, image_size: int) -> None:
@@ -366,6 +375,5 @@ def _remove_stale(result: Path, card: DatasetCard, image_size: int) -> None:
     for folder in result.parent.glob(f".{card.name}-{image_size}px-*{PARTIAL_SUFFIX}"):
         lock = folder.with_name(f"{folder.name.removesuffix(PARTIAL_SUFFIX)}.lock")
         if lock.exists():
-            with lock.open("w") as stream, suppress(BlockingIOError):
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(Timeout), _file_lock(lock).acquire(blocking=False):
                 shutil.rmtree(folder)

@@ -59,7 +59,8 @@ def preview(
         sheet.extend(shown[: max(1, count // len(chosen))])
     facts = f"{card.task} · revision {card.revision} · licence {card.licence}"
     head = f"<h1>{_escape(card.title)}</h1><p>{_escape(facts)}</p><p><small>{_escape(card.notes)}</small></p>"
-    policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+    sources = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{sources}">'
     title = f"<title>{_escape(card.title)}</title>"
     top = f'<!doctype html><html lang="en"><meta charset="utf-8">{policy}{title}<style>{_STYLE}</style>'
     page = f"{top}{head}{''.join(sections)}</html>\n"

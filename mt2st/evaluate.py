@@ -163,8 +163,9 @@ def hits_through_index(
 
 
 def check_ids(ids: Ints, num_items: int, backend: str) -> None:
-    """Raise unless every row of `ids` holds distinct numbers of items, −1 aside (duplicates have spoilt published
-    numbers).
+    """Raise unless every row of `ids` holds distinct numbers of items, −1 aside.
+
+    Duplicates have spoilt published numbers.
     """
     if ids.size and (ids.min() < -1 or ids.max() >= num_items):
         raise Mt2stError(

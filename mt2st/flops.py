@@ -323,6 +323,14 @@ class FlopLedger:
     def state_dict(self) -> dict[str, Any]:
         return {"measured": self._measured, "steps": dict(self._steps), "unknown_operations": self._unknown}
 
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add the steps of another ledger's `state_dict`, such as another process's; each of them counts as one."""
+        other = FlopLedger()
+        other.load_state_dict(state)
+        self._measured |= other._measured
+        self._unknown |= other._unknown
+        self._steps += other._steps
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._measured = {
             kind: {task: dict(phases) for task, phases in counts.items()} for kind, counts in state["measured"].items()

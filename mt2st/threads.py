@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,28 @@ def usable_threads() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wish = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(available, int(wish))) if wish.isdigit() else available
+
+
+@contextmanager
+def computing_threads(threads: int) -> Iterator[None]:
+    """torch, matrix libraries and this package take so many threads inside the block, libraries loaded there too.
+
+    Sums are rounded differently with another number, so a run that must give the same bits everywhere sets it.
+    """
+    import torch
+
+    before, own = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    try:
+        with _libraries().limit(limits=threads):
+            yield
+    finally:
+        torch.set_num_threads(own)
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def split_threads(threads: int, pieces: int) -> tuple[int, int]:

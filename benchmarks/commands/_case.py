@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from benchmarks.cases import load_card
+from benchmarks.cases import Case, CaseCard, load_card
+from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.options import EXIT_CODES, parse_dataclass
-from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies
+from benchmarks.report.spec import ReportSpec
+from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies, strategy_names
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -41,9 +46,70 @@ def run(name: str, argv: list[str]) -> int:
         description=description,
     )
     recipe = f"{shared.recipe}-smoke" if shared.smoke else shared.recipe
-    from benchmarks.suite.runner import run_case
+    from benchmarks.suite import ranks
+    from benchmarks.suite.launch import launch
 
+    knobs = replace(knobs, processes=ranks.check_processes(knobs.processes))
+    if knobs.processes > ranks.world():
+        return launch(knobs.processes, knobs.threads, [name, *argv])
     return run_case(card, knobs, recipe, shared.results)
+
+
+def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, console: Console | None = None) -> int:
+    """Open a case and run its suite; returns as `run_suite`."""
+    from rich.console import Console
+
+    from benchmarks.suite import ranks
+    from benchmarks.suite.runs import open_case
+    from mt2st.threads import computing_threads
+
+    console = console or Console(quiet=not ranks.is_first())
+    ranks.join()
+    with computing_threads(knobs.threads):
+        case = open_case(card, knobs, console)
+        return run_suite(case, knobs, card.spec, benchmark=card.name, recipe=recipe, results=results, console=console)
+
+
+def run_suite(
+    case: Case, knobs: SuiteKnobs, spec: ReportSpec, *, benchmark: str, recipe: str, results: Path, console: Console
+) -> int:
+    """Make the runs that are not finished yet, then write the report, or a sweep's table.
+
+    Returns:
+        0, or 1 if a run failed or the report has a hole (the others went on; the table shows the hole and why).
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
+    """
+    from benchmarks.report.sweep import write_sweep
+    from benchmarks.report.write import report
+    from benchmarks.suite import ranks
+    from benchmarks.suite.runner import make_suite
+
+    made = make_suite(case, knobs, benchmark=benchmark, recipe=recipe, results=results, console=console)
+    holes = False
+    if ranks.is_first():
+        if knobs.sweep_budgets:
+            write_sweep(
+                *(results, benchmark, recipe),
+                suite_hash=made.suite_hash,
+                runs=made.names,
+                spec=spec,
+                known=strategy_names(),
+                console=console,
+            )
+        else:
+            paths = report(
+                *(benchmark, recipe, results),
+                spec=spec,
+                known=strategy_names(),
+                console=console,
+                suite_hash=made.suite_hash,
+            )
+            holes = bool(paths.holes)
+    code = int(ranks.from_first(made.failed > 0 or holes))
+    ranks.leave()
+    return code
 
 
 def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -> Any:
@@ -90,8 +156,9 @@ def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], setting
 
     own: list[Any] = [(each.key, each.kind, field(default=settings[each.key])) for each in kinds]
     own.append(("settings", tyro.conf.Suppress[tuple[Any, ...]], ()))
-    if "train" in {each.name for each in fields(kind)}:
-        own.append(("train", Annotated[TrainSettings, tyro.conf.arg(name="")], field(default_factory=TrainSettings)))
+    for name, nested in (("train", TrainSettings), ("where", JobKnobs)):
+        if name in {each.name for each in fields(kind)}:
+            own.append((name, Annotated[nested, tyro.conf.arg(name="")], field(default_factory=nested)))
     return make_dataclass(kind.__name__, own, bases=(kind,), frozen=True)
 
 

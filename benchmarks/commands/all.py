@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         if name not in case_names():
             raise unknown_name("case", name, case_names())
     recipe = f"{options.recipe}-smoke" if options.smoke else options.recipe
-    from benchmarks.suite.runner import run_case
+    from benchmarks.commands._case import run_case
 
     failed = False
     for number, name in enumerate([] if options.only_table else names, start=1):

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         help="views a trial is averaged over (default: equal-budget)",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the log (default: results)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = as torch chooses (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(argv)
     card = load_card(options.case)
     knobs = replace(

@@ -9,8 +9,7 @@ from typing import Any
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash
 
-SCHEMA_VERSION = 1  # what this code writes
-READABLE_SCHEMAS = (1, 2)  # 1 = version 0.1 of the program
+SCHEMA_VERSION = 1  # the one of version 0.1: fields were added since, none changed its meaning
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, LOG_FILE = "config.json", "run.json", "items.safetensors", "metrics.jsonl"
 IDENTITY = ("run_id", "benchmark", "recipe", "strategy", "view", "seed", "config", "config_hash", "suite_hash")
 LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
@@ -52,9 +51,9 @@ def verify_values(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         Mt2stError: one line that names the file and the cure.
     """
-    if value.get("schema_version") not in READABLE_SCHEMAS:
-        readable = " and ".join(map(str, READABLE_SCHEMAS))
-        raise Mt2stError(f"{path} has schema {value.get('schema_version')!r}, this code reads {readable}; repeat the run")
+    if value.get("schema_version") != SCHEMA_VERSION:
+        found = repr(value.get("schema_version"))[:60]
+        raise Mt2stError(f"{path} has schema {found}, this code reads {SCHEMA_VERSION}; repeat the run")
     finished = value.get("status") == "finished"
     if missing := [
         name

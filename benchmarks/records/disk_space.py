@@ -6,20 +6,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch import nn
-
 from benchmarks.records.folder import RunFolder
 from mt2st.errors import Mt2stError
 
 RECORD_BYTES = 8 << 20  # record, per-item results, log, embeddings and pictures of a run, generously
-
-
-def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
-    parameters = {parameter for module in modules for parameter in module.parameters()}
-    buffers = {buffer for module in modules for buffer in module.buffers()}
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def require_space(results: Path, folders: Iterable[RunFolder], one_checkpoint: int, retention: int) -> int:

@@ -273,9 +273,18 @@ class RunFolder:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
-        if not (self.path / CONFIG_FILE).exists():
-            write_sealed_json(self.path / CONFIG_FILE, self.identity)
+        self.announce()
         (self.path / RECORD_FILE).unlink(missing_ok=True)
+
+    def announce(self) -> None:
+        """Write config.json, from which `python -m benchmarks resume` knows the run. Needs the lock.
+
+        One that is there is written anew only when conditions have changed, such as the place of the data.
+        """
+        self._need_lock("announce")
+        path = self.path / CONFIG_FILE
+        if not path.exists() or read_sealed_json(path, _CONFIG_CURE).get("conditions") != self.identity["conditions"]:
+            write_sealed_json(path, self.identity)
 
     def finish(self, record: Mapping[str, Any], items: Mapping[str, np.ndarray]) -> None:
         """Write the per-item arrays, then the record that lists their hash. Needs the lock.

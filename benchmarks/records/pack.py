@@ -1,29 +1,28 @@
-"""A suite in one file, `runs.zip`: every run.json and every per-item array, small enough to be kept in a repository.
+"""A suite in one file, `runs.zip`: all records and per-item arrays, small enough to be kept in a repository.
 
 The report reads it in place of run folders. It is a ZIP file of two members, which any unzip opens:
 
-    runs.json             the records of the ended runs with their seals, and where each run's arrays are (sealed)
-    arrays.safetensors    the arrays, each distinct one once
+    runs.json             the records (run.json of every ended run) in the order of their ids; sealed
+    arrays.safetensors    the arrays: one tensor [n, R] for each name, type and shape
 
-**Form of an array.** Arrays of one name, type and shape lie together, V distinct variants of n values. Equal numbers of
-a test split are few (scores, classes, ranks), so a variant is stored as places in a codebook: 1 bit each for up to two
-values, else 8 or 16 bits, value by value across the variants, because runs agree on most items. Where nearly every
-value is its own (confidences), the bytes are stored plane by plane instead. Codebook and planes hold the very bits, so
-arrays come back as they were, NaN and −0 included.
+n values of an array lie in a column, and column r belongs to the r-th record that lists such an array. What the runs
+say of one item thus lies together, and compresses well, for they agree on most items. Integers are kept in the smallest
+type that holds them all, everything else bit for bit. An array may be rounded; then its multiples of a step are kept.
 
-Equal runs give equal bytes. Nothing is extracted by name, nothing is unpickled, and every size is limited.
+Equal runs give equal bytes (with the same zlib). Nothing is extracted to a path, nothing is unpickled, and what is
+unpacked is limited in size.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,78 +38,90 @@ from mt2st.files import canonical_json, content_hash, write_bytes
 PACK_FILE = "runs.zip"
 PACK_VERSION = 1
 _RECORDS, _ARRAYS = "runs.json", "arrays.safetensors"
-_LARGEST = {_RECORDS: 256 << 20, _ARRAYS: 2 << 30}  # bytes once unpacked
+_LARGEST_BYTES = {_RECORDS: 64 << 20, _ARRAYS: 1 << 30}  # unpacked; a suite of 300 runs × 12,000 items has 3 and 20 MB
 _CURE = "get the file again (git checkout), or pack the runs again (python -m benchmarks publish)"
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError),
-    *(RecursionError, RuntimeError, MemoryError, NotImplementedError, SafetensorError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, SafetensorError, OSError, EOFError, MemoryError),
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
-_DTYPES = {"bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))}
-_DTYPES |= {"float16", "float32", "float64"}
+_FLOATS = ("float16", "float32", "float64")
+_INTEGERS = tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", ""))
+
+Column = tuple[str, int]  # a tensor's name, and which of its columns
 
 
 @dataclass(frozen=True)
 class PackedSuite:
-    """What a pack holds.
+    """What a pack holds, verified.
 
     Attributes:
         path: the file.
-        records: run.json of every run, without its seal, by run id.
+        records: run.json of every run by run id, without its seal.
+        steps: array → step that its values were rounded to.
     """
 
     path: Path
     records: Mapping[str, Mapping[str, Any]]
-    _places: Mapping[str, Mapping[str, tuple[int, int]]]  # run id → array → (group, variant)
-    _groups: tuple[Mapping[str, Any], ...]
+    steps: Mapping[str, float]
+    _columns: Mapping[str, Mapping[str, Column]]
     _tensors: Mapping[str, np.ndarray]
 
     def items(self, run_id: str) -> dict[str, np.ndarray]:
-        """The per-item arrays of a run: name → array, with the values and the type that they had in its folder."""
-        return {
-            name: np.array(self._decoded[group][variant]) for name, (group, variant) in self._places[run_id].items()
-        }
+        """The per-item arrays of a run, of the types and shapes that its record lists.
 
-    @cached_property
-    def _decoded(self) -> list[np.ndarray]:
-        """Variants [V, *shape] of each group."""
-        return [_decode(group, place, self._tensors) for place, group in enumerate(self._groups)]
+        Raises:
+            Mt2stError: a stored array does not fit the record.
+        """
+        listed = _listed(self.records[run_id])
+        try:
+            return {name: self._array(name, dtype, shape, run_id) for name, (dtype, shape) in listed.items()}
+        except _DAMAGE as error:
+            raise _unreadable(self.path, error) from error
+
+    def _array(self, name: str, dtype: str, shape: list[int], run_id: str) -> np.ndarray:
+        tensor, column = self._columns[run_id][name]
+        stored = self._tensors[tensor][:, column]
+        if name in self.steps:
+            with np.errstate(over="raise"):
+                stored = (stored * np.float64(self.steps[name])).astype(dtype)
+        return stored.astype(dtype).reshape(shape)
 
 
 def write_pack(
     path: Path,
     runs: Iterable[tuple[Mapping[str, Any], Mapping[str, np.ndarray]]],
-    *,
-    rounded: Mapping[str, float] | None = None,
+    steps: Mapping[str, float] | None = None,
 ) -> int:
-    """Write the runs of a suite to `path`, atomically; returns the file's bytes.
+    """Write the ended runs of a suite to `path`, atomically; returns the file's bytes.
 
     Args:
         runs: (run.json without its seal, item arrays) of every run, in any order.
-        rounded: array → step: its values are rounded to multiples of the step. Only this loses anything; run.json keeps
-            the metrics computed before.
+        steps: array → step > 0; the array's values are rounded to multiples of it, wherever a run has such an array.
+            Only this loses anything. The record keeps the metrics computed before.
 
     Raises:
-        Mt2stError: two runs have one id, or a step is no positive number or names no floating-point array.
+        Mt2stError: two runs have one id, arrays are not those that the record lists, or cannot be rounded.
     """
     ordered = sorted(runs, key=lambda run: str(run[0]["run_id"]))
-    ids = [str(record["run_id"]) for record, _ in ordered]
-    if len(set(ids)) != len(ids):
+    if len({record["run_id"] for record, _ in ordered}) != len(ordered):
         raise Mt2stError(f"{path}: two runs have one id; pack the runs of one suite")
-    variants, places = _distinct(ordered, rounded or {})
-    groups: list[dict[str, Any]] = []
-    tensors: dict[str, np.ndarray] = {}
-    for place, ((name, dtype, shape), arrays) in enumerate(variants.items()):
-        group = {"name": name, "dtype": dtype, "shape": list(shape), "variants": len(arrays)}
-        form, parts = _encode(np.stack(arrays).reshape(len(arrays), -1))
-        groups.append(group | {"form": form})
-        tensors |= {f"{place:04d}.{part}": tensor for part, tensor in parts.items()}
-    content = save(tensors)
-    value = {
+    steps = {name: float(step) for name, step in (steps or {}).items()}
+    columns: dict[str, list[np.ndarray]] = {}
+    for record, items in ordered:
+        listed = _listed(record)
+        if {name: (str(array.dtype), list(array.shape)) for name, array in items.items()} != listed:
+            raise Mt2stError(
+                f"{path}: arrays of {record['run_id']} are not those that its record lists; repeat the run"
+            )
+        for name, (dtype, shape) in listed.items():
+            values = items[name].reshape(-1)
+            stored = _rounded(values, steps[name], f"{name!r} of {record['run_id']}") if name in steps else values
+            columns.setdefault(_tensor_name(name, dtype, shape), []).append(stored)
+    content = save({name: _smallest(np.stack(arrays, axis=1)) for name, arrays in columns.items()})
+    value: dict[str, Any] = {
         "pack_version": PACK_VERSION,
-        "runs": [{**record, "sha256": content_hash(record)} for record, _ in ordered],
-        "places": places,
-        "groups": groups,
-        "rounded": dict(rounded or {}),
+        "runs": [record for record, _ in ordered],
+        "steps": steps,
         "arrays_sha256": sha256(content).hexdigest(),
     }
     sealed = canonical_json({**value, "sha256": content_hash(value)}).encode()
@@ -132,154 +143,99 @@ def read_pack(path: Path) -> PackedSuite:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            records, arrays = _member(archive, path, _RECORDS), _member(archive, path, _ARRAYS)
+            if archive.namelist() != [_RECORDS, _ARRAYS]:
+                raise Mt2stError(f"{path} holds other members than {_RECORDS} and {_ARRAYS}; {_CURE}")
+            records, arrays = (_member(archive, path, name) for name in (_RECORDS, _ARRAYS))
         value = json.loads(records)
         seal = value.pop("sha256")
-        whole = content_hash(value) == seal and value["arrays_sha256"] == sha256(arrays).hexdigest()
-        if not whole:
+        if content_hash(value) != seal or value["arrays_sha256"] != sha256(arrays).hexdigest():
             raise Mt2stError(f"{path} does not match its checksum, so it is torn or edited; {_CURE}")
         if value["pack_version"] != PACK_VERSION:
-            raise Mt2stError(
-                f"{path} has pack version {value['pack_version']!r}, this code reads {PACK_VERSION}; {_CURE}"
-            )
-        return _suite(path, value, load(arrays))
+            found = repr(value["pack_version"])[:60]
+            raise Mt2stError(f"{path} has pack version {found}, this code reads {PACK_VERSION}; {_CURE}")
+        return _verified(path, value, load(arrays))
     except FileNotFoundError:
         raise Mt2stError(f"{path} is missing; {_CURE}") from None
+    except Mt2stError:
+        raise
     except _DAMAGE as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise Mt2stError(f"{path} cannot be read ({text:.200}); {_CURE}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> Mt2stError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Mt2stError(f"{path} cannot be read ({text:.200}); {_CURE}")
 
 
 def _member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
-    """A member's bytes, read by name into memory; what a member claims about its size is not believed."""
-    if archive.namelist() != [_RECORDS, _ARRAYS]:
-        raise Mt2stError(f"{path} holds other members than {_RECORDS} and {_ARRAYS}; {_CURE}")
-    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    """A member's bytes, in memory; never more than it says it has, nor than a suite can have."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Mt2stError(f"{path}: {name} is neither stored nor deflated; {_CURE}")
-    with archive.open(name) as stream:
-        content = stream.read(_LARGEST[name] + 1)
-    if len(content) > _LARGEST[name]:
-        raise Mt2stError(f"{path}: {name} is larger than {_LARGEST[name] >> 20} MiB, more than any suite; {_CURE}")
-    return content
+    if info.file_size > _LARGEST_BYTES[name]:
+        raise Mt2stError(
+            f"{path}: {name} has {info.file_size} bytes unpacked, more than the {_LARGEST_BYTES[name]} of any suite; "
+            f"{_CURE}"
+        )
+    with archive.open(info) as stream:
+        return stream.read(info.file_size + 1)  # with a number, zipfile unpacks no more than that at once
 
 
-def _suite(path: Path, value: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PackedSuite:
-    """The suite, once every record and every array's place have been checked."""
-    groups = tuple(value["groups"])
-    for group in groups:
-        sizes = [group["variants"], *group["shape"]]
-        if group["dtype"] not in _DTYPES or not all(type(size) is int and size >= 0 for size in sizes):
-            raise Mt2stError(f"{path}: array {group['name']!r} is no shape and type; {_CURE}")
-    records, places = {}, {}
-    for sealed in value["runs"]:
-        record = {name: field for name, field in sealed.items() if name != "sha256"}
-        if content_hash(record) != sealed["sha256"]:
-            raise Mt2stError(f"{path}: run {record['run_id']!r} does not match its seal; {_CURE}")
-        run_id = record["run_id"]
+def _verified(path: Path, value: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> PackedSuite:
+    """The suite, once every record is checked and the arrays are those that the records list, no more and no fewer."""
+    records: dict[str, Mapping[str, Any]] = {}
+    columns: dict[str, dict[str, Column]] = {}
+    counts: dict[str, int] = {}
+    kinds: dict[str, tuple[str, str, list[int]]] = {}  # tensor → array, its type and its shape
+    for record in value["runs"]:
         verify_values(path, record)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
-            raise Mt2stError(f"{path}: run id {run_id!r} is no folder's name; {_CURE}")
-        mine = {name: (group, variant) for name, (group, variant) in value["places"][run_id].items()}
-        listed = record["items"].get("arrays", {}) if record["items"] else {}
-        described = {name: [groups[group]["dtype"], groups[group]["shape"]] for name, (group, _) in mine.items()}
-        if described != {name: [array["dtype"], array["shape"]] for name, array in listed.items()}:
-            raise Mt2stError(f"{path}: arrays of {run_id!r} are not the ones that its record lists; {_CURE}")
-        if any(not 0 <= variant < groups[group]["variants"] or group < 0 for group, variant in mine.values()):
-            raise Mt2stError(f"{path}: {run_id!r} has an array that is not there; {_CURE}")
-        records[run_id], places[run_id] = record, mine
-    suite = PackedSuite(path, records, places, groups, tensors)
-    _ = suite._decoded  # now, so that a foreign array is an error of this file and not of a report later
-    return suite
+        run_id = record["run_id"]
+        if run_id in records or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
+            raise Mt2stError(f"{path}: run id {run_id[:60]!r} is there twice, or is no folder's name; {_CURE}")
+        records[run_id], columns[run_id] = record, {}
+        for name, (dtype, shape) in _listed(record).items():
+            tensor = _tensor_name(name, dtype, shape)
+            kinds[tensor] = name, dtype, shape
+            columns[run_id][name] = tensor, counts.get(tensor, 0)
+            counts[tensor] = counts.get(tensor, 0) + 1
+    steps = value["steps"]
+    if not all(type(step) is float and 0 < step < math.inf for step in steps.values()):
+        raise Mt2stError(f"{path}: steps = {str(steps)[:60]} are no numbers > 0; {_CURE}")
+    if set(tensors) != set(kinds):
+        raise Mt2stError(f"{path}: the arrays are not those that the records list; {_CURE}")
+    for tensor, (name, dtype, shape) in kinds.items():
+        wanted = _INTEGERS if name in steps or dtype in _INTEGERS else (dtype,)
+        size = math.prod(shape) if all(type(side) is int and side >= 0 for side in shape) else -1
+        fits = tensors[tensor].shape == (size, counts[tensor]) and str(tensors[tensor].dtype) in wanted
+        if not fits or dtype not in ("bool", *_INTEGERS, *_FLOATS) or (name in steps and dtype not in _FLOATS):
+            raise Mt2stError(f"{path}: array {tensor[:60]!r} is not of the kind that its name says; {_CURE}")
+    return PackedSuite(path, records, steps, columns, tensors)
 
 
-# -- arrays ------------------------------------------------------------------------------------------------------------
-
-_Key = tuple[str, str, tuple[int, ...]]  # name, type, shape
-
-
-def _distinct(
-    runs: list[tuple[Mapping[str, Any], Mapping[str, np.ndarray]]], rounded: Mapping[str, float]
-) -> tuple[dict[_Key, list[np.ndarray]], dict[str, dict[str, list[int]]]]:
-    """Each distinct array once, by key; and run id → array → [group, variant]."""
-    keys = sorted({_key(name, array) for _, items in runs for name, array in items.items()})
-    for name, step in rounded.items():
-        kinds = {np.dtype(dtype).kind for known, dtype, _ in keys if known == name}
-        if kinds != {"f"} or not 0 < step < 1e9:
-            raise Mt2stError(f"rounding {name!r} to {step!r}: name a floating-point array and a step > 0, such as 0.001")
-    groups = {key: place for place, key in enumerate(keys)}
-    variants: dict[_Key, list[np.ndarray]] = {key: [] for key in keys}
-    seen: dict[tuple[_Key, bytes], int] = {}
-    places: dict[str, dict[str, list[int]]] = {}
-    for record, items in runs:
-        mine = places.setdefault(str(record["run_id"]), {})
-        for name, array in sorted(items.items()):
-            key = _key(name, array)
-            if name in rounded:
-                array = (np.round(array.astype(np.float64) / rounded[name]) * rounded[name]).astype(array.dtype)
-            variant = seen.setdefault((key, array.tobytes()), len(variants[key]))
-            if variant == len(variants[key]):
-                variants[key].append(np.ascontiguousarray(array))
-            mine[name] = [groups[key], variant]
-    return variants, places
+def _listed(record: Mapping[str, Any]) -> dict[str, tuple[str, list[int]]]:
+    """Array → (type, shape), as the record lists them."""
+    return {name: (array["dtype"], array["shape"]) for name, array in record["items"].get("arrays", {}).items()}
 
 
-def _key(name: str, array: np.ndarray) -> _Key:
-    return name, str(array.dtype), array.shape
+def _tensor_name(name: str, dtype: str, shape: list[int]) -> str:
+    """Such as "score float32 [360]"."""
+    return f"{name} {dtype} {shape}"
 
 
-def _encode(values: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
-    """Variants [V, n] → form and its tensors."""
-    bits = _bits(values)
-    book, codes = np.unique(bits, return_inverse=True)
-    codes = codes.reshape(bits.shape).T  # [n, V]: what the runs say of one item lies together
-    if len(book) <= 2:
-        return "bits", {"book": book, "codes": np.packbits(codes.astype(np.uint8).ravel())}
-    small = np.uint8 if len(book) <= 1 << 8 else np.uint16
-    if len(book) <= 1 << 16 and book.nbytes + codes.size * small().itemsize < bits.nbytes:
-        return "codes", {"book": book, "codes": _planes(np.ascontiguousarray(codes.astype(small)))}
-    return "planes", {"codes": _planes(bits)}
+def _smallest(values: np.ndarray) -> np.ndarray:
+    """Integers in the smallest type that holds them all; everything else as it is."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return values
+    low, high = int(values.min()), int(values.max())
+    ranges = ((kind, np.iinfo(kind)) for kind in _INTEGERS)
+    return values.astype(next(kind for kind, held in ranges if held.min <= low and high <= held.max))
 
 
-def _decode(group: Mapping[str, Any], place: int, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The variants [V, *shape] of a group.
-
-    Raises:
-        ValueError, IndexError, KeyError, TypeError: the tensors are not what the group says.
-    """
-    dtype, shape, count = np.dtype(group["dtype"]), tuple(group["shape"]), group["variants"]
-    size = int(np.prod(shape, dtype=object))
-    codes = tensors[f"{place:04d}.codes"]
-    if group["form"] == "planes":
-        bits = _from_planes(codes, np.dtype(f"u{dtype.itemsize}")).reshape(count, size)
-    else:
-        book = tensors[f"{place:04d}.book"]
-        if book.dtype != np.dtype(f"u{dtype.itemsize}"):
-            raise ValueError(f"codebook of {group['name']!r} is {book.dtype}")
-        if group["form"] == "bits":
-            if codes.size != -(-count * size // 8):
-                raise ValueError(f"{group['name']!r} has {codes.size} bytes of bits for {count} × {size} values")
-            numbers = np.unpackbits(codes, count=count * size)
-        else:
-            numbers = _from_planes(codes, np.dtype(np.uint8 if len(book) <= 1 << 8 else np.uint16))
-        bits = np.ascontiguousarray(book[numbers].reshape(size, count).T)
-    if dtype == np.bool_ and bits.size and bits.max() > 1:
-        raise ValueError(f"{group['name']!r} holds other values than false and true")
-    return bits.view(dtype).reshape(count, *shape)
-
-
-def _bits(values: np.ndarray) -> np.ndarray:
-    """The values' bits as unsigned integers of the same width and shape."""
-    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
-
-
-def _planes(numbers: np.ndarray) -> np.ndarray:
-    """Bytes [itemsize, n], all first (lowest) bytes, then all second ones: the high bytes compress, the low do not."""
-    little = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
-    return np.ascontiguousarray(little.reshape(-1).view(np.uint8).reshape(-1, numbers.dtype.itemsize).T)
-
-
-def _from_planes(planes: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Numbers [n] from their bytes [itemsize, n]."""
-    if planes.dtype != np.uint8 or planes.ndim != 2 or len(planes) != dtype.itemsize:
-        raise ValueError(f"planes are {planes.dtype} {planes.shape}, not bytes [{dtype.itemsize}, n]")
-    return np.ascontiguousarray(planes.T).view(dtype.newbyteorder("<")).reshape(-1).astype(dtype)
+def _rounded(values: np.ndarray, step: float, place: str) -> np.ndarray:
+    """How often `step` goes into each value, rounded to the nearest."""
+    if values.dtype.kind != "f" or not np.isfinite(values).all() or not 0 < step < math.inf:
+        raise Mt2stError(f"{place} cannot be rounded to {step!r}; name an array of finite floats, a step such as 0.001")
+    multiples = np.rint(values.astype(np.float64) / step)
+    if np.abs(multiples).max(initial=0.0) > 2**31:
+        raise Mt2stError(f"{place} cannot be rounded to {step!r}, its values are too large; take a larger step")
+    return multiples.astype(np.int64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.numpy import load
 
 from benchmarks.records.check import CONFIG_FILE, RECORD_FILE, verify_record
 from benchmarks.records.folder import RunFolder
+from benchmarks.records.pack import PACK_FILE, PackedSuite, read_pack
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, read_sealed_json
 
@@ -23,19 +25,25 @@ class RunRecord:
     """One ended run: run.json, verified.
 
     Attributes:
-        folder: the run's folder.
-        values: run.json. Beside the identity (benchmark, recipe, strategy, view, seed, config, config_hash,
-            suite_hash): status: "finished" | "failed" | "interrupted", with `why` views: views the run counts for, of
-            "equal-steps" and "equal-budget" steps, samples; phases_seconds {train, evaluate, …}; peak_memory_bytes,
-            gpu_peak_memory_bytes flops {total, by_task {task: {forward, backward}}, primary_per_step, by_active_set}:
-            training FLOPs, 1 multiply-add = 2 metrics {validation: {id: value}, test: {id: value}}; floors {name: {id:
-            value}} curve [{step, flops, seconds, metric id: value, …}]: validation during training group_names {item
-            array: [name of code 0, …]}: what codes in item arrays mean commit, versions, hardware, data {name,
-            revision, content_hash}, model {parameters, …}
+        folder: the run's folder; where a pack holds the run, the folder need not exist.
+        values: run.json. Who the run is (run_id, benchmark, recipe, strategy, view, seed, config, config_hash,
+            suite_hash), and:
+
+            - status: "finished", "failed" or "interrupted", with `why`
+            - views: those that the run counts for, of "equal-steps" and "equal-budget"
+            - steps, samples; phases_seconds {train, test, …}; peak_memory_bytes, gpu_peak_memory_bytes
+            - flops {total, by_task {task: {forward, backward}}, …}: training FLOPs, 1 multiply-add = 2
+            - metrics {validation: {id: value}, test: {id: value}}; floors {name: {id: value}}
+            - curve [{step, flops, seconds, metric id: value, …}]: validation during training
+            - group_names {item array: [name of code 0, …]}: what codes in item arrays mean
+            - schedules {auxiliary: its schedule as text}
+            - commit, versions, hardware, data {name, revision, content_hash}, model {parameters, …}
+        pack: the pack that holds the per-item arrays; None = they lie in the folder.
     """
 
     folder: Path
     values: Mapping[str, Any]
+    pack: PackedSuite | None = None
 
     @property
     def strategy(self) -> str:
@@ -79,11 +87,13 @@ class RunRecord:
     def items(self) -> dict[str, np.ndarray]:
         """Per-item arrays on the test split: name → array.
 
-        Read when first asked for, and checked against the record again.
+        Read or unpacked when first asked for, and checked against the record again.
 
         Raises:
             Mt2stError: the file is not what the record says.
         """
+        if self.pack is not None:
+            return self.pack.items(self.values["run_id"])
         listing = self.values["items"]
         if not listing:
             return {}
@@ -133,44 +143,42 @@ class Records:
 
 
 def load_records(root: Path, benchmark: str, recipe: str, *, suite_hash: str | None = None) -> Records:
-    """Read and verify every run of `root/benchmark/recipe`.
+    """Read and verify every run of `root/benchmark/recipe`: run folders, and the pack `runs.zip` beside them if any.
 
     Seals and item hashes are checked. A damaged run is a hole with its reason, never dropped. Runs of another suite
     (other knobs under the same recipe's name) are left out and counted in `other_suites`.
+
+    A run may be in both: it comes from its folder if it is finished there, else from the pack if it is finished in
+    that, else the folder says why it is a hole.
 
     Args:
         suite_hash: which suite, by its first digits; None = that of the run that started last.
 
     Raises:
-        Mt2stError: the folder or the suite does not exist, or nothing is in it; the message names what exists.
+        Mt2stError: the folder or the suite does not exist, nothing is in it, or the pack is damaged; the message names
+            what exists, or the cure.
     """
     folder = _recipe_folder(root, benchmark, recipe)
-    runs: list[RunRecord] = []
-    holes: list[tuple[Hole, Mapping[str, Any]]] = []
+    found = _packed_runs(folder)
     for path in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         if not ((path / CONFIG_FILE).exists() or (path / RECORD_FILE).exists()):
             continue
-        try:
-            outcome = _read_run(path)
-        except Mt2stError as error:
-            known = _identity_or_nothing(path)
-            holes.append((_hole(path, "damaged", str(error), known), known))
-            continue
-        if isinstance(outcome, RunRecord):
-            runs.append(outcome)
-        else:
-            holes.append((outcome, _identity_or_nothing(path)))
-    if not runs and not holes:
+        outcome, known = _read_run(path)
+        if isinstance(outcome, RunRecord) or not isinstance(found.get(path.name, (None,))[0], RunRecord):
+            found[path.name] = outcome, known
+    if not found:
         raise Mt2stError(f"{folder} holds no runs; start some with: python -m benchmarks {benchmark} --recipe {recipe}")
-    chosen = _choose_suite(folder, runs, [known for _, known in holes], suite_hash)
-    others: dict[str, int] = {}
-    for suite in [run.values["suite_hash"] for run in runs] + [known.get("suite_hash", chosen) for _, known in holes]:
-        if suite != chosen:
-            others[suite] = others.get(suite, 0) + 1
-    finished = [run for run in runs if run.values["suite_hash"] == chosen]
+    chosen = _choose_suite(folder, [known for _, known in found.values()], suite_hash)
+    suites = [known.get("suite_hash", chosen) for _, known in found.values()]
+    mine = [outcome for (outcome, _), suite in zip(found.values(), suites) if suite == chosen]
+    finished = [run for run in mine if isinstance(run, RunRecord)]
     finished.sort(key=lambda run: (run.strategy, run.values["view"], run.seed))
-    mine = tuple(hole for hole, known in holes if known.get("suite_hash", chosen) == chosen)
-    return Records(tuple(finished), mine, chosen, others)
+    return Records(
+        finished=tuple(finished),
+        holes=tuple(hole for hole in mine if isinstance(hole, Hole)),
+        suite_hash=chosen,
+        other_suites=Counter(suite for suite in suites if suite != chosen),
+    )
 
 
 def _recipe_folder(root: Path, benchmark: str, recipe: str) -> Path:
@@ -188,21 +196,41 @@ def _recipe_folder(root: Path, benchmark: str, recipe: str) -> Path:
     return root / benchmark / recipe
 
 
-def _read_run(path: Path) -> RunRecord | Hole:
+Outcome = tuple[RunRecord | Hole, Mapping[str, Any]]  # a run, and what is known of it: suite, start
+
+
+def _packed_runs(folder: Path) -> dict[str, Outcome]:
+    """Run id → run, of the pack in `folder`; empty without a pack."""
+    path = folder / PACK_FILE
+    if not path.exists():
+        return {}
+    pack = read_pack(path)
+    return {run_id: (_ended(folder / run_id, values, pack), values) for run_id, values in pack.records.items()}
+
+
+def _read_run(path: Path) -> Outcome:
     record_path = path / RECORD_FILE
-    if not record_path.exists():
-        run = RunFolder.existing(path)
-        owner = run.owner()
-        why = (
-            f"still running: {owner}"
-            if owner
-            else f"stopped without a record; resume with: python -m benchmarks resume {path}"
-        )
-        return _hole(path, "unfinished", why, run.identity)
-    values = read_sealed_json(record_path, "run the same command again")
-    verify_record(path, values)
+    try:
+        if not record_path.exists():
+            return _without_record(path)
+        values = read_sealed_json(record_path, "run the same command again")
+        verify_record(path, values)
+        return _ended(path, values), values
+    except Mt2stError as error:
+        known = _identity_or_nothing(path)
+        return _hole(path, "damaged", str(error), known), known
+
+
+def _without_record(path: Path) -> Outcome:
+    run = RunFolder.existing(path)
+    owner = run.owner()
+    resume = f"stopped without a record; resume with: python -m benchmarks resume {path}"
+    return _hole(path, "unfinished", f"still running: {owner}" if owner else resume, run.identity), run.identity
+
+
+def _ended(path: Path, values: Mapping[str, Any], pack: PackedSuite | None = None) -> RunRecord | Hole:
     if values["status"] == "finished":
-        return RunRecord(path, values)
+        return RunRecord(path, values, pack)
     return _hole(path, str(values["status"]), str(values["why"]), values)
 
 
@@ -223,11 +251,13 @@ def _identity_or_nothing(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _choose_suite(folder: Path, runs: list[RunRecord], others: list[Mapping[str, Any]], wanted: str | None) -> str:
+def _choose_suite(folder: Path, runs: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
+    """The suite whose hash begins with `wanted`, or that of the run that started last."""
     started: dict[str, str] = {}
-    for values in [run.values for run in runs] + [known for known in others if "suite_hash" in known]:
-        suite = values["suite_hash"]
-        started[suite] = max(started.get(suite, ""), str(values.get("started_utc", "")))
+    for known in runs:
+        if "suite_hash" in known:
+            suite = known["suite_hash"]
+            started[suite] = max(started.get(suite, ""), str(known.get("started_utc", "")))
     if wanted is not None:
         matching = [suite for suite in started if suite.startswith(wanted)]
         if len(matching) != 1:

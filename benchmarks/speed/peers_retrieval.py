@@ -133,7 +133,7 @@ def _goal(text: str, met: bool, judge: bool) -> dict[str, Any]:
 
 def _evaluation(options: Options) -> tuple[dict[str, Any], list[Line]]:
     if find_spec("clip_benchmark") is None:
-        raise Mt2stError("the package clip-benchmark is missing; pip install 'mt2st[peers]', or --parts faiss exact")
+        raise Mt2stError("the package clip-benchmark is missing; pip install -e '.[peers]', or --parts faiss exact")
     sizes = [(200, 1_000)] if options.smoke else [(1_000, 5_000), (5_000, 25_000)]
     repetitions = 1 if options.smoke else options.repetitions
     raw: dict[str, Any] = {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.records.disk_space import checkpoint_bytes
 from benchmarks.strategies import Strategy
+from benchmarks.suite import ranks
+from mt2st.batch import Batch
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
@@ -39,7 +41,7 @@ class StepCosts:
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
 
     def __call__(self, active: tuple[str, ...]) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first."""
+        """FLOPs, forward and backward, of a step with these active tasks, primary first; of all processes."""
         if active not in self._known:
             self._known[active] = self._measured(active)
         return self._known[active]
@@ -56,13 +58,17 @@ class StepCosts:
         experiment, mixture = self._opened()
         weights = dict.fromkeys(active, 1.0)
         batches = {
-            stream: {name: tensor.to(_device()) for name, tensor in experiment.streams[stream].batch(0).items()}
+            stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
             for stream in mixture.streams(weights)
         }
         with FlopCounter() as counter:
             losses = mixture(experiment.encoder.features, batches, weights)
             torch.stack(list(losses.values())).sum().backward()
-        return counter.total
+        return ranks.summed(counter.total)
+
+    @staticmethod
+    def _share(experiment: Experiment, stream: str) -> Batch:
+        return experiment.streams[stream].batch(0, ranks.rank(), ranks.world())
 
     @property
     def primary_only(self) -> int:
@@ -83,6 +89,14 @@ class StepCosts:
         """Let go of the model; what was measured stays known."""
         self._open = None
         gc.collect()  # modules refer to each other in circles
+
+
+def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    parameters = {parameter for module in modules for parameter in module.parameters()}
+    buffers = {buffer for module in modules for buffer in module.buffers()}
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
+    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

@@ -1,38 +1,17 @@
-"""What a suite plans: the runs of every strategy, seed and view, their steps and FLOPs, and the folder of each."""
+"""What a suite plans: the runs of every strategy, seed and view, their steps and their FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs
-from benchmarks.records.folder import RunFolder
 from benchmarks.suite.costs import StepCosts, schedules_of
+from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, weight_at
-from mt2st.training.config import TrainConfig, deciding
-
-
-@dataclass(frozen=True)
-class Run:
-    """One planned run. `flops` is the forecast of its training FLOPs."""
-
-    strategy: str
-    seed: int
-    steps: int
-    views: tuple[str, ...]
-    flops: int
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run with the knobs it runs under and its folder."""
-
-    knobs: SuiteKnobs
-    run: Run
-    folder: RunFolder
 
 
 class SuiteCosts:
@@ -77,8 +56,22 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
                 views.setdefault(steps, []).append(EQUAL_BUDGET)
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
-                runs.append(Run(kind.name, seed, steps, tuple(names), flops))
+                runs.append(Run(kind.name, seed, steps, tuple(names), flops, step.auxiliary_share))
     return runs
+
+
+def swept(knobs: SuiteKnobs) -> list[Any]:
+    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
+    parts = []
+    for share in knobs.sweep_budgets:
+        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
+            variants = kind.variants(knobs.strategy(kind.name))
+            if knobs.sweep_middle:
+                variants = (variants[len(variants) // 2],)
+            for settings in variants:
+                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
+                parts.append(part.with_settings(settings))
+    return parts
 
 
 def training_flops(
@@ -128,54 +121,3 @@ def steps_for_budget(
     if low < 1:
         raise Mt2stError(f"budget = {budget:g} training FLOPs is less than one step costs ({cheapest:g}); raise it")
     return low
-
-
-def run_folder(
-    case: Case,
-    knobs: SuiteKnobs,
-    run: Run,
-    *,
-    benchmark: str,
-    recipe: str,
-    results: Path,
-    varied: tuple[str, ...] = (),
-) -> RunFolder:
-    """The folder of a planned run: equal configuration and data, equal folder.
-
-    `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
-    """
-    kind = next(kind for kind in knobs.kinds() if kind.name == run.strategy)
-    config = {
-        "knobs": knobs.shared(),
-        "data": dict(case.data),
-        "strategy": deciding(knobs.strategy(run.strategy)),
-        "steps": run.steps,
-    }
-    if kind.place:  # somebody else's code is part of what decides the numbers
-        config["strategy_code"] = kind.code_hash
-    suite = {
-        "knobs": {name: value for name, value in knobs.shared().items() if name not in varied},
-        "data": dict(case.data),
-    }
-    return RunFolder.of(
-        results,
-        benchmark,
-        recipe,
-        strategy=run.strategy,
-        view=run.views[0],
-        seed=run.seed,
-        config=config,
-        suite=suite,
-        conditions={**knobs.conditions(), "strategy_place": kind.place or run.strategy},
-    )
-
-
-def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
-    """How to train a planned run."""
-    return TrainConfig(
-        **vars(knobs.train),
-        total_steps=run.steps,
-        seed=run.seed,
-        learning_rate=knobs.strategy(run.strategy).learning_rate,
-        evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
-    )

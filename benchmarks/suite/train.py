@@ -11,10 +11,12 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from benchmarks.cases import Case
+from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
-from benchmarks.suite.plan import Planned, train_config
+from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
 from mt2st.schedules import Schedule, describe
@@ -27,7 +29,7 @@ from mt2st.training.trainer import Trainer, TrainingInterrupted
 class Outcome:
     """How a run ended. Attributes: kind; text, a line for the terminal; seconds it took, 0 when skipped."""
 
-    kind: Literal["finished", "skipped", "failed"]
+    kind: Literal["finished", "skipped", "failed", "held"]
     text: str
     seconds: float = 0.0
 
@@ -35,83 +37,99 @@ class Outcome:
 def run_one(
     case: Case,
     planned: Planned,
-    auxiliary_share: float,
     surroundings: Mapping[str, Any],
-    on_step: Callable[[int], None],
-    wait_seconds: float,
+    on_step: Callable[[int], None] = lambda step: None,
+    wait_seconds: float = 0.0,
     *,
     shared: bool = False,
 ) -> Outcome:
-    """Run or skip.
+    """Run or skip; "held" if another process still has the run.
+
+    On several processes all of them call this together: the first one decides, locks and writes.
 
     Args:
-        auxiliary_share: the auxiliaries' share of MTL's FLOPs, for the record.
         surroundings: commit, versions and machine, for the record.
         on_step: called with the number of steps done.
         wait_seconds: how long to wait for a run that another process holds.
         shared: another process was at this run while this one was; what failed there is not tried again here.
 
     Raises:
-        LockedError: another process still holds the run.
+        KeyboardInterrupt: stopped from outside; the run was checkpointed and recorded as interrupted.
+        PeerLostError: another process of this run ended.
     """
-    folder = planned.folder
-    if folder.state() == "finished":
-        return Outcome(
-            "skipped", ("finished by another process meanwhile" if shared else "finished before") + ", skipped"
-        )
     started = time.monotonic()
+    with contextlib.ExitStack() as held:
+        decided = _claim(planned.folder, wait_seconds, shared, held) if ranks.is_first() else None
+        decided = ranks.from_first(vars(decided) if decided else None)
+        if decided is not None:
+            return Outcome(**decided)
+        kind, text = _recorded(case, planned, surroundings, on_step)
+        return Outcome(kind, text, time.monotonic() - started)
+
+
+def _claim(folder: RunFolder, wait_seconds: float, shared: bool, held: contextlib.ExitStack) -> Outcome | None:
+    """Lock the folder in `held` and begin; or how the run ended without being trained here."""
     try:
-        with folder.lock(wait_seconds=wait_seconds):
-            for damage in folder.repair():
-                folder.write_log(f"repaired: {damage}\n")
-            if folder.state() == "finished":
-                return Outcome("skipped", "finished by another process meanwhile, skipped")
-            if shared and folder.status() == "failed":
-                return Outcome("skipped", f"failed in another process; see {folder.log}")
-            folder.begin()
-            kind, text = _recorded(case, planned, auxiliary_share, surroundings, on_step)
-            return Outcome(kind, text, time.monotonic() - started)
-    except LockedError:
-        raise
+        if folder.state() == "finished":
+            text = "finished by another process meanwhile" if shared else "finished before"
+            return Outcome("skipped", f"{text}, skipped")
+        held.enter_context(folder.lock(wait_seconds=wait_seconds))
+        for damage in folder.repair():
+            folder.write_log(f"repaired: {damage}\n")
+        if folder.state() == "finished":
+            return Outcome("skipped", "finished by another process meanwhile, skipped")
+        if shared and folder.status() == "failed":
+            return Outcome("skipped", f"failed in another process; see {folder.log}")
+        folder.begin()
+    except LockedError as other:
+        return Outcome("held", str(other))
     except (Mt2stError, OSError) as error:  # the folder itself cannot be used; the other runs can
-        return Outcome("failed", f"failed: {_reason(error)}", time.monotonic() - started)
+        return Outcome("failed", f"failed: {reason(error)}")
+    return None
 
 
 def _recorded(
-    case: Case,
-    planned: Planned,
-    auxiliary_share: float,
-    surroundings: Mapping[str, Any],
-    on_step: Callable[[int], None],
+    case: Case, planned: Planned, surroundings: Mapping[str, Any], on_step: Callable[[int], None]
 ) -> tuple[Literal["finished", "failed"], str]:
-    """Train and test a run whose folder is locked, and record how it ended."""
+    """Train and test a run whose folder is locked, and record how it ended.
+
+    On several processes an error that not all of them met ends all: the others may wait for this one for ever.
+    """
     folder = planned.folder
     record: dict[str, Any] = {
         **surroundings,
         "views": list(planned.run.views),
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": dict(case.data),
-        "auxiliary_share_of_mtl_flops": auxiliary_share,
+        "auxiliary_share_of_mtl_flops": planned.run.auxiliary_share,
     }
+    first = ranks.is_first()
     try:
-        return "finished", train_and_test(case, planned, record, on_step)
+        with ranks.peers():
+            return "finished", train_and_test(case, planned, record, on_step)
+    except ranks.PeerLostError:
+        raise
     except KeyboardInterrupt as stop:
         why = str(stop) if isinstance(stop, TrainingInterrupted) else "interrupted outside training"
         with contextlib.suppress(OSError):  # without a record the run counts as unfinished, which it is
-            folder.interrupt(record, why)
+            if first:
+                folder.interrupt(record, why)
         raise
-    except Exception as error:  # noqa: BLE001 - one failed run must not sink the suite; its log keeps the traceback
+    except Exception as error:  # one failed run must not sink the suite; its log keeps the traceback
         trace = traceback.format_exc()
-        why = str(error) if isinstance(error, Mt2stError) else f"{_reason(error)} (traceback in {folder.log})"
+        why = str(error) if isinstance(error, Mt2stError) else f"{reason(error)} (traceback in {folder.log})"
         try:
             folder.write_log(trace)
-            folder.fail(record, why)
+            if first:
+                folder.fail(record, why)
         except OSError as second:
-            why += f"; nor could that be recorded: {_reason(second)}"
+            why += f"; nor could that be recorded: {reason(second)}"
+        if not ranks.all_failed():
+            raise ranks.RankError(f"process {ranks.rank()}, {folder.name}: {why}") from error
         return "failed", f"failed: {' '.join(why.split())}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """An error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename or 'no file named'}; check space, permissions and the path"
@@ -130,7 +148,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
 
-    def log(line: Mapping[str, Any]) -> None:
+    def log(line: Mapping[str, Any]) -> None:  # called in the first process alone
         if line["event"] == "warning":  # a damaged checkpoint: the resume that follows would cut it off the metrics
             folder.write_log(f"{line['message']}\n")
             return
@@ -138,7 +156,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             folder.truncate_metrics(int(line["step"]))
         folder.append_metrics(**line)
 
-    if newest_checkpoint(folder.checkpoints) is None:
+    if ranks.is_first() and newest_checkpoint(folder.checkpoints) is None:
         folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
 
     workers = knobs.data_workers
@@ -160,8 +178,9 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     started = time.perf_counter()
     test = experiment.test()
     test_seconds = time.perf_counter() - started
-    experiment.save(folder.path)
     ledger = result.ledger
+    if ranks.is_first():
+        experiment.save(folder.path)
     record |= {
         "model": {
             "encoder_parameters": sum(parameter.numel() for parameter in experiment.encoder.parameters()),
@@ -175,6 +194,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             "by_kind": ledger.by_kind(),
             "unknown_operations": ledger.unknown_operations(),
         },
+        "processes": ranks.world(),
         "peak_memory_bytes": peak_resident_bytes(),
         "gpu_peak_memory_bytes": peak_gpu_bytes(),
         "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
@@ -182,7 +202,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "group_names": test.group_names,
         "curve": result.curve,
     }
-    folder.finish(record, test.items)
+    if ranks.is_first():
+        folder.finish(record, test.items)
     name, value = next(iter(test.metrics.items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 

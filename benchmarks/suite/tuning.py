@@ -20,10 +20,11 @@ from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.suite.costs import mixture_of
-from benchmarks.suite.plan import Run, SuiteCosts, plan_runs, train_config
-from benchmarks.suite.runner import open_case
+from benchmarks.suite.plan import SuiteCosts, plan_runs
+from benchmarks.suite.runs import Run, open_case, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, read_sealed_json, write_sealed_json, write_text
+from mt2st.threads import computing_threads
 from mt2st.training.config import deciding
 from mt2st.training.trainer import Trainer
 
@@ -49,6 +50,11 @@ def search(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path) -> int
 
     A log of other knobs, data or seeds is set aside under a name of its own, and said.
     """
+    with computing_threads(knobs.threads):
+        return _search(card, knobs, recipe, results)
+
+
+def _search(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path) -> int:
     trials = trials_of(card, knobs)
     console = Console()
     case = open_case(card, knobs, console)

@@ -27,9 +27,9 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Schwenk et al., A-OKVQA, ECCV 2022",
     requires="folder with aokvqa_v1p0_*.json and train2017/, val2017/, test2017/",
-    notes="Two tasks in one: direct answer (`answers`), and multiple choice (`choices` with extra correct_choice). The official "
-    "direct-answer "
-    "score is min(1, matches / 3) without leaving annotators out. Counts as published; the full set was not at hand.",
+    notes="Two tasks in one: direct answer (`answers`), and multiple choice (`choices` with extra correct_choice). "
+    "The official direct-answer score is min(1, matches / 3) without leaving annotators out. "
+    "Counts as published; the full set was not at hand.",
 )
 
 

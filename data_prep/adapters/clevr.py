@@ -29,8 +29,8 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Johnson et al., CLEVR, CVPR 2017",
     requires="folder CLEVR_v1.0 with questions/ and images/",
-    notes="One answer a question. Counts as published; the layout is tested on a miniature made by us, the full set was not at "
-    "hand.",
+    notes="One answer a question. "
+    "Counts as published; the layout is tested on a miniature made by us, the full set was not at hand.",
 )
 
 _FAMILIES = {

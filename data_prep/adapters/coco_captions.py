@@ -24,9 +24,8 @@ CARD = DatasetCard(
     main_metric="hit_rate@1",
     paper="Chen et al., Microsoft COCO Captions, 2015; Karpathy and Fei-Fei, CVPR 2015",
     requires="folder with dataset_coco.json, train2014/ and val2014/",
-    notes="Papers evaluate on 5 captions an image; 25,010 captions of the 5,000 test images are kept here, the first five can be "
-    "told by "
-    "`caption_ranks()`. Counts are checked at preparing; the full set was not at hand.",
+    notes="Papers evaluate on 5 captions an image; 25,010 captions of the 5,000 test images are kept here, "
+    "the first five can be told by `caption_ranks()`. Counts are checked at preparing; the full set was not at hand.",
 )
 
 

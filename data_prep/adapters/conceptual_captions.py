@@ -2,8 +2,9 @@
 
 The images must be fetched by the user; two layouts are read:
     tar shards    train/00000.tar … (and val/), as webdataset tools write them: x.jpg, x.txt, x.json
-    loose files   the published Train_GCC-training.tsv (Train-GCC-training.tsv) and Validation_GCC-1.1.0-Validation.tsv, and
-                  train/<line>.jpg (val/<line>.jpg), <line> being the line's number from 0, in any number of digits
+    loose files   the published Train_GCC-training.tsv (or Train-GCC-training.tsv) and train/<line>.jpg,
+                  Validation_GCC-1.1.0-Validation.tsv and val/<line>.jpg;
+                  <line> is the line's number from 0, in any number of digits
 Lines without a file are dead addresses; they are left out and counted.
 """
 
@@ -29,9 +30,8 @@ CARD = DatasetCard(
     main_metric="hit_rate@1",
     paper="Sharma et al., Conceptual Captions, ACL 2018",
     requires="folder with train/ and val/: tar shards, or images beside the published .tsv files",
-    notes="Published with 3,318,333 training and 15,840 validation captions; what remains depends on when the images were "
-    "fetched, so no "
-    "count is declared. The full set was not at hand.",
+    notes="Published with 3,318,333 training and 15,840 validation captions; "
+    "what remains depends on when the images were fetched, so no count is declared. The full set was not at hand.",
 )
 
 _LISTS = {

@@ -37,10 +37,9 @@ CARD = DatasetCard(
     main_metric="vqa_accuracy",
     protocol="official-2021",
     requires="package easy-vqa (extra `data`), or --source with a folder that holds train/ and test/",
-    notes="4,000 training and 1,000 test images of 64×64, 13 answers, one answer a question. Captions are derived from the "
-    "questions' own answers (see data_prep/adapters/easy_vqa.py), so they restate facts that withheld questions ask "
-    "for. "
-    "Checked here against the full set.",
+    notes="4,000 training and 1,000 test images of 64×64, 13 answers, one answer a question. "
+    "Captions are derived from the questions' own answers (see data_prep/adapters/easy_vqa.py), "
+    "so they restate facts that withheld questions ask for. Checked here against the full set.",
 )
 
 _WORD = re.compile(r"[a-z]+")

@@ -25,7 +25,8 @@ CARD = DatasetCard(
     splits={"train": 60000, "test": 10000},
     main_metric="accuracy",
     paper="Xiao et al., Fashion-MNIST, 2017",
-    requires="folder with the four IDX files; without --source /usr/share/datasets/fashion-mnist (Debian's dataset-fashion-mnist)",
+    requires="folder with the four IDX files; "
+    "without --source /usr/share/datasets/fashion-mnist (Debian's dataset-fashion-mnist)",
     notes="Checked here against the full set.",
 )
 

@@ -17,7 +17,8 @@ CARD = DatasetCard(
     name="flickr30k",
     title="Flickr30k (Karpathy splits)",
     task="retrieval",
-    source="shannon.cs.illinois.edu/DenotationGraph/; splits: cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
+    source="shannon.cs.illinois.edu/DenotationGraph/; "
+    "splits: cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
     revision="dataset_flickr30k.json",
     licence="Flickr terms; non-commercial research and education",
     splits={"train": 29000, "val": 1014, "test": 1000},

@@ -29,9 +29,10 @@ CARD = DatasetCard(
     main_metric="vqa_accuracy",
     protocol="official-2021",
     paper="Hudson and Manning, GQA, CVPR 2019",
-    requires="folder with *_balanced_questions.json (or questions1.2/) and images/; sceneGraphs/ if scene types are wanted",
-    notes="GQA's accuracy is the exact match with one answer. Counts are the balanced questions' as published; with "
-    "questions=all they are "
+    requires="folder with *_balanced_questions.json (or questions1.2/) and images/; "
+    "sceneGraphs/ if scene types are wanted",
+    notes="GQA's accuracy is the exact match with one answer. "
+    "Counts are the balanced questions' as published; with questions=all they are "
     "14,305,356 / 2,011,853 / 172,174 / 1,340,048. The full set was not at hand. Test answers are not public.",
 )
 

@@ -26,9 +26,8 @@ CARD = DatasetCard(
     main_metric="hit_rate@1",
     paper="Agrawal et al., nocaps, ICCV 2019",
     requires="folder with nocaps_val_4500_captions.json and val/; for test nocaps_test_image_info.json and test/",
-    notes="An evaluation set: it has no training split. Test captions are not public, so its images come without. Counts as "
-    "published; the "
-    "full set was not at hand.",
+    notes="An evaluation set: it has no training split. Test captions are not public, so its images come without. "
+    "Counts as published; the full set was not at hand.",
 )
 
 

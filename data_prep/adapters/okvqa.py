@@ -1,7 +1,9 @@
 """OK-VQA: questions on COCO images that need outside knowledge, ten answers each.
 
 Reads the published files, unchanged:
-    OpenEnded_mscoco_train2014_questions.json    mscoco_train2014_annotations.json    train2014/COCO_train2014_000000051606.jpg
+    OpenEnded_mscoco_train2014_questions.json
+    mscoco_train2014_annotations.json
+    train2014/COCO_train2014_000000051606.jpg
 and the same for val2014, which serves as its test split.
 """
 
@@ -25,8 +27,8 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Marino et al., OK-VQA, CVPR 2019",
     requires="folder with OpenEnded_mscoco_*_questions.json, mscoco_*_annotations.json, train2014/ and val2014/",
-    notes="val is what papers report as test. Answers are the annotators' stemmed-to-agree `answer`, as the official evaluation "
-    "uses them. "
+    notes="val is what papers report as test. "
+    "Answers are the annotators' stemmed-to-agree `answer`, as the official evaluation uses them. "
     "Counts as published; the layout is tested on a miniature made by us, the full set was not at hand.",
 )
 

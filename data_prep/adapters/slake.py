@@ -26,9 +26,9 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Liu et al., SLAKE, ISBI 2021",
     requires="folder with train.json, validation.json, test.json and imgs/",
-    notes="Counts are the English questions'; with Chinese they are 9,835 / 2,099 / 2,094. question_type is OPEN or CLOSED. "
-    "Counts as "
-    "published; the layout is tested on a miniature made by us, the full set was not at hand.",
+    notes="Counts are the English questions'; with Chinese they are 9,835 / 2,099 / 2,094. "
+    "question_type is OPEN or CLOSED. "
+    "Counts as published; the layout is tested on a miniature made by us, the full set was not at hand.",
 )
 
 LANGUAGES = ("en", "zh", "all")

@@ -25,9 +25,9 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Singh et al., Towards VQA Models That Can Read, CVPR 2019",
     requires="folder with TextVQA_0.5.1_*.json, train_images/ and test_images/",
-    notes="Annotators have no ids, so their position is the id. Counts as published; the layout is tested on a miniature made by "
-    "us, the "
-    "full set was not at hand. Test answers are not public.",
+    notes="Annotators have no ids, so their position is the id. "
+    "Counts as published; the layout is tested on a miniature made by us, the full set was not at hand. "
+    "Test answers are not public.",
 )
 
 

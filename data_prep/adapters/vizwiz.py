@@ -25,9 +25,9 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Gurari et al., VizWiz Grand Challenge, CVPR 2018",
     requires="folder with Annotations/*.json (or *.json) and train/, val/, test/",
-    notes="Answering 'unanswerable' is part of the task. Counts as published; the layout is tested on a miniature made by us, "
-    "the full set "
-    "was not at hand. Test answers are not public.",
+    notes="Answering 'unanswerable' is part of the task. "
+    "Counts as published; the layout is tested on a miniature made by us, the full set was not at hand. "
+    "Test answers are not public.",
 )
 
 

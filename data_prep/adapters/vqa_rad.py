@@ -26,11 +26,12 @@ CARD = DatasetCard(
     splits={"train": 1797, "test": 451},
     main_metric="vqa_accuracy",
     protocol="official-2021",
-    paper="Lau et al., A dataset of clinically generated visual questions and answers about radiology images, Scientific Data 2018",
+    paper="Lau et al., A dataset of clinically generated visual questions and answers about radiology images, "
+    "Scientific Data 2018",
     requires='folder with "VQA_RAD Dataset Public.json" and "VQA_RAD Image Folder/"',
-    notes="The published splits share images: training refuses to start unless the exception is named. question_type is OPEN or "
-    "CLOSED, by "
-    "which accuracy is reported. Counts as published; the full set was not at hand.",
+    notes="The published splits share images: training refuses to start unless the exception is named. "
+    "question_type is OPEN or CLOSED, by which accuracy is reported. "
+    "Counts as published; the full set was not at hand.",
 )
 
 

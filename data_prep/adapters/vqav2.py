@@ -30,8 +30,8 @@ CARD = DatasetCard(
     protocol="official-2021",
     paper="Goyal et al., Making the V in VQA Matter, CVPR 2017",
     requires="folder with the v2_*.json files and train2014/, val2014/, test2015/",
-    notes="Counts as published; the layout is tested on a miniature made by us, the full set was not at hand. Test answers are "
-    "not public.",
+    notes="Counts as published; the layout is tested on a miniature made by us, the full set was not at hand. "
+    "Test answers are not public.",
 )
 
 _FOLDERS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test2015"}

@@ -30,7 +30,8 @@ CARD = DatasetCard(
     splits={"train": 105988, "test": 11671},
     main_metric="accuracy",
     paper="Fellbaum, WordNet, MIT Press 1998; supersenses: Ciaramita and Johnson, EMNLP 2003",
-    requires="folder with data.noun, data.verb, data.adj, data.adv; without --source /usr/share/wordnet (Debian's wordnet-base)",
+    requires="folder with data.noun, data.verb, data.adj, data.adv; "
+    "without --source /usr/share/wordnet (Debian's wordnet-base)",
     notes="117,659 synsets. Checked here against the full set.",
 )
 

@@ -1,6 +1,12 @@
 """Records of a large JSON file one at a time, in the memory of one record: annotation files reach many gigabytes.
 
 `json.load` of GQA's balanced training questions takes over 10 GB; this takes a buffer of a few megabytes.
+
+Why not ijson 3.6 (backend yajl2_c)? It is faster where records are small: 0.35 of our time for a list of 980,000 VQA
+questions in 100 MB, 0.28 where they are members of an object, 1.22 for 127,000 annotations of ten answers each. But it
+lacks errors that we need. It bounds no nesting: 40 kB of "[" take 3.9 GB, the square of it for twice as many, where
+this reader says "nested too deeply". It writes "?" for half a surrogate pair and says nothing. It refuses integers
+above 64 bits and NaN, which Python's `json` writes and reads.
 """
 
 from __future__ import annotations

@@ -28,8 +28,10 @@ DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a
 HIGHEST_MAX_PIXELS = 1_000_000_000  # what max_pixels may be raised to: 4 GB, at Pillow's 4 bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 # What Pillow's parsers are known to raise on hostile bytes, beside OSError.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, LookupError, TypeError, AttributeError, MemoryError,
-                  struct.error, zlib.error)  # fmt: skip
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, OverflowError, LookupError, TypeError, AttributeError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
 _PILLOW_LIMIT = threading.Lock()
 
 

@@ -1,8 +1,7 @@
-"""What stands in a prepared folder: the manifest's fields and the tables' columns, written by `data_prep`, checked by
-`mt2st.data.prepared`.
+"""What stands in a prepared folder: the manifest's fields and the tables' columns.
 
-A manifest's seal finds damage; these checks make sure that whatever stands under a whole seal is used as what it says,
-or refused.
+`data_prep` writes them and `mt2st.data.prepared` checks them. A manifest's seal finds damage. These checks make sure
+that what stands under a whole seal is used as what it says, or refused.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Reading prepared data (use it through `mt2st.data.splits`): a folder of memory-mapped files that many processes may
-read at once.
+"""Reading prepared data: a folder of memory-mapped files that many processes may read at once.
+
+Use it through `mt2st.data.splits`.
 
     data = PreparedDataset.open(Path("data/easy_vqa-32px-…"))
     train = data.split("train")
@@ -187,11 +188,10 @@ class PreparedSplit:
         return self._image_values("image_id", rows)
 
     def image_hashes(self) -> np.ndarray:
-        """Content hash of every image, "S64" (SHA-256 in hex) [num_images]: of the S × S pixels; of a text-only item's
-        texts.
+        """Content hash of every image, "S64" (SHA-256 in hex) [num_images].
 
-        Images that are equal at their original size are equal at any smaller size, so equal hashes here are the
-        stricter test.
+        It is the hash of the S × S pixels, or of a text-only item's texts. Images that are equal at their original size
+        are equal at any smaller size, so equal hashes here are the stricter test.
         """
         raw = b"".join(self._image_column("sha256").to_pylist())
         return np.frombuffer(raw.hex().encode(), dtype="S64").copy()
@@ -275,10 +275,10 @@ class PreparedSplit:
         return PreparedSplit(self.dataset, self.name, self._rows[rows])
 
     def labelled_fraction(self, fraction: float, seed: int, *, stratified: bool = False) -> np.ndarray:
-        """A deterministic choice of image rows, ascending: round(fraction · num_images), at least 1 unless `fraction`
-        is 0.
+        """A deterministic choice of round(fraction · num_images) image rows, ascending.
 
-        Nested: with the same seed, a smaller fraction is a subset of a larger one. 0 = none, 1 = all.
+        There is at least 1 unless `fraction` is 0. Nested: with the same seed, a smaller fraction is a subset of a
+        larger one. 0 = none, 1 = all.
 
         Args:
             fraction: the share of images.

@@ -2,6 +2,9 @@
 
 Being pure, a stream needs no position in a checkpoint and any process can make any batch. Texts are tokenised once;
 pixels are read from the memory map when a batch asks for them.
+
+On several processes a batch is still one batch: every process draws the whole of it and takes its own share, so that N
+processes train on what one process would.
 """
 
 from __future__ import annotations
@@ -48,6 +51,21 @@ class EpochOrder:
             parts.append(part)
             start, count = start + len(part), count - len(part)
         return np.concatenate(parts)
+
+
+def own_share(count: int, rank: int, world: int, name: str) -> slice:
+    """The items of a batch of `count` that process `rank` of `world` takes; all shares are of one size.
+
+    Raises:
+        Mt2stError: `count` is no multiple of `world`.
+    """
+    if count % world:
+        raise Mt2stError(
+            f"a batch of {count} items of stream {name!r} cannot be shared by {world} processes; take a multiple of "
+            f"{world}, or another number of processes"
+        )
+    each = count // world
+    return slice(rank * each, (rank + 1) * each)
 
 
 def pixels_tensor(split: PreparedSplit, rows: np.ndarray) -> Tensor:
@@ -102,17 +120,18 @@ class QuestionStream:
 
     def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
         count, per_image = self.images_per_batch, self.questions_per_image
-        chosen = self._order((index * world + rank) * count, count)
+        own = own_share(count, rank, world, self.name)
+        chosen = self._order(index * count, count)
         # A random rank for each question slot of each image: questions differ within an image as long as it has enough.
-        random = generator(self.seed, f"{self.name}/questions", index * world + rank)
+        random = generator(self.seed, f"{self.name}/questions", index)
         first = (random.random(count) * self._counts[chosen]).astype(np.int64)
         slots = (first[:, None] + self._strides(random, chosen) * np.arange(per_image)) % self._counts[chosen][:, None]
-        rows = self._questions[(self._starts[chosen][:, None] + slots).ravel()]
+        rows = self._questions[(self._starts[chosen][:, None] + slots)[own].ravel()]
         return {
-            "pixels": pixels_tensor(self.split, self._images[chosen]),
+            "pixels": pixels_tensor(self.split, self._images[chosen[own]]),
             "question_tokens": self.tokens[torch.from_numpy(rows)],
             "answer_targets": self.targets.dense(rows),
-            "question_image": torch.arange(count).repeat_interleave(per_image),
+            "question_image": torch.arange(count // world).repeat_interleave(per_image),
         }
 
     def _strides(self, random: np.random.Generator, chosen: np.ndarray) -> np.ndarray:
@@ -170,9 +189,11 @@ class CaptionStream:
 
     def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
         count = self.images_per_batch
-        chosen = self._order((index * world + rank) * count, count)
-        random = generator(self.seed, f"{self.name}/captions", index * world + rank)
+        own = own_share(count, rank, world, self.name)
+        chosen = self._order(index * count, count)
+        random = generator(self.seed, f"{self.name}/captions", index)
         slots = (random.random(count) * self._counts[chosen]).astype(np.int64)
+        chosen, slots = chosen[own], slots[own]
         captions = torch.from_numpy(self._captions[self._starts[chosen] + slots])
         return {
             "pixels": pixels_tensor(self.split, self._images[chosen]),
@@ -188,7 +209,8 @@ class ItemStream:
         tensors: name in the batch → values [N, …], on the CPU.
         items_per_batch: B.
         split: its N images are the items; their pixels come as "pixels".
-        seed, name: decide the order.
+        seed: decides the order.
+        name: decides the order, too: two streams of one seed need not agree.
     """
 
     def __init__(
@@ -208,6 +230,7 @@ class ItemStream:
         if len(set(sizes.values())) != 1:
             raise Mt2stError(f"stream {name!r} needs tensors of one length, at least one; it has {sizes or 'none'}")
         self.tensors, self.split, self.items_per_batch = dict(tensors), split, items_per_batch
+        self.name = name
         self._order = EpochOrder(next(iter(sizes.values())), seed, name)
 
     def __len__(self) -> int:
@@ -215,7 +238,7 @@ class ItemStream:
 
     def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
         count = self.items_per_batch
-        return self.rows(self._order((index * world + rank) * count, count))
+        return self.rows(self._order(index * count, count)[own_share(count, rank, world, self.name)])
 
     def rows(self, rows: np.ndarray) -> Batch:
         """The batch of these items, int64 [n]."""

@@ -1,7 +1,6 @@
-"""Encoders: an image tower and a text tower behind one protocol (`Towers`), and a fusion on top
-(`VisionLanguageEncoder`).
+"""Encoders: an image tower and a text tower behind one protocol, `Towers`.
 
-A new pair of towers is one new file here; it inherits nothing.
+`VisionLanguageEncoder` puts a fusion on top. A new pair of towers is one new file here; it inherits nothing.
 """
 
 from __future__ import annotations

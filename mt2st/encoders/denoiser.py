@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
             from diffusers import DDPMScheduler, UNet2DModel
         except ImportError:
             raise Mt2stError(
-                "diffusion needs the package diffusers; install the extra: pip install -e '.[diffusion]'"
+                "diffusion needs the package diffusers; install it with pip install 'mt2st[diffusion]'"
             ) from None
         self.config = config
         self.any_class = config.classes

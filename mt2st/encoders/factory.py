@@ -1,5 +1,8 @@
-"""Towers by one word: `small`, `open_clip:NAME[:PRETRAINED[:weights-only]]` or
-`hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]`.
+"""Towers by one word.
+
+    small
+    open_clip:NAME[:PRETRAINED[:weights-only]]
+    hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ def make_towers(
         make_towers("small", tokenizer=TextTokenizer.train(texts, 400))
         make_towers("open_clip:ViT-B-32:laion2b_s34b_b79k")
         make_towers("open_clip:ViT-B-32:weights/mine.safetensors")
-        make_towers("open_clip:ViT-B-32:weights/mine.pt:weights-only")  # no safetensors: torch.load with weights_only=True
+        make_towers("open_clip:ViT-B-32:weights/mine.pt:weights-only")  # not safetensors: torch.load, weights_only=True
         make_towers("hf:google/siglip-base-patch16-224")
         make_towers("hf:facebook/dinov2-small+google-bert/bert-base-uncased")
 

@@ -14,8 +14,9 @@ from mt2st.errors import Mt2stError
 
 
 class FusionBlock(nn.Module):
-    """Pre-norm block: text tokens attend to themselves (bidirectionally) and to the image tokens in one attention, then
-    an MLP.
+    """Pre-norm block: one attention, then an MLP.
+
+    In the attention, text tokens attend to themselves, bidirectionally, and to the image tokens.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:

@@ -151,7 +151,8 @@ def hugging_face_towers(
         name: a dual model (CLIP, SigLIP, SigLIP 2), or with `text` a vision model; a Hub name or a folder that
             `save_pretrained` wrote, with the tokenizer of the text side in it.
         text: a text model, paired with the vision model `name`.
-        revision, text_revision: commit, tag or branch on the Hub; pin a commit to be reproducible.
+        revision: commit, tag or branch of `name` on the Hub; pin a commit to be reproducible.
+        text_revision: the same for `text`.
         embedding_width: E of a pair; a dual model has its own.
         context_length: T; None = the model's own, at most 77 for a pair.
         image_size: pixels; None = the model's own. Another size interpolates the position embeddings.

@@ -22,7 +22,8 @@ class PixelNormalizer(nn.Module):
 
     Args:
         image_size: S, what the tower takes, in pixels.
-        mean, std: of the three channels, in units of full brightness.
+        mean: of the three channels, in units of full brightness.
+        std: standard deviations of the three channels, in the same units.
     """
 
     mean: Tensor

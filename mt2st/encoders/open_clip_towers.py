@@ -1,5 +1,6 @@
-"""Towers by open_clip: a small configuration trained from scratch (the embedded default), or any model name with
-weights.
+"""Towers by open_clip: a small configuration that is trained from scratch, or any model name with weights.
+
+The small configuration is the default.
 """
 
 from __future__ import annotations
@@ -296,10 +297,10 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
 
 
 def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only: bool) -> str:
-    """The file of a tag, downloaded unless it is there already (`tag`: open_clip's entry), or the path itself (`tag`
-    empty).
+    """The file of a tag, downloaded unless it is there already; or the path itself, where `tag` is empty.
 
-    Left to itself open_clip takes whatever format a tag has, a pickle if there is nothing else.
+    `tag` is open_clip's entry. Left to itself open_clip takes whatever format a tag has, a pickle if there is nothing
+    else.
     """
     allow = f"convert them, or allow them with {pretrained}:{WEIGHTS_ONLY} (torch.load with weights_only=True)"
     if not tag:

@@ -93,8 +93,9 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def pretrained(cls, name: str, context_length: int, revision: str | None = None) -> TextEncoder:
-        """A bidirectional checkpoint with its tokenizer: a Hub name, or a folder that `save_pretrained` wrote
-        (safetensors).
+        """A bidirectional checkpoint with its tokenizer, in safetensors.
+
+        `name` is a Hub name, or a folder that `save_pretrained` wrote.
 
         Raises:
             Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, has no tokenizer or no mask

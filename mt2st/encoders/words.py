@@ -1,9 +1,8 @@
-"""Word embeddings: a vocabulary of whole words, and a text as the mean of its words' vectors (CBOW, deep averaging
-network).
+"""Word embeddings: a vocabulary of whole words, and a text as the mean of its words' vectors.
 
-The FLOP ledger counts embedding lookups as 0: they copy rows and multiply nothing. Gradients are dense: with 12,000
-words of 64 numbers a step with sparse ones takes twice the time, and they pay from about 50,000 words on
-(benchmarks/cases/representation/README.md).
+That is CBOW, or a deep averaging network. The FLOP ledger counts embedding lookups as 0: they copy rows and multiply
+nothing. Gradients are dense: with 12,000 words of 64 numbers a step with sparse ones takes twice the time, and they pay
+from about 50,000 words on (benchmarks/cases/representation/README.md).
 """
 
 from __future__ import annotations

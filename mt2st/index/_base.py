@@ -31,7 +31,7 @@ class SearchIndex(Protocol):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What it was made with, defaults filled in: `create_index(index.backend, **index.parameters)` makes its like."""
+        """What it was made with, defaults filled in: `create_index(index.backend, **index.parameters)` makes one."""
 
     @property
     def index_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Indexes on disk: a sealed manifest, and beside it the backend's own file, which the manifest names.
 
-    tools.index.json                  the manifest of the index `tools.index`: backend, parameters, hash of the data set, token
-    tools.index.0123456789abcdef      the backend's file of that token; every save draws a new one
+    tools.index.json                the manifest of the index `tools.index`: backend, parameters, data set's hash, token
+    tools.index.0123456789abcdef    the backend's file of that token; every save draws a new one
 
 An index of other data looks perfectly healthy and gives perfectly wrong answers; so loading takes the hash of the data
 that the caller means, and refuses any other. No file is read before its SHA-256 agrees with the manifest, and none
@@ -57,8 +57,9 @@ def data_path(path: Path, token: str) -> Path:
 
 
 def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
-    """Write the index to two files that begin with `path`; one that was there is replaced at once, or stays if anything
-    fails.
+    """Write the index to two files that begin with `path`.
+
+    An index that was there is replaced at once, or stays if anything fails.
 
     Args:
         index: an index with items.

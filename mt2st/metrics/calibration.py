@@ -12,10 +12,10 @@ BINS = 15
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = BINS) -> float:
-    """Σ over bins of (share of answers in the bin) · |mean correctness − mean confidence| (Guo et al., 2017, equation
-    3).
+    """Σ over bins of (share of answers in the bin) · |mean correctness − mean confidence|.
 
-    Bins are equally wide and closed on the right, ((m − 1)/bins, m/bins]; confidence 0 falls into the first.
+    Source: Guo et al., 2017, equation 3. Bins are equally wide and closed on the right, ((m − 1)/bins, m/bins];
+    confidence 0 falls into the first.
 
     Args:
         confidence: [Q], the probability of the given answer, in [0, 1].

@@ -34,8 +34,9 @@ _DENSE_SHARE = 1 / 128  # from this share of close scores on, a float64 product 
 
 
 def tie_width(width: int) -> float:
-    """Cosines of vectors `width` wide that differ by this or less are ties: twice a float64 cosine's own error (u =
-    2⁻⁵³).
+    """Cosines of vectors `width` wide that differ by this or less are ties.
+
+    It is twice a float64 cosine's own error, with u = 2⁻⁵³.
     """
     return 2 * (width + 16) * 2.0**-53
 
@@ -161,7 +162,7 @@ class Columns:
         ]
 
     def texts_at(self, column: Ints) -> tuple[Ints, Ints]:
-        """All texts of the given columns, one column after the other, and for each the place of its column in `column`."""
+        """All texts of the given columns, one column after the other, and each text's place in `column`."""
         counts = self.texts_of_column[column]
         which = np.repeat(np.arange(len(column)), counts)
         within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -272,9 +273,7 @@ class _Settler:
         self.scores: Doubles | None = None
 
     def few(self, ahead: Ints, row: Ints, column: Ints, marks: Ints) -> None:
-        """Add 1 to `ahead[marks[i]]` for each place (row[i], column[i]) that reaches the positive score of text
-        `marks[i]`.
-        """
+        """Add 1 to `ahead[marks[i]]` for each place (row[i], column[i]) that reaches the positive score of its text."""
         scores = self.tile[row, column]
         surely = scores >= self.positive.surely[marks]
         np.add.at(ahead, marks[surely], 1)
@@ -283,10 +282,10 @@ class _Settler:
             self._exactly(ahead, row[left], column[left], marks[left])
 
     def undecided(self, ahead: Ints, flags: Bools, marks: Ints, axis: int) -> None:
-        """Add to `ahead[marks]` how many flagged places [b, w] reach the marks, one a row (axis 1) or one a column
-        (axis 0).
+        """Add to `ahead[marks]` how many flagged places [b, w] reach the marks.
 
-        w may fall short of the tile's width, or exceed it by columns of False.
+        There is one mark a row (axis 1) or one a column (axis 0). w may fall short of the tile's width, or exceed it by
+        columns of False.
         """
         if self.scores is None and np.count_nonzero(flags) > _DENSE_SHARE * flags.size:
             self.scores = self.gallery.score_matrix(self.texts, self.images)

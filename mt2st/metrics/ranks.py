@@ -3,10 +3,10 @@
 Two images and four captions, cosine similarities S[text, image], text_image_index = [0, 0, 1, 1]:
 
                 image 0   image 1
-    caption 0     0.9*      0.2       text → image: caption 0 finds its image at rank 1; caption 1 at rank 2, for image 1
-    caption 1     0.4*      0.5       scores higher; caption 2 at rank 1; caption 3 at rank 2, since a tie counts against it.
-    caption 2     0.3       0.8*      image → text: the best caption of image 0 has rank 1, of image 1 rank 1; caption 1 is
-    caption 3     0.1       0.1*      second in image 0's list, caption 3 fourth in image 1's.
+    caption 0     0.9*      0.2       text → image: captions 0 and 2 find their image at rank 1,
+    caption 1     0.4*      0.5       caption 1 at rank 2, for image 1 scores higher, and caption 3 at rank 2, for a tie
+    caption 2     0.3       0.8*      counts against it. image → text: the best caption of either image has rank 1;
+    caption 3     0.1       0.1*      caption 1 is second in image 0's list, caption 3 fourth in image 1's.
 
 Nothing is sorted and no score is kept. The score of each text with its own image is known before the product starts,
 and a rank is 1 + the number of others that reach it: per row for text → image, per column for image → text. Positives
@@ -110,9 +110,7 @@ def retrieval_ranks(
 def _ranks(
     owner: Ints, positive: NDArray[np.float64], ahead_images: Ints, ahead_texts: Ints, num_images: int
 ) -> RetrievalRanks:
-    """Ranks from counts: `ahead_images` [C] images and `ahead_texts` [C] foreign texts that reach each text's own
-    score.
-    """
+    """Ranks from counts: how many images [C] and foreign texts [C] reach each text's own score."""
     best = np.full(num_images, np.iinfo(np.int64).max)
     np.minimum.at(best, owner, ahead_texts)
     has_text = np.bincount(owner, minlength=num_images) > 0

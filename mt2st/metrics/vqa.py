@@ -95,8 +95,9 @@ def strip_punctuation(text: str) -> str:
 
     Whether a mark vanishes or leaves a space is decided on the whole string as it came in: it vanishes if the same mark
     touches a space anywhere, or if any two digits have a comma between them ("1,000"); so "a-b" gives "a b", but
-    "a-b - c" gives "ab  c". Of the periods, the first 32 not followed by a digit go: the official look-behind is mistyped and
-    matches always, so "5." becomes "5", and a regex flag is passed where the number of replacements belongs.
+    "a-b - c" gives "ab  c". Of the periods, the first 32 not followed by a digit go: the official look-behind is
+    mistyped and matches always, so "5." becomes "5", and a regex flag is passed where the number of replacements
+    belongs.
     """
     glued = _COMMA_BETWEEN_DIGITS.search(text) is not None
     result = text

@@ -1,5 +1,6 @@
-"""Alignment of a denoiser's middle features with those a frozen image encoder has of the clean picture (REPA, arXiv
-2410.06940).
+"""Alignment of a denoiser's middle features with a frozen image encoder's features of the clean picture.
+
+Source: REPA, arXiv 2410.06940.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 
 class CleanImageObjective(nn.Module):
-    """A 1×1 convolution on the bottleneck predicts x_0, averaged down to the bottleneck's size; mean squared error,
-    values in [−1, 1].
+    """A 1×1 convolution on the bottleneck predicts x_0, averaged down to the bottleneck's size.
+
+    The loss is the mean squared error of values in [−1, 1].
 
     Args:
         width: channels of the bottleneck.

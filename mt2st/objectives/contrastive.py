@@ -1,5 +1,6 @@
-"""Image-text contrastive learning: softmax (InfoNCE) or sigmoid, on open_clip's losses, with identical captions as
-positives.
+"""Image-text contrastive learning: softmax (InfoNCE) or sigmoid, on open_clip's losses.
+
+Identical captions are positives.
 """
 
 from __future__ import annotations

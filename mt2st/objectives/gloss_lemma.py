@@ -13,11 +13,10 @@ from mt2st.errors import Mt2stError
 
 
 class GlossLemmaObjective(nn.Module):
-    """InfoNCE between projected glosses and lemmas (a reverse dictionary; Hill et al., TACL 2016, with in-batch
-    negatives).
+    """InfoNCE between projected glosses and lemmas: a reverse dictionary.
 
-    Rows with the same `lemma_group` are positives of each other; rows whose lemma has no known token (all padding) are
-    left out.
+    Source: Hill et al., TACL 2016; here with in-batch negatives. Rows with the same `lemma_group` are positives of each
+    other; rows whose lemma has no known token (all padding) are left out.
 
     Args:
         width: of the gloss's embedding.

@@ -12,11 +12,10 @@ from mt2st.errors import check_range
 
 
 class HypernymObjective(nn.Module):
-    """Margin ranking: relu(margin − cos(word, hypernym) + cos(word, another row's hypernym)), mean over rows that have
-    one.
+    """Margin ranking: relu(margin − cos(word, hypernym) + cos(word, another row's hypernym)).
 
-    The other row is drawn by turning the batch by a random number of rows; where it has the same hypernym the row is
-    left out.
+    The mean is over rows that have a hypernym. The other row is drawn by turning the batch by a random number of rows.
+    Where it has the same hypernym, the row is left out.
 
     Args:
         margin: in [0, 2]; 0 = order alone counts.

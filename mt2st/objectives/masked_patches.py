@@ -12,11 +12,10 @@ from mt2st.errors import check_range
 
 
 class MaskedPatchObjective(nn.Module):
-    """Hide a share of the patches and predict their pixels with one linear layer; mean absolute error, pixels in [-1,
-    1].
+    """Hide a share of the patches and predict their pixels with one linear layer.
 
-    The same number of patches is hidden in every picture, so that a step's cost and the loss's noise do not depend on
-    chance. Loss and head work on the hidden patches alone.
+    The loss is the mean absolute error of pixels in [-1, 1]. The same number of patches is hidden in every picture, so
+    that a step's cost and the loss's noise do not depend on chance. Loss and head work on the hidden patches alone.
 
     Args:
         width: D of image tokens.

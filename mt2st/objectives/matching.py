@@ -13,8 +13,7 @@ LOG_SCALE_LIMIT = math.log(100)
 
 
 class MatchingObjective(nn.Module):
-    """Binary classification of fused pairs: the true pair, the image with a hard caption, the caption with a hard
-    image.
+    """Binary classification of fused pairs: the true one, image with hard caption, caption with hard image.
 
     Negatives are drawn with probability ∝ exp(similarity · scale) among the pairs of the batch whose captions differ
     (ALBEF, arXiv 2107.07651); the similarities come from the embeddings, without gradient. A row whose batch holds no

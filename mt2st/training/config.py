@@ -98,8 +98,9 @@ def _finite(name: str, value: float) -> None:
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimiser step `step` (from 0): linear warm-up, then one cosine to 0, never restarted at a
-    switch.
+    """Learning rate of optimiser step `step`, from 0: linear warm-up, then one cosine to 0.
+
+    It never starts again at a switch.
     """
     warmup = max(1, round(config.warmup_fraction * config.total_steps))
     if step < warmup:

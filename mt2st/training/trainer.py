@@ -32,6 +32,7 @@ from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
+from mt2st.training.joint_norm import join_norms
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
@@ -104,8 +105,8 @@ class Trainer:
             identity is refused.
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
-    On several processes every one calls the same methods; each counts its own FLOPs, and only the first one logs and
-    saves.
+    On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
+    of its own share; what is logged, saved and returned is their sum.
 
     Raises:
         Mt2stError: a task's stream is missing, or a tracker is unknown or not installed.
@@ -148,6 +149,8 @@ class Trainer:
             project_dir=str(folder) if folder else None,
         )
         joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            join_norms(joint)
         self._bare = joint
         groups = decay_groups(joint, config.weight_decay)
         device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
@@ -279,9 +282,24 @@ class Trainer:
         self._check_weights()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        return TrainResult(
-            progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, self.ledger
-        )
+        ledger = FlopLedger()
+        for state in self._ledgers():
+            ledger.merge(state)
+        return TrainResult(progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, ledger)
+
+    def _joint_flops(self) -> int:
+        """Training FLOPs so far, of all processes."""
+        if self.accelerator.num_processes == 1:
+            return self.ledger.total
+        return int(self.accelerator.reduce(torch.tensor(self.ledger.total, device=self.accelerator.device), "sum"))
+
+    def _ledgers(self) -> list[dict[str, Any]]:
+        """The ledgers' states, by rank."""
+        if self.accelerator.num_processes == 1:
+            return [self.ledger.state_dict()]
+        states: list[Any] = [None] * self.accelerator.num_processes
+        torch.distributed.all_gather_object(states, self.ledger.state_dict())
+        return states
 
     def _agree(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process has it: all must save and stop at one step.
@@ -312,7 +330,7 @@ class Trainer:
                 raise Mt2stError(
                     f"validation after step {progress.step}: {name} = {value}; leave a metric that has no value out"
                 )
-        row = {"step": progress.step, "flops": self.ledger.total, "seconds": progress.train_seconds, **metrics}
+        row = {"step": progress.step, "flops": self._joint_flops(), "seconds": progress.train_seconds, **metrics}
         progress.curve.append(row)
         self._emit({"event": "validation", **row})
 
@@ -322,10 +340,13 @@ class Trainer:
         line: dict[str, Any] = {
             "event": "train",
             "step": step,
-            "flops": self.ledger.total,
+            "flops": self._joint_flops(),
             "learning_rate": learning_rate_at(step - 1, self.config),
         }
-        line |= {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
+        shown = {name: loss.detach().float() for name, loss in losses.items()}
+        if self.accelerator.num_processes > 1:  # each knows its own share of the batch
+            shown = {name: self.accelerator.reduce(loss, "mean") for name, loss in shown.items()}
+        line |= {f"loss/{name}": float(loss) for name, loss in shown.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
@@ -339,14 +360,22 @@ class Trainer:
     def _check_losses(self) -> None:
         """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
         unchecked, self._unchecked = self._unchecked, []
-        if not unchecked or bool(torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all()):
+        if not unchecked:
             return
-        step, name, loss = next(item for item in unchecked if not bool(torch.isfinite(item[2])))
+        bad = ~torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all()
+        if self.accelerator.num_processes > 1:  # all must end at one step, also those whose own losses are finite
+            bad = self.accelerator.reduce(bad.float(), "sum")
+        if not bool(bad):
+            return
         good = newest_checkpoint(self.folder) if self.folder else None
-        raise Mt2stError(
-            f"the loss of task {name!r} is {float(loss)} at step {step} (from 0); last good checkpoint: "
-            f"{good[0] if good else 'none'}; lower the learning rate or the task's weight, or use precision=no"
+        cure = (
+            f"last good checkpoint: {good[0] if good else 'none'}; lower the learning rate or the task's weight, or "
+            "use precision=no"
         )
+        for step, name, loss in unchecked:
+            if not bool(torch.isfinite(loss)):
+                raise Mt2stError(f"the loss of task {name!r} is {float(loss)} at step {step} (from 0); {cure}")
+        raise Mt2stError(f"a loss of another process is not finite by step {self._progress.step}; {cure}")
 
     def _check_weights(self) -> None:
         """A finite loss can leave infinite gradients behind.
@@ -373,17 +402,17 @@ class Trainer:
         if self.folder is None:
             return None
         progress = self._progress
-        self.accelerator.wait_for_everyone()
+        ledgers = self._ledgers()
+        self.saved_step = progress.step
         if not self.accelerator.is_main_process:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {
             "fingerprint": self._fingerprint,
-            "ledger": self.ledger.state_dict(),
+            "ledgers": ledgers,
             "progress": asdict(progress),
             "scaler": scaler,
         }
-        self.saved_step = progress.step
         return save_checkpoint(
             self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
@@ -408,7 +437,7 @@ class Trainer:
                 "folder, or delete this one"
             )
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
-        self.ledger.load_state_dict(state["ledger"])
+        self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -7,7 +7,7 @@ import graphlib
 import grimp
 import pytest
 
-MOST_FLOORS = 10
+MOST_FLOORS = 8
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
+from benchmarks.commands._case import run_suite
 from benchmarks.records.read import load_records
 from benchmarks.suite.costs import StepCosts, mixture_of
-from benchmarks.suite.runner import run_suite
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.metrics import metric_definition

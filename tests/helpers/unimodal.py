@@ -184,9 +184,11 @@ def _text(folder: Path) -> SuiteKnobs:
 
 def _diffusion(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.diffusion.knobs")
-    return recipe.Knobs(data="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4, encoder=recipe.UNetKnobs(1, (8, 16)),
-                        classifier=VitKnobs(patch_size=2, width=16, layers=1, heads=2), classifier_steps=4, test_images=12, samples=12,
-                        sampling_steps=2)  # fmt: skip
+    return recipe.Knobs(
+        data="digits", image_size=8, images_per_batch=4, auxiliary_images_per_batch=4,
+        encoder=recipe.UNetKnobs(1, (8, 16)), classifier=VitKnobs(patch_size=2, width=16, layers=1, heads=2),
+        classifier_steps=4, test_images=12, samples=12, sampling_steps=2,
+    )  # fmt: skip
 
 
 CASES: dict[str, Callable[[Path], SuiteKnobs]] = {

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from benchmarks.cases import AUXILIARY
@@ -19,6 +20,7 @@ from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.cases.vqa.grading import answer_type, language_prior
+from benchmarks.commands._case import run_suite
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.read import load_records
 from benchmarks.suite import runner, train
@@ -39,8 +41,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
     values = {
         "data": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
-        "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8, "encoder": TINY,
-        "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
+        "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
+        "encoder": TINY, "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
     }  # fmt: skip
     training = {name: changes.pop(name) for name in ("checkpoint_every_steps",) if name in changes}
     return vqa.Knobs(**{**values, "train": TrainSettings(**training), **changes})
@@ -48,7 +50,7 @@ def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
 
 def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    code = runner.run_suite(
+    code = run_suite(
         VqaCase(knobs, console), knobs, vqa.SPEC, benchmark="vqa", recipe="tiny", results=results, console=console
     )
     return code, console.file.getvalue()  # type: ignore[attr-defined]
@@ -153,9 +155,9 @@ def test_resume_command_gives_what_the_suite_would_have_given(
     monkeypatch.setattr(train.Trainer, "train_step", step)
     (folder,) = (tmp_path / "killed" / "vqa" / "tiny").glob("switch-*")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner.torch, "set_num_threads", threads := MagicMock())
+    monkeypatch.setattr(torch, "set_num_threads", threads := MagicMock())
     assert runner.resume_run(folder) == 0
-    threads.assert_called_once_with(1)
+    assert threads.call_args_list[0] == call(1)
     assert not (tmp_path / "data").exists()  # the data were found where the command had put them
     assert RunFolder.existing(folder).state() == "finished"
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")

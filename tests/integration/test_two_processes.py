@@ -62,11 +62,11 @@ def check_contrastive(loss: str, first: dict[str, Any], second: dict[str, Any]) 
 
 
 def check_training(name: str, alone: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
-    """The same weights everywhere, also through a switch; half the FLOPs each; only the first process logs."""
+    """The same weights everywhere, also through a switch; the FLOPs of both; only the first process logs."""
     for parameter, expected in alone["weights"].items():
         assert torch.equal(first["weights"][parameter], second["weights"][parameter])
         torch.testing.assert_close(first["weights"][parameter], expected, rtol=1e-5, atol=1e-6)
-    assert first["flops"] == second["flops"] == alone["flops"] // 2
+    assert first["flops"] == second["flops"] == alone["flops"]
     assert first["lines"] > 0
     assert second["lines"] == 0
     # One rank got the signal at step 4; both agree at the next log line, save, stop there, and go on together.

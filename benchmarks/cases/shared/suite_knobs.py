@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
+from benchmarks.cases.shared.job_knobs import JobKnobs
+from benchmarks.report.views import MULTI_TASK
 from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, strategy_names
-from benchmarks.strategies.mtl import MultiTask
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -62,8 +63,12 @@ class SuiteKnobs:
     """how to train"""
     validations: int = 10
     """validations during a run, evenly spaced, the last at its end"""
-    threads: int = 0
-    """CPU threads of torch; 0 = as torch chooses"""
+    threads: int = 1
+    """CPU threads of a process; another number gives other roundings"""
+    processes: int = 1
+    """processes that train one run together, each on its share of every batch; a launcher sets it"""
+    where: JobKnobs = planned(default_factory=JobKnobs)  # noqa: RUF009
+    """where runs are made, and how many at a time"""
     data_workers: int = condition(default=0)
     """threads that make the next batches ahead; 0 = the training loop makes them; any number gives the same bits"""
     trackers: tuple[str, ...] = condition(default=())
@@ -78,7 +83,7 @@ class SuiteKnobs:
     """compare the middle setting of each strategy's sweep only"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seeds", "validations"):
+        for name in ("steps", "seeds", "validations", "threads", "processes"):
             if getattr(self, name) < 1:
                 raise Mt2stError(f"{name} = {getattr(self, name)!r} must be ≥ 1")
         for view in self.views:
@@ -89,8 +94,6 @@ class SuiteKnobs:
         check_range("budget_share", self.budget_share, 1e-6, 10.0, "it is a share of MTL's FLOPs, for example 0.44")
         if self.budget is not None and not self.budget > 0:
             raise Mt2stError(f"budget = {self.budget!r} must be > 0 training FLOPs, for example 1.9e12")
-        if self.threads < 0:
-            raise Mt2stError(f"threads = {self.threads} must be ≥ 0; 0 lets torch choose")
         if self.data_workers < 0:
             raise Mt2stError(f"data_workers = {self.data_workers} must be ≥ 0; 0 = no threads beside the training loop")
         if self.draw not in ("fixed", "per-seed"):
@@ -128,9 +131,8 @@ class SuiteKnobs:
         for settings in self.settings:
             if type(settings) is kind.kind:
                 return settings
-        return kind.started_from(
-            next((settings for settings in self.settings if isinstance(settings, MultiTask)), None)
-        )
+        reference = find_strategy(MULTI_TASK).kind
+        return kind.started_from(next((settings for settings in self.settings if type(settings) is reference), None))
 
     def with_settings(self, *changed: Any) -> Any:
         """These knobs with other settings of some strategies."""

@@ -34,9 +34,11 @@ from benchmarks.cases.retrieval.case import RetrievalCase  # noqa: E402
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs  # noqa: E402
 from benchmarks.cases.vqa import knobs as vqa  # noqa: E402
 from benchmarks.cases.vqa.case import VqaCase  # noqa: E402
+from benchmarks.commands._case import run_suite  # noqa: E402
 from benchmarks.records.folder import RunFolder  # noqa: E402
 from benchmarks.records.read import load_records  # noqa: E402
-from benchmarks.suite import runner, train  # noqa: E402
+from benchmarks.report import write  # noqa: E402
+from benchmarks.suite import train  # noqa: E402
 from mt2st.training.config import TrainSettings  # noqa: E402
 
 torch.set_num_threads(1)
@@ -47,24 +49,31 @@ PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record"
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 _SHARED = {
     "data": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
-    "train": TrainSettings(checkpoint_every_steps=2), "encoder": _TINY, "threads": 1,
+    "encoder": _TINY, "threads": 1,
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
     "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
             "auxiliaries": ("contrastive", "masked_lm")},
-    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8, "auxiliaries": ("captions", "masked_lm")},
+    "retrieval": {"second_test_split": "", "images_per_batch": 8, "caption_images_per_batch": 8,
+                  "auxiliaries": ("captions", "masked_lm")},
 }  # fmt: skip
 _MODULES = {"vqa": (vqa, VqaCase), "retrieval": (retrieval, RetrievalCase)}
 
 
 class Suite:
-    """A case with tiny knobs, whose data are prepared on the first `case`."""
+    """A case with tiny knobs, whose data are prepared on the first `case`.
 
-    def __init__(self, name: str, data_folder: Path, **changes: Any) -> None:
+    Args:
+        accumulation: micro-batches an optimiser step.
+        changes: other knobs of the case.
+    """
+
+    def __init__(self, name: str, data_folder: Path, *, accumulation: int = 1, **changes: Any) -> None:
         self.name = name
         module, self._kind = _MODULES[name]
         self.spec = module.SPEC
-        self.knobs = module.Knobs(**{**_SHARED, **_OWN[name], "data_folder": data_folder, **changes})
+        own = {"data_folder": data_folder, "train": TrainSettings(checkpoint_every_steps=2, accumulation=accumulation)}
+        self.knobs = module.Knobs(**{**_SHARED, **_OWN[name], **own, **changes})
         self._case: Any = None
 
     @property
@@ -78,7 +87,7 @@ class Suite:
         console = Console(file=io.StringIO(), width=500)
 
         def dispatch(argv: list[str]) -> int:
-            return runner.run_suite(
+            return run_suite(
                 self.case, self.knobs, self.spec, benchmark=self.name, recipe="chaos", results=results, console=console
             )
 
@@ -222,7 +231,7 @@ class PhaseWatch:
         trainer.train_step, trainer._maybe_validate, trainer.fit = watched_step, watched_validate, watched_fit  # type: ignore[method-assign]
         mt2st.training.trainer.save_checkpoint = self._watched("checkpoint", mt2st.training.trainer.save_checkpoint)
         RunFolder.finish = self._watched("record", RunFolder.finish)  # type: ignore[method-assign]
-        runner.report = self._watched("report", runner.report)
+        write.report = self._watched("report", write.report)
 
     def _watched(self, phase: str, function: Any) -> Any:
         def watched(*arguments: Any, **named: Any) -> Any:

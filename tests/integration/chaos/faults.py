@@ -110,8 +110,8 @@ def campaign(every: int, first: int, folder: Path, library: ctypes.CDLL) -> dict
                 bad += [f"{place}: {text}" for text in differences(expected, suite.outcome(results))]
             shutil.rmtree(results, ignore_errors=True)
     return {
-        "operations_of_a_run": total, "injections": sum(done.values()), "by_mode": dict(done), "by_operation": dict(operations),
-        "exit_codes": dict(codes), "failed_or_different": bad,
+        "operations_of_a_run": total, "injections": sum(done.values()), "by_mode": dict(done),
+        "by_operation": dict(operations), "exit_codes": dict(codes), "failed_or_different": bad,
     }  # fmt: skip
 
 

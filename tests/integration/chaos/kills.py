@@ -26,8 +26,8 @@ from benchmarks.records.read import load_records
 
 # How often a phase is aimed at, and at most which of its entries since the attempt began.
 _AIMS = {
-    "start": (1, 1), "train": (4, 12), "switch": (3, 2), "validate": (3, 3), "checkpoint": (5, 6), "test": (2, 2), "record": (2, 2),
-    "report": (1, 1),
+    "start": (1, 1), "train": (4, 12), "switch": (3, 2), "validate": (3, 3), "checkpoint": (5, 6), "test": (2, 2),
+    "record": (2, 2), "report": (1, 1),
 }  # fmt: skip
 _SIGNALS = (signal.SIGKILL,) * 8 + (signal.SIGTERM, signal.SIGINT)
 _LONGEST_DELAY_SECONDS = 0.03

@@ -55,7 +55,8 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
     first, last = (sum(item[0] for item in part) / len(part) for part in (warm[:half], warm[half:]))
     return {
         "suites": len(seen), "minutes": round((time.monotonic() - started) / 60, 2), "mib_first_half": round(first, 1),
-        "mib_second_half": round(last, 1), "mib_end": round(seen[-1][0], 1), "files": [warm[0][1], warm[-1][1]], "threads": [warm[0][2], warm[-1][2]],
+        "mib_second_half": round(last, 1), "mib_end": round(seen[-1][0], 1),
+        "files": [warm[0][1], warm[-1][1]], "threads": [warm[0][2], warm[-1][2]],
         "flat": last <= 1.02 * first + 4 and warm[-1][1] <= warm[0][1] and warm[-1][2] <= warm[0][2],
     }  # fmt: skip
 
@@ -72,14 +73,14 @@ def long_run(folder: Path, steps: int) -> dict[str, Any]:
 
     config = TrainConfig(steps, checkpoint_every_steps=max(1, steps // 20), evaluate_every_steps=max(1, steps // 10))
     Trainer(
-        experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config, folder=folder / "checkpoints",
-        validate=experiment.validate, on_step=on_step,
+        experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config,
+        folder=folder / "checkpoints", validate=experiment.validate, on_step=on_step,
     ).fit()  # fmt: skip
     settled = seen[len(seen) // 10 :]
     spread = (max(settled) - min(settled)) / min(settled)
     return {
-        "steps": steps, "mib_at_a_tenth": round(settled[0], 1), "mib_at_the_end": round(settled[-1], 1), "spread": round(spread, 4),
-        "flat": spread <= 0.04,
+        "steps": steps, "mib_at_a_tenth": round(settled[0], 1), "mib_at_the_end": round(settled[-1], 1),
+        "spread": round(spread, 4), "flat": spread <= 0.04,
     }  # fmt: skip
 
 

@@ -205,14 +205,14 @@ def test_a_pickle_in_place_of_a_records_items_is_a_hole(tmp_path: Path, mark: Pa
 SVGS = {
     "external entity": '<!DOCTYPE svg [<!ENTITY s SYSTEM "file://{secret}">]><svg xmlns="http://www.w3.org/2000/svg" '
     'width="72" height="72"><text y="40">&s;</text></svg>',
-    "file as an image": '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="72" height="72">'
-    '<image width="72" height="72" href="{picture}" xlink:href="file://{picture}"/></svg>',
+    "file as an image": '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    'width="72" height="72"><image width="72" height="72" href="{picture}" xlink:href="file://{picture}"/></svg>',
     "script": '<svg xmlns="http://www.w3.org/2000/svg" width="72" height="72"><script>fetch("file://{secret}")</script></svg>',
-    "billion laughs": '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">'
-    '<!ENTITY d "&c;&c;&c;&c;&c;&c;&c;&c;"><!ENTITY e "&d;&d;&d;&d;&d;&d;&d;&d;"><!ENTITY f "&e;&e;&e;&e;&e;&e;&e;&e;">'
-    '<!ENTITY g "&f;&f;&f;&f;&f;&f;&f;&f;"><!ENTITY h "&g;&g;&g;&g;&g;&g;&g;&g;">]><svg '
-    'xmlns="http://www.w3.org/2000/svg" width="72" '
-    'height="72"><text y="9">&h;&h;&h;&h;</text></svg>',
+    "billion laughs": '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">'
+    '<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;"><!ENTITY d "&c;&c;&c;&c;&c;&c;&c;&c;">'
+    '<!ENTITY e "&d;&d;&d;&d;&d;&d;&d;&d;"><!ENTITY f "&e;&e;&e;&e;&e;&e;&e;&e;">'
+    '<!ENTITY g "&f;&f;&f;&f;&f;&f;&f;&f;"><!ENTITY h "&g;&g;&g;&g;&g;&g;&g;&g;">]>'
+    '<svg xmlns="http://www.w3.org/2000/svg" width="72" height="72"><text y="9">&h;&h;&h;&h;</text></svg>',
 }
 
 
@@ -253,8 +253,8 @@ def loaded(page: Path, profile: Path) -> str:
     """The page as the browser holds it after running whatever it runs."""
     assert CHROMIUM
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}",
-        "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        f"--user-data-dir={profile}", "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -266,7 +266,8 @@ def report_page(folder: Path) -> Path:
     for seed in range(2):
         write_run(
             folder, "STL", "equal-steps", seed, items=10, group_names={"question_type": [*TEXTS[:3]]}, commit=bad,
-            data={"name": bad, "revision": bad, "content_hash": bad}, hardware={"cpu": bad}, versions={bad: bad}, floors={bad: {"accuracy": 0.5}},
+            data={"name": bad, "revision": bad, "content_hash": bad}, hardware={"cpu": bad}, versions={bad: bad},
+            floors={bad: {"accuracy": 0.5}},
         )  # fmt: skip
     write_run(folder, "MTL", "equal-steps", 0, items=10, fail=bad)
     spec = ReportSpec(bad, replace(accuracy(), label=bad), groups=(Group("question_type", bad),), notes=TEXTS)
@@ -279,8 +280,8 @@ def preview_page(folder: Path) -> Path:
 
     class Adapter:
         CARD = DatasetCard(
-            name="bad", title=TEXTS[0], task="vqa", source=TEXTS[1], revision=TEXTS[2], licence=TEXTS[3], splits={"train": 1},
-            main_metric="vqa_accuracy", notes=TEXTS[4],
+            name="bad", title=TEXTS[0], task="vqa", source=TEXTS[1], revision=TEXTS[2], licence=TEXTS[3],
+            splits={"train": 1}, main_metric="vqa_accuracy", notes=TEXTS[4],
         )  # fmt: skip
 
         @staticmethod

@@ -126,8 +126,9 @@ def write_value(path: Path, value: dict[str, Any]) -> None:
 def record_target(folder: Path, name: str) -> Target:
     run = RunFolder.of(folder, "vqa", "default", strategy="STL", view="equal-steps", seed=0, config={"a": 1})
     record = {
-        "views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {"test": {"a": 0.5}},
-        "floors": {"chance": {"a": 0.1}}, "curve": [{"step": 1, "flops": 1, "seconds": 0.1}], "group_names": {"t": ["x"]},
+        "views": ["equal-steps"], "started_utc": "x", "steps": 1, "flops": {"total": 1},
+        "metrics": {"test": {"a": 0.5}}, "floors": {"chance": {"a": 0.1}},
+        "curve": [{"step": 1, "flops": 1, "seconds": 0.1}], "group_names": {"t": ["x"]},
     }  # fmt: skip
     with run.lock():
         run.begin()

@@ -88,7 +88,7 @@ def cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(cases_package, "CASES_FOLDER", package)
     monkeypatch.setattr(cases_package, "PACKAGE", name)
-    monkeypatch.setattr("benchmarks.suite.runner.run_case", run_case)
+    monkeypatch.setattr("benchmarks.commands._case.run_case", run_case)
     monkeypatch.setattr("benchmarks.suite.runner.resume_run", lambda run_dir: print(f"resumed {run_dir.name}") or 0)
     yield package
     for module in [module for module in sys.modules if module.startswith(name)]:

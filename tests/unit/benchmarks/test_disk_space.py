@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.records.disk_space import RECORD_BYTES, checkpoint_bytes, require_space
+from benchmarks.records.disk_space import RECORD_BYTES, require_space
 from benchmarks.records.folder import RunFolder
+from benchmarks.suite.costs import checkpoint_bytes
 from mt2st.errors import Mt2stError
 from mt2st.training.checkpoint import save_checkpoint
 

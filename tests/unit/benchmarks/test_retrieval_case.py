@@ -30,7 +30,8 @@ def examples(split):
     for number in range(12 if split == "train" else 4):
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), (20 * number, 90 if split == "train" else 180, 7)).save(stream, "PNG")
-        yield Example(image=stream.getvalue(), image_id=f"{split}{number}", captions=(f"bird {number}", f"oiseau {number}", f"Vogel {number}"))
+        names = (f"bird {number}", f"oiseau {number}", f"Vogel {number}")
+        yield Example(image=stream.getvalue(), image_id=f"{split}{number}", captions=names)
 """
 
 

@@ -1,4 +1,4 @@
-"""Strategies: found by name, also in other people's files; a schedule for each auxiliary; step planning for a budget."""
+"""Strategies: found by name, also in other people's files; a schedule for each auxiliary; steps for a budget."""
 
 from __future__ import annotations
 
@@ -21,37 +21,10 @@ from benchmarks.suite.plan import steps_for_budget, training_flops
 from benchmarks.suite.tuning import trials_of
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch
+from tests.helpers.documentation import ROOT, files_of
 
-ROOT = Path(__file__).parents[3]
 PRIMARY_COST, AUXILIARY_COST = 5, 7
-COSINE = '''"""Cosine: auxiliaries fade along half a cosine."""
-
-from dataclasses import dataclass
-from math import cos, pi
-
-from benchmarks.strategies import Each, each
-
-
-@dataclass(frozen=True)
-class CosineFade:
-    initial: float = 1.0
-
-    def __call__(self, progress: float) -> float:
-        return self.initial * (1 + cos(pi * progress)) / 2
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """Cosine: auxiliaries fade along half a cosine."""
-
-    learning_rate: float = 2e-3
-    """peak learning rate"""
-    weight: Each = 1.0
-    """weight of each auxiliary's loss at the start"""
-
-    def schedule(self, auxiliary: str) -> CosineFade:
-        return CosineFade(each(self.weight, auxiliary))
-'''
+COSINE = files_of(ROOT / "docs" / "add" / "strategy.md")["my_fade.py"]
 
 
 @pytest.fixture
@@ -78,7 +51,7 @@ def test_the_table_is_the_folder() -> None:
 
 
 def test_nothing_else_lists_the_names() -> None:
-    """Of the five, STL and MTL are references that reports and knobs know; the others stand in their files and in cases."""
+    """Reports and knobs know the references STL and MTL; the other names stand in their own files and in cases."""
     for path in (ROOT / "benchmarks").rglob("*.py"):
         inside = path.relative_to(ROOT / "benchmarks").parts[0]
         if inside not in ("strategies", "cases"):
@@ -278,6 +251,7 @@ def test_unequal_tuning_effort_is_refused(tmp_path: Path) -> None:
     "module", ["benchmarks.strategies", *[f"benchmarks.cases.{name}.knobs" for name in case_names()]]
 )
 def test_knobs_and_strategies_import_no_torch(module: str) -> None:
-    code = f"import sys, importlib; importlib.import_module({module!r}); from benchmarks.strategies import built_in; built_in(); print('torch' in sys.modules)"
+    imports = f"import {module}, sys; from benchmarks.strategies import built_in"
+    code = f"{imports}; built_in(); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

@@ -164,7 +164,7 @@ def test_other_errors_are_one_line_too(
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert main(["check", "hf:owner/name"]) == 1
     assert re.match(
-        r"error: Hub dataset 'owner/name' needs the package datasets .*pip install 'mt2st\[data\]'\n$",
+        r"error: Hub dataset 'owner/name' needs the package datasets .*pip install -e '\.\[data\]'\n$",
         capsys.readouterr().err,
     )
 
@@ -253,7 +253,8 @@ def test_near_duplicates_are_noted(tmp_path: Path, pets: Path) -> None:
     body = f"""
 def examples(split):
     from pathlib import Path
-    yield Example(image=Path({str(tmp_path)!r}) / ("one.png" if split == "train" else "two.png"), image_id=split, captions=("c",))
+    name = "one.png" if split == "train" else "two.png"
+    yield Example(image=Path({str(tmp_path)!r}) / name, image_id=split, captions=("c",))
 """
     card = ADAPTER[: ADAPTER.index("def picture")].replace('"train": 6, "test": 2', '"train": 1, "test": 1')
     pets.write_text(card + body)

@@ -272,6 +272,12 @@ def test_broken_json_is_named(tmp_path: Path, text: str, key: str | None, messag
     assert "x.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ['["\\ud83d"]', "[12345678901234567890123]", "[1e400, -Infinity]"])
+def test_what_python_writes_is_read_as_python_reads_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    assert [value for _, value in iterate_records(tmp_path / "x.json")] == json.loads(text)
+
+
 def test_a_huge_file_is_streamed_in_little_memory(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -14,7 +14,10 @@ from mt2st.data.splits import PreparedDataset, carve_validation, leaked_images
 from mt2st.errors import Mt2stError
 from tests.helpers.shared_folder import shared_folder
 
-SQUARE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect x="9" y="9" width="{}" height="30" fill="{}"/></svg>'
+SQUARE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">'
+    '<rect x="9" y="9" width="{}" height="30" fill="{}"/></svg>'
+)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import runpy
 import shlex
 from pathlib import Path
@@ -15,14 +14,14 @@ from PIL import Image, ImageDraw
 from benchmarks.cli import main as benchmarks_main
 from data_prep.__main__ import main
 from mt2st.data.splits import PreparedDataset
+from tests.helpers.documentation import ROOT, blocks_of, files_of
 
-README = Path(__file__).resolve().parents[3] / "data_prep" / "README.md"
-BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+README = ROOT / "data_prep" / "README.md"
 
 BIRDS = ("robin", "wren", "finch", "heron")
 IN_SMALL = [
-    "--steps", "2", "--seeds", "1", "--strategies", "STL", "Switch", "--images-per-batch", "4", "--caption-images-per-batch", "4",
-    "--validation-fraction", "0.3", "--validations", "1", "--views", "equal-steps",
+    "--steps", "2", "--seeds", "1", "--strategies", "STL", "Switch", "--images-per-batch", "4",
+    "--caption-images-per-batch", "4", "--validation-fraction", "0.3", "--validations", "1", "--views", "equal-steps",
 ]  # fmt: skip
 
 
@@ -49,10 +48,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_blocks_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = python_blocks = 0
-    for match in BLOCK.finditer(README.read_text(encoding="utf-8")):
-        kind, text = match["kind"], match["text"]
-        if match["file"]:
-            (folder / match["file"]).write_text(text, encoding="utf-8")
+    for kind, text, file in blocks_of(README):
+        if file:
+            (folder / file).write_text(text, encoding="utf-8")
         elif kind == "console":
             for line in text.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
@@ -83,10 +81,6 @@ def test_the_blocks_run_in_order(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_an_adapter_is_about_15_lines() -> None:
-    adapters = [
-        match["text"]
-        for match in BLOCK.finditer(README.read_text(encoding="utf-8"))
-        if (match["file"] or "").endswith(".py")
-    ]
+    adapters = [text for file, text in files_of(README).items() if file.endswith(".py")]
     assert len(adapters) == 2
     assert all(len([line for line in text.splitlines() if line.strip()]) <= 15 for text in adapters)

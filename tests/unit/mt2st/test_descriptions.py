@@ -229,10 +229,8 @@ def outside() -> Any:
     ids=["lock", "deep", "generator", "nameless-function"],
 )
 def test_what_cannot_be_described_is_an_error(make: Callable[[], Any], place: str, kind: str) -> None:
-    with pytest.raises(
-        Mt2stError,
-        match=rf"schedule \S+\.(Wrapped|Both) cannot be told .*its attribute '{place}' is a \S*{kind}; make the schedule",
-    ):
+    told = rf"its attribute '{place}' is a \S*{kind}; make the schedule"
+    with pytest.raises(Mt2stError, match=rf"schedule \S+\.(Wrapped|Both) cannot be told .*{told}"):
         describe(make())
 
 

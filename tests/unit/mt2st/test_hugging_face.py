@@ -118,9 +118,10 @@ def test_dual_towers_give_the_embeddings_of_transformers_own_pipeline(tmp_path: 
     texts = tokenizer(TEXTS, padding=True if name == "clip" else "max_length", return_tensors="pt")
     texts = {"input_ids": texts["input_ids"]}
     images = pixels()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (
-        ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]) if name == "clip" else ([0.5] * 3, [0.5] * 3)
-    ))  # fmt: skip
+    statistics = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    if name == "clip":
+        statistics = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in statistics)
     normalised = (images / 255 - mean) / std
     given: dict[str, Any] = {"pixel_values": normalised}
     if name == "siglip2":

@@ -66,7 +66,8 @@ def test_every_definition_is_complete() -> None:
         assert metric.is_better(metric.best, metric.worst)
         assert (metric.symbol == "%") == (metric.scale == 100), name
         assert metric.scale == 1 or (metric.worst, metric.best) == (0, 1), "per cent of a share only"
-        assert metric.definition[-1] != "." and "  " not in metric.definition, "it stands within a line"
+        assert not metric.definition.endswith("."), "it stands within a line"
+        assert "  " not in metric.definition
         assert not metric.is_better(metric.worst, metric.worst)
 
 

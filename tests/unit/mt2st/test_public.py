@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +9,16 @@ from pathlib import Path
 import pytest
 
 import mt2st
+from tests.helpers.documentation import blocks_of
 
 ROOT = Path(__file__).parents[3]
-SURFACE = """
-    Answer AnswerVocabulary CaptionStream Constant DatasetCard Diminish Example FlopCounter FlopLedger MT2ST Mt2stError
-    Off PreparedDataset PreparedSplit QuestionStream Sampled SamplesWeight Schedule Switch Task TrainConfig Trainer
-    VisionLanguageEncoder carve_validation count_flops describe evaluate_retrieval leaked_images vqa_accuracy
-    without_leaked
-""".split()
+SURFACE = [
+    "Answer", "AnswerVocabulary", "CaptionStream", "Constant", "DatasetCard", "Diminish", "Example", "FlopCounter",
+    "FlopLedger", "MT2ST", "Mt2stError", "Off", "PreparedDataset", "PreparedSplit", "QuestionStream", "Sampled",
+    "SamplesWeight", "Schedule", "Switch", "Task", "TrainConfig", "Trainer", "VisionLanguageEncoder",
+    "carve_validation", "count_flops", "describe", "evaluate_retrieval", "leaked_images", "vqa_accuracy",
+    "without_leaked",
+]  # fmt: skip
 
 
 def test_public_surface() -> None:
@@ -35,7 +36,7 @@ def test_schedules_need_no_torch() -> None:
 
 @pytest.mark.parametrize("number", range(2))
 def test_readme_blocks_run(number: int, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = [block.text for block in blocks_of(ROOT / "README.md") if block.kind == "python"]
     assert len(blocks) == 2
     script = tmp_path / "block.py"
     script.write_text(blocks[number], encoding="utf-8")

@@ -68,25 +68,22 @@ def test_all_batches_have_one_shape_across_epoch_ends(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_share_an_epoch_without_overlap(name: str, world: int) -> None:
-    """Together the ranks' images are the epoch's order, each once."""
-    split = DrawnSplit(num_images=12)
-    split._pixels[:, 0, 0] = np.arange(12)[:, None]  # the image's row, written into a pixel
-    stream = {
-        "questions": lambda: questions(split, images=2),
-        "captions": lambda: captions(split, images=2),
-        "items": lambda: ItemStream({"label": torch.arange(12)}, items_per_batch=2, split=split),
-    }[name]()
-    seen = [
-        row
-        for index in range(6 // world)
-        for rank in range(world)
-        for row in stream.batch(index, rank, world)["pixels"][:, 0, 0, 0].tolist()
-    ]
-    assert sorted(seen) == list(range(12))
-    alone = [row for index in range(6) for row in stream.batch(index)["pixels"][:, 0, 0, 0].tolist()]
-    assert seen == alone
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_the_batch_that_one_process_would_draw(name: str, world: int) -> None:
+    stream = MAKERS[name]()
+    for index in range(6):
+        whole = stream.batch(index)
+        parts = [stream.batch(index, rank, world) for rank in range(world)]
+        joined = {key: torch.cat([part[key] for part in parts]) for key in whole}
+        if name == "questions":  # positions within a process's own images
+            joined["question_image"] += torch.arange(world).repeat_interleave(8 // world) * (4 // world)
+        assert same(joined, whole)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(name: str) -> None:
+    with pytest.raises(Mt2stError, match=r"a batch of 4 items of stream .* cannot be shared by 3 processes; take"):
+        MAKERS[name]().batch(0, 0, 3)
 
 
 @given(size=st.integers(1, 30), count=st.integers(1, 70), start=st.integers(0, 200), seed=st.integers(0, 50))

@@ -56,7 +56,8 @@ def test_what_accelerate_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     Accelerator(cpu=True, mixed_precision="no")
     monkeypatch.delattr(AcceleratorState, "_reset_state")
     forget_precision("no")  # nothing to forget
-    with pytest.raises(Mt2stError, match=rf"^accelerate \S+ has no accelerate\.state\..*, {CURE.format('accelerate')}$"):
+    cure = CURE.format("accelerate")
+    with pytest.raises(Mt2stError, match=rf"^accelerate \S+ has no accelerate\.state\..*, {cure}$"):
         forget_precision("bf16")
 
 

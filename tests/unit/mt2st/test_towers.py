@@ -317,10 +317,10 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to host")
 
     monkeypatch.setattr(open_clip_pretrained, "hf_hub_download", offline)
+    cure = "offline, give a local safetensors"
     for weights_only in (False, True):
         with pytest.raises(
-            Mt2stError,
-            match=r"cannot load weights 'openai' for RN50-quickgelu .*no route to host.*; offline, give a local safetensors",
+            Mt2stError, match=f"cannot load weights 'openai' for RN50-quickgelu .*no route to host.*; {cure}"
         ):
             named_towers("RN50-quickgelu", "openai", weights_only=weights_only)
 

@@ -1,0 +1,111 @@
+"""`--processes N`: starts this command N times on this machine, as torchrun would, and ends all when one ends badly."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from benchmarks.suite import ranks
+from benchmarks.suite.machine import gpu_count
+from mt2st.errors import Mt2stError
+
+_LOOK_SECONDS = 0.1
+_GRACE_SECONDS = 60.0  # for the processes to save after a stop
+_AFTER_A_DEATH_SECONDS = 10.0  # for the others, which wait for the dead one, to end by themselves
+
+
+def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
+    """Run `python -m benchmarks argv…` in `processes` processes; returns the first one's exit code.
+
+    Raises:
+        Mt2stError: there are fewer GPUs than processes, or one of them died; the others are ended then.
+        KeyboardInterrupt: stopped from outside; all processes have saved.
+    """
+    if (gpus := gpu_count()) and processes > gpus:
+        raise Mt2stError(
+            f"--processes {processes} are more than {gpus} GPUs; start at most {gpus}, or hide the GPUs "
+            "(CUDA_VISIBLE_DEVICES=)"
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children: list[subprocess.Popen[bytes]] = []
+    errors: list[IO[bytes]] = []
+    kept = contextlib.ExitStack()
+    try:
+        for rank in range(processes):
+            environment = {
+                **os.environ,
+                **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), ranks.LAUNCHED_BY_US: "1"},
+            }
+            errors.append(kept.enter_context(tempfile.TemporaryFile()))
+            child = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks", *argv],
+                env=environment,
+                stdin=subprocess.PIPE,  # its end tells them that this process is gone
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stderr=None if rank == 0 else errors[-1],
+                start_new_session=True,
+            )
+            children.append(child)
+        return _watched(children, errors)
+    except KeyboardInterrupt:
+        _end(children, signal.SIGTERM, _GRACE_SECONDS)
+        raise
+    finally:
+        _end(children, signal.SIGKILL, _GRACE_SECONDS)
+        kept.close()
+
+
+def _watched(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[bytes]]) -> int:
+    """Until all have ended; the first one's exit code."""
+    while True:
+        codes = [child.poll() for child in children]
+        for rank, code in enumerate(codes):
+            if code in (None, *_ORDERLY):
+                continue
+            _wait(children, _AFTER_A_DEATH_SECONDS)
+            if code == 2 and rank == 0:
+                return 2  # it has said why
+            raise Mt2stError(
+                f"process {rank} of {len(children)} {_story(code, errors[rank])}; all were ended; the same command "
+                "goes on from the last checkpoint"
+            )
+        if all(code is not None for code in codes):
+            return codes[0] or 0
+        time.sleep(_LOOK_SECONDS)
+
+
+_ORDERLY = (0, 1, 130)  # as `EXIT_CODES` says
+
+
+def _story(code: int, errors: IO[bytes]) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").split("\n")
+    said = next((line for line in reversed(lines) if line.strip()), "")
+    return f"ended with exit code {code}" + (f" ({said.strip():.300})" if said else "")
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(child.poll() is None for child in children):
+        time.sleep(_LOOK_SECONDS)
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]], how: signal.Signals, seconds: float) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(how)
+    _wait(children, seconds)

@@ -1,0 +1,147 @@
+"""A planned run: its folder, how it is trained, and how it is found again from its folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.cases import Case, CaseCard, load_card
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
+from benchmarks.records.folder import RunFolder
+from benchmarks.strategies import find_strategy
+from benchmarks.suite import ranks
+from mt2st.errors import Mt2stError
+from mt2st.training.config import TrainConfig, deciding
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run.
+
+    Attributes:
+        flops: forecast of its training FLOPs.
+        auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
+    """
+
+    strategy: str
+    seed: int
+    steps: int
+    views: tuple[str, ...]
+    flops: int
+    auxiliary_share: float
+
+    @property
+    def label(self) -> str:
+        """The run in a few words."""
+        return f"{self.strategy} seed {self.seed}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with the knobs it runs under and its folder."""
+
+    knobs: SuiteKnobs
+    run: Run
+    folder: RunFolder
+
+
+def open_case(card: CaseCard, knobs: SuiteKnobs, console: Console) -> Case:
+    """The case with its data prepared, once for all processes."""
+    with ranks.first_goes_ahead():
+        return card.open(knobs, console)
+
+
+def run_folder(
+    case: Case,
+    knobs: SuiteKnobs,
+    run: Run,
+    *,
+    benchmark: str,
+    recipe: str,
+    results: Path,
+    varied: tuple[str, ...] = (),
+) -> RunFolder:
+    """The folder of a planned run: equal configuration and data, equal folder.
+
+    `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
+    """
+    kind = next(kind for kind in knobs.kinds() if kind.name == run.strategy)
+    config = {
+        "knobs": knobs.shared(),
+        "data": dict(case.data),
+        "strategy": deciding(knobs.strategy(run.strategy)),
+        "steps": run.steps,
+    }
+    if kind.place:  # somebody else's code is part of what decides the numbers
+        config["strategy_code"] = kind.code_hash
+    suite = {
+        "knobs": {name: value for name, value in knobs.shared().items() if name not in varied},
+        "data": dict(case.data),
+    }
+    return RunFolder.of(
+        results,
+        benchmark,
+        recipe,
+        strategy=run.strategy,
+        view=run.views[0],
+        seed=run.seed,
+        config=config,
+        suite=suite,
+        conditions={**knobs.conditions(), "strategy_place": kind.place or run.strategy, "run": asdict(run)},
+    )
+
+
+def begun_run(run_dir: Path) -> tuple[CaseCard, SuiteKnobs, Run]:
+    """The case, the knobs and the plan of a run that was begun before, from its config.json.
+
+    Raises:
+        Mt2stError: the folder is no run, an older version wrote it, or its strategy's file has changed.
+    """
+    identity = RunFolder.existing(run_dir).identity
+    card = load_card(identity["benchmark"])
+    conditions = dict(identity.get("conditions", {}))
+    place, run = conditions.pop("strategy_place", ""), conditions.pop("run", None)
+    if not place or run is None:
+        raise Mt2stError(
+            f"{run_dir} was begun by version 0.1; such runs can be reported, not resumed; repeat the suite's command"
+        )
+    kind = find_strategy(place)
+    config = identity["config"]
+    if config.get("strategy_code", "") != kind.code_hash:
+        raise Mt2stError(f"{run_dir}: strategy {place} has changed since the run began; repeat the suite's command")
+    settings = {**config["knobs"], **conditions}
+    settings["settings"] = (from_plain(kind.kind, config["strategy"]),)
+    knobs_kind = type(next(iter(card.recipes.values())))
+    knobs = from_plain(knobs_kind, {**settings, "strategies": (place,), "seeds": identity["seed"] + 1})
+    return card, knobs, from_plain(Run, run)
+
+
+def begun_folder(case: Case, knobs: SuiteKnobs, run: Run, run_dir: Path) -> Planned:
+    """The run of `begun_run`, with its folder, once the case's data are open.
+
+    Raises:
+        Mt2stError: on these data this code makes another run of it.
+    """
+    begun = RunFolder.existing(run_dir)
+    identity = begun.identity
+    results = run_dir.resolve().parents[2]
+    here = run_folder(case, knobs, run, benchmark=identity["benchmark"], recipe=identity["recipe"], results=results)
+    if here.path != run_dir.resolve():
+        raise Mt2stError(
+            f"{run_dir} is no run that this code plans on these data (changed data or code?); repeat the suite's "
+            "command"
+        )
+    return Planned(knobs, run, RunFolder(here.path, identity))  # its own suite, which a sweep hashes in its own way
+
+
+def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
+    """How to train a planned run."""
+    return TrainConfig(
+        **vars(knobs.train),
+        total_steps=run.steps,
+        seed=run.seed,
+        learning_rate=knobs.strategy(run.strategy).learning_rate,
+        evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
+    )

@@ -1,0 +1,108 @@
+"""The page on speed, from the records in results/published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median, median_high
+from typing import Any
+
+
+def speed_page(read: Callable[[str], Any]) -> str:
+    """Markdown of the page. `read` gives the JSON value of a file of results/published."""
+    return "\n".join(
+        [
+            "# Speed",
+            "",
+            "Made from the records in results/published. Each heading names the command that repeats the measurement.",
+            "",
+            *_throughput(read("loop/throughput.json")),
+            *_overhead(read("loop/overhead.json")),
+            *_data(read("data/data.json")),
+            *_peers(read("peers/retrieval.json"), "`python -m benchmarks peers retrieval`"),
+            *_peers(read("peers/faiss.json"), "`python -m benchmarks peers retrieval --parts faiss`"),
+        ]
+    )
+
+
+def _throughput(record: Any) -> list[str]:
+    base = [turn for lever in record["levers"] for turn in lever["base"]]
+    peak = max(record["matmul_peak_flops_per_second"].values())
+    flops = median(turn["flops_per_second"] for turn in base)
+    samples = median(turn["samples_per_second"] for turn in base)
+    rows = [
+        (lever["lever"], _spread(lever["ratio_to_base"]), f"{median(lever['samples_per_second']):,.0f}")
+        for lever in record["levers"]
+    ]
+    return [
+        "## Training throughput: `python -m benchmarks throughput`",
+        "",
+        f"The default VQA step takes {samples:,.0f} images a second at {flops / 1e9:.1f} GFLOP/s. That is "
+        f"{flops / peak:.0%} of the measured matmul peak of {peak / 1e9:.0f} GFLOP/s. Medians, smallest and largest:",
+        "",
+        *_table(("lever", "ratio to the default step", "images/s"), rows),
+        _machine(record),
+        "",
+    ]
+
+
+def _overhead(record: Any) -> list[str]:
+    return [
+        "## Our loop against a bare one: `python -m benchmarks overhead`",
+        "",
+        f"The training loop takes {record['median_ratio']:.2f} times a hand-written one (median of {record['blocks']} "
+        f"blocks). Ledger and schedules take {record['ledger_and_schedule_share']:.2%} of a step.",
+        "",
+        _machine(record),
+        "",
+    ]
+
+
+def _data(record: Any) -> list[str]:
+    reading, memory = record["reading"], record["memory"]
+    peaks = [
+        (f"peak memory, {images:,} images", f"{peak:.0f} MB")
+        for images, peak in zip(memory["images"], memory["peak_mb"], strict=True)
+    ]
+    rows = [
+        ("preparing, share of a bare decode loop", f"{record['decoding']['share_of_limit']:.0%}"),
+        ("reading, images/s", f"{reading['store_images_per_second']:,.0f}"),
+        ("reading, ratio to a DataLoader over image files", f"{reading['ratio_to_data_loader']:.0f}"),
+        ("reading, ratio to what training consumes", f"{reading['ratio_to_trainer']:.0f}"),
+        *peaks,
+    ]
+    return [
+        "## Preparing and reading data: `python -m benchmarks data`",
+        "",
+        *_table(("what", "value"), rows),
+        _machine(record),
+        "",
+    ]
+
+
+def _peers(record: Any, command: str) -> list[str]:
+    rows = []
+    for line in record["lines"]:
+        met = ("yes" if line["met"] else "no") if line["goal"] else "–"
+        rows.append((line["what"], line["value"], line["goal"] or "–", met))
+    return [
+        f"## Beside its peers: {command}",
+        "",
+        *_table(("what", "value", "goal", "met"), rows),
+        _machine(record),
+        "",
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median_high(values):.2f} ({min(values):.2f} … {max(values):.2f})"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows), ""]
+
+
+def _machine(record: Any) -> str:
+    hardware, commit = record["hardware"], record["commit"]
+    name = commit["hash"] if isinstance(commit, dict) else commit
+    return f"Machine: {hardware['cpu']}, {hardware['threads']} threads. Commit {name[:12]}."
