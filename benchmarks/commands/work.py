@@ -10,7 +10,7 @@ from mt2st.errors import Mt2stError
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns 0, 2 if this worker must not train, or 130 if it was stopped."""
+    """Entry point; returns 0, 2 if a worker that reads orders must not train, or 130 if it was stopped."""
     about = "Make runs ordered on standard input, one JSON object a line; answers on standard output."
     parser = parser_of("work", about)
     parser.add_argument("--check", required=True, help="what worker and driver must have in common, as JSON")
@@ -37,4 +37,4 @@ def main(argv: list[str]) -> int:
     answer = {"kind": "refused", "text": why} if why else vars(answered(Worker(), order))
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-    return 2 if why else 0
+    return 0  # the answer says it all; an engine may drop it with another code

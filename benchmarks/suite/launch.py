@@ -48,7 +48,7 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
                 **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
                 **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), ranks.LAUNCHED_BY_US: "1"},
             }
-            errors.append(kept.enter_context(tempfile.TemporaryFile()))
+            errors.append(kept.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 - closed by `kept`
             child = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks", *argv],
                 env=environment,

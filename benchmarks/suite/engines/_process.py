@@ -9,9 +9,11 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 60.0  # for a worker to finish its step and save
@@ -98,3 +100,35 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+class Host:
+    """An actor that keeps a worker process on its node."""
+
+    def __init__(self, root: str, check: dict[str, str], threads: int) -> None:
+        self._arguments = (root, check, threads)
+        self._worker: WorkerProcess | None = None
+
+    def node(self) -> str:
+        """Its machine's name, and its own process."""
+        return f"{socket.gethostname()}, actor {os.getpid()}"
+
+    def make(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Have a run made; the worker's answer."""
+        root, check, threads = self._arguments
+        if not Path(root).is_dir():
+            here = socket.gethostname()
+            return {"kind": "refused", "text": f"{here} has no folder {root}; clone the repository there as here"}
+        if self._worker is None:
+            self._worker = WorkerProcess(root, check, threads)
+        self._worker.give(order)
+        answer = self._worker.answer(None) or {}
+        if answer["kind"] in ("died", "interrupted"):
+            self._worker = None
+        return answer
+
+    def stop(self) -> None:
+        """Let the worker save and end."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker.wait()
