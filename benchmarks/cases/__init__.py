@@ -25,6 +25,7 @@ A `knobs.py` holds:
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -196,7 +197,7 @@ def auxiliary_names(name: str) -> tuple[str, ...]:
     """
     path = CASES_FOLDER / name.replace("-", "_") / "case.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "AUXILIARIES":
+        if isinstance(node, ast.Assign | ast.AnnAssign) and re.match(r"AUXILIARIES\b", ast.unparse(node)):
             if not isinstance(node.value, ast.Dict):
                 raise Mt2stError(
                     f"{path}, line {node.lineno}: AUXILIARIES must be a dict; its keys are read from the text"
