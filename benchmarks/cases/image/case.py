@@ -12,7 +12,6 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.image.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
-from benchmarks.cases.shared.images import build_image_encoder, items_of
 from benchmarks.cases.shared.labels import (
     check_taught,
     class_codes,
@@ -24,6 +23,7 @@ from benchmarks.cases.shared.labels import (
     nearest_neighbours,
     stratified_rows,
 )
+from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from mt2st.data.streams import ItemStream
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective

@@ -20,7 +20,7 @@ def test_knobs_know_what_the_case_builds(name: str) -> None:
     module = import_module(f"benchmarks.cases.{name}.case")
     kind: Any = getattr(module, f"{name.title()}Case")
     knobs = load_card(name).module.Knobs
-    assert knobs.AUXILIARIES == tuple(kind.AUXILIARIES)
+    assert tuple(kind.AUXILIARIES) == knobs.AUXILIARIES
     assert set(knobs().auxiliaries) <= set(knobs.AUXILIARIES)
 
 
