@@ -108,9 +108,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`), so that a torn or edited file is
-    noticed.
-    """
+    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`): a torn or edited file is noticed."""
     if _SEAL in value:
         raise Mt2stError(f"{path}: the key {_SEAL!r} is reserved for the seal; rename that field")
     sealed = {**value, _SEAL: content_hash(value)}

@@ -89,8 +89,9 @@ def load(
 
 
 def generate(distribution: str, num_items: int, width: int, num_queries: int, seed: int) -> SearchData:
-    """Vectors of a stated distribution; each query is an item plus Gaussian noise 0.6 times as long, and that item is
-    relevant.
+    """Vectors of a stated distribution.
+
+    Each query is an item plus Gaussian noise 0.6 times as long, and that item is relevant to it.
 
     Args:
         distribution: "gaussian" (independent normal components: the hardest for every index), "uniform"

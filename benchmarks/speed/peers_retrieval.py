@@ -222,10 +222,10 @@ def _faiss(options: Options) -> tuple[dict[str, Any], list[Line]]:
 
 
 def faiss_ratios(ours: list[float], direct: list[float], control: list[float]) -> tuple[float, float]:
-    """Median over the turns of ours to the geometric mean of the turn's two direct calls, and of one direct call to the
-    other.
+    """How long our calls take beside direct ones, and direct calls beside each other: medians over the turns.
 
-    The second is what noise alone makes of 1.
+    The first is the ratio of ours to the geometric mean of the turn's two direct calls. The second is the ratio of one
+    direct call to the other: what noise alone makes of 1.
     """
     ratio = median([mine / (one * other) ** 0.5 for mine, one, other in zip(ours, direct, control)])
     return ratio, median([other / one for one, other in zip(direct, control)])

@@ -44,17 +44,13 @@ SPEC = ReportSpec(
     ),
     notes=(
         "Denoising loss: mean squared error of the predicted noise on held-out pictures, each at the same five noise "
-        "levels with the "
-        "same noise for every run; 0 = the noise is known, 1 = its mean, 0, is predicted.",
+        "levels with the same noise for every run; 0 = the noise is known, 1 = its mean, 0, is predicted.",
         "Fréchet distance of samples to held-out pictures in the features of the suite's own classifier, trained on "
-        "the same "
-        "training pictures; it compares rows of this table and nothing else, and is no FID. The floor 'training "
-        "pictures' is what "
-        "real pictures reach, and so a ceiling. Samples in class: share that the classifier puts into the class they "
-        "were asked for.",
+        "the same training pictures; it compares rows of this table and nothing else, and is no FID. The floor "
+        "'training pictures' is what real pictures reach, and so a ceiling. Samples in class: share that the "
+        "classifier puts into the class they were asked for.",
         "The classifier is also the teacher of the alignment auxiliary. Its training is outside the ledger, once for "
-        "all runs; its "
-        "forward pass in alignment is inside.",
+        "all runs; its forward pass in alignment is inside.",
     ),
     data_notes=(
         (

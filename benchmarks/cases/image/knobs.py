@@ -35,13 +35,10 @@ SPEC = ReportSpec(
     floors=(("majority class", "majority class"), ("k-NN on pixels", "k-NN on pixels")),
     notes=(
         "The primary task classifies the labelled training pictures; the auxiliaries learn from all training pictures "
-        "without "
-        "labels. Linear probe and k-NN take the frozen encoder's embeddings and the same labelled pictures; the floor "
-        "k-NN "
-        "takes their pixels.",
-        "Masked patches, rotation and two views each need an encoding of their own (hidden, turned, two random views), "
-        "so the "
-        "auxiliaries draw a smaller batch than the primary task; nothing of theirs can be shared.",
+        "without labels. Linear probe and k-NN take the frozen encoder's embeddings and the same labelled pictures; "
+        "the floor k-NN takes their pixels.",
+        "Masked patches, rotation and two views each need an encoding of their own (hidden, turned, two random "
+        "views), so the auxiliaries draw a smaller batch than the primary task; nothing of theirs can be shared.",
     ),
 )
 

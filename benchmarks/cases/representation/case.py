@@ -123,8 +123,8 @@ def word_pairs(folder: str, vocabulary: WordVocabulary) -> dict[str, WordPairs]:
         if len(known) < 2:
             raise Mt2stError(
                 f"word-similarity set {name!r} in {folder}: {len(known)} of {len(rows)} pairs have both words in the "
-                "vocabulary of "
-                f"{len(vocabulary) - 1} words; a correlation needs two; take the file away, or raise vocabulary_size"
+                f"vocabulary of {len(vocabulary) - 1} words; a correlation needs two; take the file away, or raise "
+                "vocabulary_size"
             )
         ids = np.array([[one, other] for one, other, _ in known], dtype=np.int64)
         sets[name] = WordPairs(ids, np.array([score for *_, score in known]), len(known) / len(rows))

@@ -32,15 +32,12 @@ SPEC = ReportSpec(
     groups=(Group("label", "supersense"),),
     notes=(
         "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses, their "
-        "lemmas and "
-        "their hypernyms, in one batch they share.",
+        "lemmas and their hypernyms, in one batch they share.",
         "The ledger counts embedding lookups as 0, for they multiply nothing. Time tells another story here: updating "
-        "the "
-        "embedding tables costs every step about the same, whatever the number of FLOPs.",
-        "Word similarity: Spearman correlation of the embeddings' cosines with human scores, mean over the sets of the "
-        "folder "
-        "given with --word-similarity, over the pairs whose words are both known (coverage). Each set's values are in "
-        "the records.",
+        "the embedding tables costs every step about the same, whatever the number of FLOPs.",
+        "Word similarity: Spearman correlation of the embeddings' cosines with human scores, mean over the sets of "
+        "the folder given with --word-similarity, over the pairs whose words are both known (coverage). Each set's "
+        "values are in the records.",
     ),
 )
 

@@ -158,8 +158,9 @@ def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
 
 
 def chance(captions: Captions) -> dict[str, float]:
-    """Expected values for a random order of the gallery: one relevant image for a text, an image's captions for an
-    image.
+    """Expected values for a random order of the gallery.
+
+    A text has one relevant image; an image's own captions are relevant to it.
     """
     of_image = np.bincount(captions.images, minlength=captions.split.num_images)
     values: dict[str, float] = {}
@@ -178,10 +179,10 @@ def chance(captions: Captions) -> dict[str, float]:
 
 
 def first_rank_by_chance(items: int, relevant: np.ndarray) -> np.ndarray:
-    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items, mean over the
-    queries.
+    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items.
 
-    With R relevant among T, all of the first r are irrelevant with probability ∏_{i<r} (T − R − i) / (T − i).
+    It is the mean over the queries. With R relevant among T, all of the first r are irrelevant with probability
+    ∏_{i<r} (T − R − i) / (T − i).
 
     Args:
         items: T.

@@ -42,19 +42,16 @@ SPEC = ReportSpec(
     pictures=("gallery.png",),
     notes=(
         "The strategies are compared by the mean reciprocal rank, which moves with every item's rank; hit rates of a "
-        "few per "
-        "cent are too coarse for that. hit_rate@k is the share of queries with a relevant item among the first k (the "
-        "CLIP "
-        "papers' R@k). Ties count against the model.",
+        "few per cent are too coarse for that. hit_rate@k is the share of queries with a relevant item among the "
+        "first k (the CLIP papers' R@k). Ties count against the model.",
     ),
     data_notes=(
         (
             "openmoji",
             "The test images belong to emoji whose base was never seen in training, in any skin tone, gender or "
-            "direction: the model has "
-            "to read a picture it does not know. The compositional split holds combinations whose parts were all seen. "
-            "The text of an image "
-            "is its English name; the other languages are for the auxiliaries.",
+            "direction: the model has to read a picture it does not know. The compositional split holds combinations "
+            "whose parts were all seen. The text of an image is its English name; the other languages are for the "
+            "auxiliaries.",
         ),
         (
             "openmoji",

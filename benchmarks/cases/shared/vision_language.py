@@ -43,8 +43,9 @@ def build_encoder(
 
 
 def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
-    """`tokenize` without the columns in which every text is padding: attention over padding costs FLOPs and tells
-    nothing.
+    """`tokenize` without the columns in which every text is padding.
+
+    Attention over padding costs FLOPs and tells nothing.
     """
 
     def trimmed(texts: list[str]) -> Tensor:

@@ -30,13 +30,10 @@ SPEC = ReportSpec(
     groups=(Group("label", "supersense"),),
     notes=(
         "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses. Part of "
-        "speech and "
-        "gloss-lemma matching share one encoding of the auxiliary batch; masked language modelling needs its own, of "
-        "the masked "
-        "glosses.",
+        "speech and gloss-lemma matching share one encoding of the auxiliary batch; masked language modelling needs "
+        "its own, of the masked glosses.",
         "Part of speech is known of every training gloss and is implied by its supersense, so it gives away a part of "
-        "the withheld "
-        "labels: a stand-in for a cheap, related annotation.",
+        "the withheld labels: a stand-in for a cheap, related annotation.",
     ),
 )
 

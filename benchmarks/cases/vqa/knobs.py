@@ -27,26 +27,21 @@ SPEC = ReportSpec(
     floors=(("language prior", "language prior"), ("chance", "chance")),
     notes=(
         "The primary task answers the questions of the labelled training images; the auxiliaries learn from captions "
-        "of all "
-        "training images (where a set has no captions: from the questions' own words, without their answers).",
+        "of all training images (where a set has no captions: from the questions' own words, without their answers).",
         "All auxiliaries share one batch a step, whose images are encoded once. The auxiliaries' share of MTL's FLOPs "
-        "is the "
-        "limit of any saving at equal steps; at equal budget every strategy gets the same training FLOPs, and its "
-        "steps and "
-        "its learning-rate schedule follow from that.",
+        "is the limit of any saving at equal steps; at equal budget every strategy gets the same training FLOPs, and "
+        "its steps and its learning-rate schedule follow from that.",
     ),
     data_notes=(
         (
             "easy_vqa",
             "easy-VQA has no captions of its own: they are derived from its questions' answers, so for the images "
-            "whose questions are "
-            "withheld the captions restate facts that those questions ask for.",
+            "whose questions are withheld the captions restate facts that those questions ask for.",
         ),
         (
             "easy_vqa",
             "Settings were chosen on the validation split with the same number of trials for every strategy, and for "
-            "MTL, the "
-            "reference, at full length too; the test split was read once a run. The tuning logs are in "
+            "MTL, the reference, at full length too; the test split was read once a run. The tuning logs are in "
             "results/published/vqa.",
         ),
     ),
