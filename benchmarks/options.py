@@ -25,10 +25,13 @@ def parser_of(name: str, description: str) -> argparse.ArgumentParser:
     return Parser(prog=f"python -m benchmarks {name}", description=description, epilog=EXIT_CODES, allow_abbrev=False)
 
 
-def parse_dataclass(default: Any, argv: list[str], *, prog: str, description: str, registry: Any = None) -> Any:
+def parse_dataclass(
+    default: Any, argv: list[str], *, prog: str, description: str | None = None, registry: Any = None
+) -> Any:
     """`default` with what `argv` changes; `--help` lists every field with its docstring and default, and exits with 0.
 
     Args:
+        description: what `--help` says first; None = the class's docstring.
         registry: a `tyro.constructors.ConstructorRegistry` with further types; None = tyro's own types.
 
     Raises:

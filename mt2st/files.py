@@ -55,6 +55,23 @@ def sync_folder(path: Path) -> None:
     sync_file(path)
 
 
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder `name` in `parent`, with a number behind the name where it exists: nobody else writes there.
+
+    Raises:
+        FileExistsError: it exists with a thousand numbers.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1000):
+        folder = parent / (f"{name}-{number}" if number else name)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent / name} and 999 others exist")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, atomically."""
     with atomic_path(path) as partial:
@@ -91,9 +108,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`), so that a torn or edited file is
-    noticed.
-    """
+    """Write a JSON object atomically, with its own SHA-256 inside (key `sha256`): a torn or edited file is noticed."""
     if _SEAL in value:
         raise Mt2stError(f"{path}: the key {_SEAL!r} is reserved for the seal; rename that field")
     sealed = {**value, _SEAL: content_hash(value)}

@@ -2,7 +2,7 @@
 
     cases/<case>/README.md    method card
     cases/<case>/knobs.py     what can be set, recipes, what the report shows; imports no torch, never its case
-    cases/<case>/case.py      the class `<Case>Case`: data, model, objectives
+    cases/<case>/case.py      the class `<Case>Case`: data, model, objectives; its AUXILIARIES names those it can build
 
 A `knobs.py` holds:
 
@@ -10,6 +10,7 @@ A `knobs.py` holds:
 
     @dataclass(frozen=True)
     class Knobs(SuiteKnobs):                               # benchmarks.cases.shared.suite_knobs, or one that extends it
+        AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("<case>")
         image_size: int = 32
         \"\"\"height and width of images, in pixels\"\"\"
 
@@ -24,6 +25,7 @@ A `knobs.py` holds:
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -185,6 +187,23 @@ def about_case(name: str) -> str:
     except SyntaxError as error:
         return f"(line {error.lineno} cannot be read: {error.msg})"
     return (docstring or "").split("\n")[0]
+
+
+def auxiliary_names(name: str) -> tuple[str, ...]:
+    """The auxiliaries that a case can build: the keys of AUXILIARIES in its case.py, read without importing it.
+
+    Raises:
+        Mt2stError: AUXILIARIES is no dict that is written out.
+    """
+    path = CASES_FOLDER / name.replace("-", "_") / "case.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and re.match(r"AUXILIARIES\b", ast.unparse(node)):
+            if not isinstance(node.value, ast.Dict):
+                raise Mt2stError(
+                    f"{path}, line {node.lineno}: AUXILIARIES must be a dict; its keys are read from the text"
+                )
+            return tuple(ast.literal_eval(key) for key in node.value.keys if key)
+    return ()
 
 
 def load_card(name: str) -> CaseCard:

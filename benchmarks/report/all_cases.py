@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from benchmarks.report.cells import difference_text, flops_text, flops_unit, interval_text, metric_lines, share_text
 from benchmarks.report.page import Page
-from benchmarks.report.rows import Row
+from benchmarks.report.rows import Row, Summary
 from benchmarks.report.spec import ReportSpec
-from benchmarks.report.summary import Summary
 from benchmarks.report.text_table import NOTHING, TextTable
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
 

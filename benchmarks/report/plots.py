@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.records.read import RunRecord
 from benchmarks.report.cells import flops_unit, in_unit
-from benchmarks.report.rows import Row, curve_of
+from benchmarks.report.rows import Row, Summary, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
-from benchmarks.report.summary import Summary
 from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import atomic_path
 

@@ -1,4 +1,4 @@
-"""A row of the report: one strategy in one view, what it reached and what it cost, with intervals.
+"""A row of the report: one strategy in one view, what it reached and what it cost, with intervals; and all of them.
 
 From records alone.
 """
@@ -6,12 +6,13 @@ From records alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from benchmarks.records.read import Hole, RunRecord
+from benchmarks.report.costs import COSTS
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.statistics import (
     Interval,
@@ -27,60 +28,6 @@ from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, SINGL
 from mt2st.errors import Mt2stError
 
 Places = Mapping[tuple[str, str], list[RunRecord]]  # (view, strategy) → finished runs by seed
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Something that a strategy's runs cost: a column of the table, left out where no row has a value.
-
-    Attributes:
-        name: its name in summary.json.
-        head: the column's head.
-        of: a strategy's runs → the value; None where they do not hold it.
-        text: the value → the cell.
-    """
-
-    name: str
-    head: str
-    of: Callable[[Sequence[RunRecord]], float | None]
-    text: Callable[[float], str]
-
-
-def _recorded(runs: Sequence[RunRecord], *path: str) -> list[Any]:
-    """The values at `path` in the records, those that are there and not 0."""
-    found = []
-    for run in runs:
-        value: Any = run.values
-        for name in path:
-            value = value.get(name) or {}
-        found += [value] if value else []
-    return found
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:.0f}"
-
-
-COSTS = (
-    Cost(
-        "train_seconds",
-        "train s",
-        lambda runs: float(np.mean(found)) if (found := _recorded(runs, "phases_seconds", "train")) else None,
-        "{:.0f}".format,
-    ),
-    Cost(
-        "peak_memory_bytes",
-        "peak MB",
-        lambda runs: max(_recorded(runs, "peak_memory_bytes"), default=None),
-        _megabytes,
-    ),
-    Cost(
-        "gpu_peak_memory_bytes",
-        "GPU peak MB",
-        lambda runs: max(_recorded(runs, "gpu_peak_memory_bytes"), default=None),
-        _megabytes,
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -132,6 +79,54 @@ class Row:
     points: tuple[tuple[int, float, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Summary:
+    """Everything a report shows, as plain values.
+
+    Attributes:
+        rows: by view (the fair one first) and strategy.
+        limit: auxiliaries' share of MTL's training FLOPs at equal steps: no strategy can save more there. None without
+            MTL.
+        floors: floor → metric id → value.
+        front: indices of `rows` on the Pareto front of training FLOPs and primary metric, over all views.
+        remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
+        provenance: label → text: data, draw, model, machine, versions, commit.
+        schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
+        known: the built-in strategies in the order of their table, which rows and looks follow.
+    """
+
+    benchmark: str
+    recipe: str
+    suite_hash: str
+    rows: tuple[Row, ...]
+    limit: float | None
+    floors: Mapping[str, Mapping[str, float]]
+    front: tuple[int, ...]
+    remarks: tuple[str, ...]
+    provenance: Mapping[str, str]
+    schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    known: tuple[str, ...] = ()
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views in the order in which they are shown."""
+        return tuple(dict.fromkeys(row.view for row in self.rows))
+
+    def of_view(self, view: str) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.view == view)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
+        value = asdict(self)
+        del value["known"]
+        for row in value["rows"]:
+            for hole in row["holes"]:
+                hole["folder"] = hole["folder"].name
+            points = row.pop("points")
+            row |= row.pop("costs") | {"points": points}
+        return value
+
+
 def build_row(
     view: str,
     strategy: str,
@@ -170,7 +165,7 @@ def build_row(
         groups={group.array: _by_group(runs, group.array, metric, method) for group in spec.groups},
         steps=float(np.mean([run.steps for run in runs])),
         flops=_mean_flops(runs),
-        costs={cost.name: cost.of(runs) for cost in COSTS},
+        costs={cost.name: cost.of([run.values for run in runs]) for cost in COSTS},
         points=tuple((run.seed, run.training_flops, _point(run, metric)) for run in runs),
     )
 

@@ -1,5 +1,4 @@
-"""Statistics of runs: intervals over seeds × items, paired differences, FLOPs compression, FLOPs to a score, Pareto
-front.
+"""Statistics of runs: intervals over seeds × items, paired differences, FLOPs saved, FLOPs to a score, Pareto front.
 
 **What is random.** A strategy's number varies with the training seed and with the test items drawn; every item is
 answered by every seed, so the two are *crossed*. Shape legend: S seeds, N items, R resamples.
@@ -12,8 +11,9 @@ three times.
 
 **Intervals.** `student` (default): estimate ± √(t²_{S−1}·V_seeds + t²_{N−1}·V_items), where V_seeds + V_items is the
 variance over resamples. `percentile`: quantiles of the resamples. With three seeds and many items the latter is never
-much wider than the seeds' range and holds the true mean in about four of five cases instead of 95 %
-(tests/unit/test_statistics.py measures both), so it is not the default. One seed: over items only, and said so.
+much wider than the seeds' range and holds the true mean in about four of five repetitions instead of 95 %
+(tests/unit/benchmarks/test_statistics.py measures both), so it is not the default. One seed: over items only, and
+said so.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ Items = Sequence[np.ndarray]  # the item arrays of one seed, each [N]
 
 RESAMPLES = 2_000
 _CHUNK_CELLS = 2_000_000  # item draws held at once: 16 MB of int64, whatever N and R are
-_CACHE_CELLS = (
-    25_000_000  # draw counts kept between calls: at most 25 MB for each of eight numbers of items (groups differ)
-)
+# Draw counts kept between calls: at most 25 MB for each of eight numbers of items (groups differ).
+_CACHE_CELLS = 25_000_000
 
 
 @dataclass(frozen=True)
@@ -178,10 +177,10 @@ def first_to_reach(
 
 
 def pareto_front(points: Sequence[tuple[float, float]], *, higher_is_better: bool = True) -> list[int]:
-    """Indices of the points (cost, score) that no other point beats in one and equals or beats in the other, by rising
-    cost.
+    """Indices of the points (cost, score) on the Pareto front, by rising cost.
 
-    Equal points are all on the front.
+    No other point beats one of them in cost or score and equals or beats it in the other. Equal points are all on the
+    front.
     """
     sign = -1.0 if higher_is_better else 1.0
     order = sorted(range(len(points)), key=lambda index: (points[index][0], sign * points[index][1]))
@@ -283,9 +282,8 @@ def _count_draws(count: int, resamples: int, random_seed: int) -> Iterator[np.nd
     for picked in _draws(count, resamples, random_seed):
         offsets = np.arange(len(picked))[:, None] * count
         times = np.bincount((picked + offsets).ravel(), minlength=picked.size)
-        yield times.astype(np.min_scalar_type(times.max())).reshape(
-            picked.shape
-        )  # an item is rarely drawn more than ten times
+        # An item is rarely drawn more than ten times, so a byte holds its count.
+        yield times.astype(np.min_scalar_type(times.max())).reshape(picked.shape)
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,61 +10,13 @@ import numpy as np
 from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
-from benchmarks.report.rows import Places, Row, build_row, saving_limit
+from benchmarks.report.rows import Places, Row, Summary, build_row, saving_limit
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
 from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import content_hash
 
 FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Everything a report shows, as plain values.
-
-    Attributes:
-        rows: by view (the fair one first) and strategy.
-        limit: auxiliaries' share of MTL's training FLOPs at equal steps: no strategy can save more there. None without
-            MTL.
-        floors: floor → metric id → value.
-        front: indices of `rows` on the Pareto front of training FLOPs and primary metric, over all views.
-        remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
-        provenance: label → text: data, draw, model, machine, versions, commit.
-        schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
-        known: the built-in strategies in the order of their table, which rows and looks follow.
-    """
-
-    benchmark: str
-    recipe: str
-    suite_hash: str
-    rows: tuple[Row, ...]
-    limit: float | None
-    floors: Mapping[str, Mapping[str, float]]
-    front: tuple[int, ...]
-    remarks: tuple[str, ...]
-    provenance: Mapping[str, str]
-    schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    known: tuple[str, ...] = ()
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """Views in the order in which they are shown."""
-        return tuple(dict.fromkeys(row.view for row in self.rows))
-
-    def of_view(self, view: str) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.view == view)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
-        value = asdict(self)
-        del value["known"]
-        for row in value["rows"]:
-            for hole in row["holes"]:
-                hole["folder"] = hole["folder"].name
-            points = row.pop("points")
-            row |= row.pop("costs") | {"points": points}
-        return value
 
 
 def summarise(

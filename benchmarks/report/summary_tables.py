@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.report.cells import difference_text, flops_text, flops_unit, interval_text, share_text
-from benchmarks.report.rows import COSTS, Reach, Row
+from benchmarks.report.costs import COSTS
+from benchmarks.report.rows import Reach, Row, Summary
 from benchmarks.report.spec import ReportSpec
-from benchmarks.report.summary import Summary
 from benchmarks.report.text_table import NOTHING, TextTable
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, VIEW_TITLES
 

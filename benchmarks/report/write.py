@@ -19,9 +19,10 @@ from benchmarks.report.cells import metric_lines
 from benchmarks.report.html import write_html
 from benchmarks.report.page import Page, page_to_markdown, print_page
 from benchmarks.report.plots import cost_picture, view_picture
+from benchmarks.report.rows import Summary
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method
-from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.summary import summarise
 from benchmarks.report.summary_tables import summary_tables
 from benchmarks.report.views import VIEW_TITLES
 from mt2st.files import write_text

@@ -6,12 +6,12 @@ vectors.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from mt2st.errors import Mt2stError, unknown_name
@@ -21,9 +21,7 @@ RUN_FILE = "embeddings.safetensors"
 GENERATED = "generated"
 DISTRIBUTIONS = ("clustered", "gaussian", "uniform")
 DIRECTIONS = ("text_to_image", "image_to_text")
-_CLUSTER_SPREAD = (
-    0.5  # standard deviation of an item around its centre, in units of the centres' own; total over all dimensions
-)
+_CLUSTER_SPREAD = 0.5  # standard deviation of an item around its centre, in units of the centres' own
 _QUERY_NOISE = 0.6  # length of a query's noise over its item's length
 _COPIES = 3  # of all vectors in float32: as generated, normalised, and in the index
 
@@ -91,11 +89,12 @@ def load(
 
 
 def generate(distribution: str, num_items: int, width: int, num_queries: int, seed: int) -> SearchData:
-    """Vectors of a stated distribution; each query is an item plus Gaussian noise 0.6 times as long, and that item is
-    relevant.
+    """Vectors of a stated distribution.
+
+    Each query is an item plus Gaussian noise 0.6 times as long, and that item is relevant to it.
 
     Args:
-        distribution: "gaussian" (independent normal components: the hardest case for every index), "uniform"
+        distribution: "gaussian" (independent normal components: the hardest for every index), "uniform"
             (components in [0, 1]), "clustered" (√N normal centres, items around them at half the centres' own spread:
             nearer to what encoders give).
         num_items: N, at least 2.
@@ -115,9 +114,8 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
     if needed > available:
         raise Mt2stError(
             f"{num_items:,} items and {num_queries:,} queries of width {width:,} need about {needed / 1e9:,.1f} GB of "
-            f"memory ({_COPIES} copies in "
-            f"float32), but {available / 1e9:,.1f} GB are available; give fewer --items or --num-queries, or a smaller "
-            "--width"
+            f"memory ({_COPIES} copies in float32), but {available / 1e9:,.1f} GB are available; give fewer --items or "
+            "--num-queries, or a smaller --width"
         )
     rng = np.random.default_rng(seed)
     if distribution == "uniform":
@@ -143,16 +141,8 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
 
 
 def available_bytes() -> int:
-    """Memory that programs can still take without swapping, as the system estimates it.
-
-    All there is where it gives no estimate.
-    """
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory that programs can still take without swapping, as the system estimates it."""
+    return int(psutil.virtual_memory().available)
 
 
 def newest_run(results: Path) -> Path:
@@ -161,8 +151,7 @@ def newest_run(results: Path) -> Path:
     if not files:
         raise Mt2stError(
             f"no run under {results}/retrieval holds {RUN_FILE}; run python -m benchmarks retrieval first, give --data "
-            "FILE, "
-            f"or search generated vectors with --data {GENERATED}"
+            f"FILE, or search generated vectors with --data {GENERATED}"
         )
     return files[-1].parent
 

@@ -10,9 +10,10 @@ from the same ones.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,11 @@ from mt2st.evaluate import check_ids, hits_through_index
 from mt2st.index import VectorIndex, create_index, parse_spec
 
 TASK_CUTOFFS = (1, 5, 10)
+# Codes a vector that FAISS has GPU kernels for: more than 48 tables of 256 float32 do not fit into 48 KiB of shared
+# memory.
 GPU_CODES = (48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
-"""codes a vector that FAISS has GPU kernels for.
-
-More than 48 tables of 256 float32 do not fit into 48 KiB of shared memory
-"""
+# Dimensions a code that FAISS's GPU kernels take without precomputed tables; 1 would be no compression.
 GPU_CODE_DIMENSIONS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)
-"""dimensions a code that FAISS's GPU kernels take without precomputed tables.
-
-1 would be no compression worth the name
-"""
 _PAIRS_AT_ONCE = 1 << 20
 
 Ints = NDArray[np.int64]
@@ -83,16 +79,20 @@ class Measured:
     parameters: dict[str, Any]
     quality: dict[str, float]
     cost: dict[str, float]
-    batch_seconds: Doubles = field(repr=False, default_factory=lambda: np.empty(0))  # [repetitions]
-    single_seconds: Doubles = field(
-        repr=False, default_factory=lambda: np.empty((0, 0))
-    )  # [repetitions, queries one at a time]
+    batch_seconds: Doubles  # [repetitions]
+    single_seconds: Doubles  # [repetitions, queries]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How it is measured: k results, repetitions, queries sent one at a time, ε of the tolerant recall, threads (0 =
-    all).
+    """How it is measured.
+
+    Attributes:
+        k: results a query.
+        repetitions: times that everything is timed.
+        single_queries: queries sent one at a time.
+        tolerance: ε of the tolerant recall.
+        threads: 0 = all.
     """
 
     k: int
@@ -281,8 +281,6 @@ def _threads_for(spec: str, threads: int) -> dict[str, int]:
 
 def _gpu_used() -> int:
     """Bytes in use on the GPU by anyone, which is the only number that includes FAISS's own; 0 without CUDA."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return 0

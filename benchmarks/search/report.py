@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.text_table import TextTable
+from matplotlib.figure import Figure
+
+from benchmarks.report.statistics import pareto_front
+from benchmarks.report.style import FRONT_COLOUR, LOOKS
+from benchmarks.report.text_table import NOTHING, TextTable
 from mt2st.files import atomic_path
 
 Row = Mapping[str, Any]
-_STYLES = (
-    *(("#000000", "o"), ("#0072B2", "s"), ("#E69F00", "^"), ("#D55E00", "D"), ("#009E73", "v")),
-    *(("#CC79A7", "P"), ("#56B4E9", "X"), ("#777777", "*"), ("#8C6D00", "<"), ("#5D3A9B", ">")),
-)
 
 
 def recall_key(rows: Sequence[Row]) -> str:
@@ -22,17 +23,9 @@ def recall_key(rows: Sequence[Row]) -> str:
 
 
 def pareto(rows: Sequence[Row], cost: Callable[[Row], float]) -> list[int]:
-    """Places of the rows that no other beats in recall at the same cost or less; cheapest first.
-
-    Of equals, the first.
-    """
+    """Places of the rows that no other beats in recall at the same cost or less; cheapest first."""
     key = recall_key(rows)
-    order = sorted(range(len(rows)), key=lambda place: (cost(rows[place]), -rows[place]["quality"][key], place))
-    front: list[int] = []
-    for place in order:
-        if not front or rows[place]["quality"][key] > rows[front[-1]]["quality"][key]:
-            front.append(place)
-    return front
+    return pareto_front([(cost(row), row["quality"][key]) for row in rows])
 
 
 def seconds_a_query(row: Row) -> float:
@@ -81,14 +74,13 @@ def search_table(record: Mapping[str, Any]) -> TextTable:
         ]
         cells += [f"{cost['gpu_bytes'] / 1e6:.0f}"] if gpu else []
         body.append(tuple(cells))
-    body += [(f"{hole['spec']}: {hole['why']}", *["–"] * (len(head) - 1)) for hole in record["holes"]]
+    body += [(f"{hole['spec']}: {hole['why']}", *[NOTHING] * (len(head) - 1)) for hole in record["holes"]]
     data, protocol = record["data"], record["protocol"]
     caption = (
         f"{data['items']:,} items × {data['width']}, {data['queries']:,} queries, {protocol['threads_used']} threads, "
         f"{protocol['repetitions']} repetitions; tolerant: similarity ≥ exact {k}-th − {protocol['tolerance']:g}; "
-        "hits: the task's "
-        "hit rate through the index; p50 to p99: queries one at a time; peak: resident memory above that before "
-        "building"
+        "hits: the task's hit rate through the index; p50 to p99: queries one at a time; peak: resident memory above "
+        "that before building"
     )
     return TextTable(f"Search: {record['name']}", tuple(head), tuple(body), caption, 4 + bool(hits))
 
@@ -100,14 +92,10 @@ def _family(row: Row) -> str:
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Recall against queries a second, and against bytes; the Pareto front of each as a line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = record["settings"]
     key = recall_key(rows)
-    styles = {name: _STYLES[place % len(_STYLES)] for place, name in enumerate(dict.fromkeys(map(_family, rows)))}
+    styles = dict(zip(dict.fromkeys(map(_family, rows)), cycle(LOOKS)))
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = (
         ("queries a second in batches (log)", lambda row: row["cost"]["batch_queries_per_second"], seconds_a_query),
         ("index size in MB (log)", lambda row: row["cost"]["index_bytes"] / 1e6, index_bytes),
@@ -121,7 +109,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         axes.plot(
             [row["quality"][key] for row in front],
             [value(row) for row in front],
-            color="#999999",
+            color=FRONT_COLOUR,
             lw=4,
             alpha=0.35,
             zorder=0,

@@ -1,55 +1,33 @@
 """`python -m benchmarks overhead`: what the loop, the ledger and the schedules cost beside a bare hand-written loop.
 
 Both loops do the same operations on equal models and batches, in turn, block by block, so that drifts of the machine's
-speed meet both; the ratio is taken pair by pair. Promised: the loop at most 3 % slower, ledger and schedules at most 1
-%.
+speed meet both; the ratio is taken pair by pair. Promised: the loop at most 3 % slower, ledger and schedules at most
+1 %.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
+from rich.console import Console
 
-@dataclass(frozen=True)
-class Options:
-    """Compare the trainer's loop with a bare loop."""
-
-    blocks: int = 20
-    """pairs of blocks to time"""
-    steps: int = 10
-    """optimiser steps a block"""
-    threads: int = 0
-    """CPU threads; 0 = as torch chooses"""
-    results: Path = Path("results")
-    """where the record is written"""
-
-
-def main(argv: list[str]) -> int:
-    """Entry point; returns 0 if both promises hold, else 1."""
-    from benchmarks.options import parse_dataclass
-
-    return measure(
-        parse_dataclass(Options(), argv, prog="python -m benchmarks overhead", description=str(Options.__doc__))
-    )
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.cases.vqa.case import VqaCase
+from benchmarks.cases.vqa.knobs import RECIPES
+from benchmarks.records.machine import environment
+from benchmarks.speed.options import OverheadOptions
+from benchmarks.suite.costs import mixture_of
+from mt2st.files import write_sealed_json
+from mt2st.schedules import Diminish
+from mt2st.training.config import TrainConfig, decay_groups
+from mt2st.training.trainer import Trainer
 
 
-def measure(options: Options) -> int:
-    """Time the loops, print the ratios and write the record."""
-    import torch
-    from rich.console import Console
-
-    from benchmarks.cases.vqa.case import VqaCase
-    from benchmarks.cases.vqa.knobs import RECIPES
-    from benchmarks.records.machine import environment
-    from benchmarks.suite.costs import mixture_of
-    from mt2st.files import write_sealed_json
-    from mt2st.schedules import Diminish
-    from mt2st.training.trainer import TrainConfig, Trainer
-
+def measure(options: OverheadOptions) -> int:
+    """Time the loops, print the ratios and write the record; returns 0 if both promises hold, else 1."""
     console = Console()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -93,8 +71,7 @@ def measure(options: Options) -> int:
     quarter = len(ratios) // 4
     console.print(
         f"trainer / bare loop: {loop_ratio:.4f} (quartiles {ratios[quarter]:.4f} … {ratios[-1 - quarter]:.4f}, "
-        f"{options.blocks} pairs "
-        f"of {options.steps} steps of {step_seconds * 1e3:.1f} ms); promised ≤ 1.03\n"
+        f"{options.blocks} pairs of {options.steps} steps of {step_seconds * 1e3:.1f} ms); promised ≤ 1.03\n"
         f"ledger and schedules: {bookkeeping * 1e6:.0f} µs a step = {share:.3%}; promised ≤ 1 %\nrecord: {path}",
         highlight=False,
     )
@@ -104,25 +81,17 @@ def measure(options: Options) -> int:
 class BareLoop:
     """The same operations as the trainer's step, written out by hand, with nothing around them."""
 
-    def __init__(self, experiment: Any, device: Any) -> None:
-        import torch
-
-        from benchmarks.cases import AUXILIARY, PRIMARY
-        from mt2st.training.config import decay_groups
-
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
         self.device = device
-        self.encoder = experiment.encoder.to(device)
-        self.primary = experiment.primary.to(device)
-        self.auxiliaries = [objective.to(device) for objective in experiment.auxiliaries]
+        parts: list[Any] = [experiment.encoder, experiment.primary, *experiment.auxiliaries]
+        modules = torch.nn.ModuleList(parts).to(device)
+        self.encoder, self.primary, *self.auxiliaries = parts
         self.primary_stream, self.auxiliary_stream = experiment.streams[PRIMARY], experiment.streams[AUXILIARY]
-        modules = torch.nn.ModuleList([self.encoder, self.primary, *self.auxiliaries])
         self.parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(decay_groups(modules, 0.01), lr=2e-3, fused=True)
 
     def step(self, step: int) -> None:
         """One optimiser step."""
-        import torch
-
         primary = {name: tensor.to(self.device) for name, tensor in self.primary_stream.batch(step).items()}
         auxiliary = {name: tensor.to(self.device) for name, tensor in self.auxiliary_stream.batch(step).items()}
         loss = self.primary(self.encoder.features(primary))
@@ -135,7 +104,7 @@ class BareLoop:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def _bookkeeping_seconds(trainer: Any, total: int) -> float:
+def _bookkeeping_seconds(trainer: Trainer, total: int) -> float:
     """Seconds a step of what only a ledger and schedules need: weights, the step's kind, adding it up."""
     batches = {stream: trainer.streams[stream].batch(0) for stream in trainer.streams}
     repeats = 2000

@@ -1,8 +1,9 @@
 """`python -m benchmarks peers retrieval`: our evaluation and search beside other people's, in one run on one machine.
 
 1. Evaluation against CLIP_benchmark 1.6.2 on the same embeddings: values, time, peak memory, and the bare product as
-limit. 2. Our FAISS backend against direct FAISS calls: at most 2 % slower. 3. Exact search as a share of the machine's
-measured float32 product rate, and 1,000,000 × 1,000,000 in fixed memory.
+   limit.
+2. Our FAISS backend against direct FAISS calls: at most 2 % slower.
+3. Exact search as a share of the machine's measured float32 product rate, and 1,000,000 × 1,000,000 in fixed memory.
 
 Every measurement runs in a process of its own. About 9 minutes on 2 idle cores, 20 s with --smoke (sizes too small for
 the goals). A busy machine shifts all numbers; ratios are taken between neighbours in time, and the load is recorded.
@@ -10,12 +11,27 @@ the goals). A busy machine shifts all numbers; ratios are taken between neighbou
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-COMMAND = "python -m benchmarks peers retrieval"
+from rich.console import Console
+
+from benchmarks.options import parse_dataclass
+from benchmarks.records.machine import describe, environment
+from benchmarks.records.metrics_log import plain
+from benchmarks.report.text_table import TextTable, print_tables, to_markdown
+from mt2st.errors import Mt2stError, check_range, unknown_name
+from mt2st.files import new_folder, write_sealed_json, write_text
+
 PARTS = ("evaluation", "faiss", "exact")
 _NAMES = {"image_retrieval_recall": "text_to_image/hit_rate", "text_retrieval_recall": "image_to_text/hit_rate"}
 
@@ -43,6 +59,19 @@ class Options:
     results: Path = Path("results")
     """folder for the record"""
 
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in PARTS:
+                raise unknown_name("part", part, PARTS)
+        for name, low, high in (
+            ("repetitions", 1, 100),
+            ("width", 1, 1 << 16),
+            ("pairs", 1, 10_000),
+            ("slice_seconds", 0, 3600),
+            ("noise", 0, 1e6),
+        ):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -56,46 +85,20 @@ class Line:
 
 def main(argv: list[str]) -> int:
     """Entry point. Returns 0, or 1 if a value differs or a goal is missed."""
-    from benchmarks.options import parse_dataclass
-
-    return run(parse_dataclass(Options(), argv, prog=COMMAND, description=str(Options.__doc__)))
+    return run(parse_dataclass(Options(), argv, prog="python -m benchmarks peers retrieval"))
 
 
 def run(options: Options) -> int:
     """Measure, record, print."""
-    import os
-    from datetime import datetime, timezone
-
-    from rich.console import Console
-
-    from benchmarks.records.machine import describe, environment
-    from benchmarks.report.text_table import TextTable, to_markdown, to_rich
-    from benchmarks.search.command import new_folder
-    from mt2st.errors import check_range, unknown_name
-    from mt2st.files import write_sealed_json, write_text
-
-    for part in options.parts:
-        if part not in PARTS:
-            raise unknown_name("part", part, PARTS)
-    for name, low, high in (
-        ("repetitions", 1, 100),
-        ("width", 1, 1 << 16),
-        ("pairs", 1, 10_000),
-        ("slice_seconds", 0, 3600),
-    ):
-        check_range(f"--{name.replace('_', '-')}", getattr(options, name), low, high)
-    check_range("--noise", options.noise, 0, 1e6)
     console = Console()
     started = datetime.now(timezone.utc)
     folder = new_folder(options.results / "peers" / "retrieval", f"{started:%Y%m%dT%H%M%S}")
-    config = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
-    surroundings = environment()
     record: dict[str, Any] = {
-        **surroundings,
+        **environment(),
         "schema_version": 1,
         "benchmark": "peers retrieval",
         "started_utc": started.isoformat(timespec="seconds"),
-        "config": config,
+        "config": plain(asdict(options), "options"),
         "load_average_before": list(os.getloadavg()),
         "measurements": {},
         "lines": [],
@@ -114,21 +117,21 @@ def run(options: Options) -> int:
         "Retrieval beside its peers",
         ("measured", "value", "goal", ""),
         tuple((line.what, line.value, line.goal, judged[line.met]) for line in lines),
-        f"{describe(surroundings['hardware'])}; load average {record['load_average_before'][0]:.1f} before, "
+        f"{describe(record['hardware'])}; load average {record['load_average_before'][0]:.1f} before, "
         f"{record['load_average_after'][0]:.1f} after" + ("; smoke: too small to judge goals" if options.smoke else ""),
     )
     write_text(folder / "TABLE.md", to_markdown(table))
-    for piece in to_rich(table, console.width):
-        console.print(piece)
+    print_tables([table], console)
     console.print(f"records: {folder}", markup=False, highlight=False, soft_wrap=True)
     return 1 if any(line.met is False for line in lines) else 0
 
 
+def _goal(text: str, met: bool, judge: bool) -> dict[str, Any]:
+    """A line's goal and whether it was met; nothing where goals are not judged."""
+    return {"goal": text, "met": met} if judge else {}
+
+
 def _evaluation(options: Options) -> tuple[dict[str, Any], list[Line]]:
-    from importlib.util import find_spec
-
-    from mt2st.errors import Mt2stError
-
     if find_spec("clip_benchmark") is None:
         raise Mt2stError("the package clip-benchmark is missing; pip install -e '.[peers]', or --parts faiss exact")
     sizes = [(200, 1_000)] if options.smoke else [(1_000, 5_000), (5_000, 25_000)]
@@ -175,14 +178,12 @@ def _evaluation_lines(size: str, runs: Mapping[str, list[dict[str, Any]]], judge
         Line(
             f"evaluation {size}: times faster",
             f"{faster:.1f}",
-            "≥ 10" if judge else "",
-            faster >= 10 if judge else None,
+            **_goal("≥ 10", faster >= 10, judge),
         ),
         Line(
             f"evaluation {size}: times the bare product, best of three each",
             f"{times_product:.2f}",
-            "≤ 2" if judge else "",
-            times_product <= 2 if judge else None,
+            **_goal("≤ 2", times_product <= 2, judge),
         ),
         Line(
             f"evaluation {size}: peak MB above start, ours / CLIP_benchmark",
@@ -191,21 +192,20 @@ def _evaluation_lines(size: str, runs: Mapping[str, list[dict[str, Any]]], judge
         Line(
             f"evaluation {size}: times less peak memory",
             f"{smaller:.0f}",
-            "≥ 20" if judge else "",
-            smaller >= 20 if judge else None,
+            **_goal("≥ 20", smaller >= 20, judge),
         ),
     ]
 
 
 def _faiss(options: Options) -> tuple[dict[str, Any], list[Line]]:
     items, width, queries = (2_000, 32, 500) if options.smoke else (50_000, 128, 4_000)
-    cases: list[tuple[str, dict[str, int]]] = [
+    settings: list[tuple[str, dict[str, int]]] = [
         ("Flat", {}),
         ("IVF256,Flat", {"nprobe": 8}),
         ("HNSW32", {"ef_search": 64}),
     ]
     raw, lines = {}, []
-    for factory, knobs in cases:
+    for factory, knobs in settings:
         factory = factory.replace("256", "16") if options.smoke else factory
         sizing = {"items": items, "queries": queries, "width": width, "k": 10, "seed": options.seed}
         found = work(
@@ -213,20 +213,19 @@ def _faiss(options: Options) -> tuple[dict[str, Any], list[Line]]:
         )
         raw[factory] = found
         ratio, noise = faiss_ratios(**found["seconds"])
-        met = None if options.smoke else ratio <= 1.02
         what = f"FAISS {factory}, {items:,} × {width}, {queries:,} queries"
         value = f"{ratio:.4f} (direct / direct: {noise:.4f})"
-        lines.append(Line(f"{what}: ours / direct calls", value, "" if options.smoke else "≤ 1.02", met))
+        lines.append(Line(f"{what}: ours / direct calls", value, **_goal("≤ 1.02", ratio <= 1.02, not options.smoke)))
         if factory != "HNSW32":  # built by several threads, its graph differs from build to build
             lines.append(Line(f"{what}: the same ids", str(found["same_ids"]), "True", bool(found["same_ids"])))
     return raw, lines
 
 
 def faiss_ratios(ours: list[float], direct: list[float], control: list[float]) -> tuple[float, float]:
-    """Median over the turns of ours to the geometric mean of the turn's two direct calls, and of one direct call to the
-    other.
+    """How long our calls take beside direct ones, and direct calls beside each other: medians over the turns.
 
-    The second is what noise alone makes of 1.
+    The first is the ratio of ours to the geometric mean of the turn's two direct calls. The second is the ratio of one
+    direct call to the other: what noise alone makes of 1.
     """
     ratio = median([mine / (one * other) ** 0.5 for mine, one, other in zip(ours, direct, control)])
     return ratio, median([other / one for one, other in zip(direct, control)])
@@ -260,14 +259,12 @@ def _exact(options: Options) -> tuple[dict[str, Any], list[Line]]:
         Line(
             f"exact search {items:,} × {options.width}: share of that rate",
             f"{share:.0%} ({wide['flops_per_second'] / 1e9:.0f} GFLOP/s)",
-            "≥ 80 %" if judge else "",
-            share >= 0.8 if judge else None,
+            **_goal("≥ 80 %", share >= 0.8, judge),
         ),
         Line(
             f"exact search {million:,} × {million:,}, width 128: peak resident",
             f"{gigabytes:.2f} GB",
-            "< 6 GB" if judge else "",
-            gigabytes < 6 if judge else None,
+            **_goal("< 6 GB", gigabytes < 6, judge),
         ),
         Line(
             f"exact search {million:,} × {million:,}: whole run, extrapolated from {large['queries_measured']:,} "
@@ -284,12 +281,6 @@ def work(task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Mt2stError: the process failed; its last line of complaint is in the message.
     """
-    import json
-    import subprocess
-    import sys
-
-    from mt2st.errors import Mt2stError
-
     command = [sys.executable, "-m", "benchmarks.speed.retrieval_worker", task, json.dumps(dict(arguments))]
     repository = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
@@ -297,12 +288,6 @@ def work(task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise Mt2stError(f"measuring {task} with {dict(arguments)} failed with exit code {done.returncode}: {reason}")
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def median(values: list[float]) -> float:
-    """The middle value; the mean of the middle two."""
-    ordered, middle = sorted(values), len(values) // 2
-    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _ours_key(theirs: str) -> str:

@@ -1,5 +1,6 @@
-"""One measurement in a process of its own, so that its peak memory is its own: `python -m
-benchmarks.speed.retrieval_worker TASK JSON`.
+"""One measurement in a process of its own, so that its peak memory is its own.
+
+    python -m benchmarks.speed.retrieval_worker TASK JSON
 
 Prints one JSON object as its last line. Called by `python -m benchmarks peers retrieval`.
 """
@@ -47,10 +48,9 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def ours(images: int, texts: int, width: int, noise: float, seed: int) -> dict[str, Any]:
-    """`evaluate_retrieval`: the first run for memory and for the time beside theirs, two more for the time beside the
-    bare product.
-    """
-    import mt2st.metrics.counting  # noqa: F401  # imported when first used; theirs is imported before the clock starts, too
+    """`evaluate_retrieval`: once for memory and for the time beside theirs, twice more beside the bare product."""
+    # Imported when first used; theirs is imported before the clock starts, too.
+    import mt2st.metrics.counting  # noqa: F401
     from mt2st.evaluate import evaluate_retrieval
 
     arrays = embeddings(images, texts, width, noise, seed)

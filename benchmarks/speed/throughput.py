@@ -1,5 +1,4 @@
-"""`python -m benchmarks throughput`: samples/s of the VQA recipe, its share of the matmul peak, and what each lever
-does.
+"""`python -m benchmarks throughput`: samples a second of the VQA recipe, and what each lever does.
 
 The limit is the machine's matrix multiplication: the peak is measured in the same run, as the best of several square
 products, for each thread count. Every lever is timed in turn with the base recipe, and the ratio taken pair by pair.
@@ -10,45 +9,25 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
+from rich.console import Console
 
-@dataclass(frozen=True)
-class Options:
-    """Measure training throughput of the default VQA recipe and the effect of each lever."""
-
-    blocks: int = 6
-    """pairs of blocks to time for each lever"""
-    steps: int = 10
-    """optimiser steps a block"""
-    compile: bool = True
-    """include torch.compile, which takes a minute and a C++ compiler"""
-    results: Path = Path("results")
-    """where the record is written"""
-
-
-def main(argv: list[str]) -> int:
-    """Entry point."""
-    from benchmarks.options import parse_dataclass
-
-    return measure(
-        parse_dataclass(Options(), argv, prog="python -m benchmarks throughput", description=str(Options.__doc__))
-    )
+from benchmarks.cases.vqa.case import VqaCase
+from benchmarks.cases.vqa.knobs import RECIPES, Knobs
+from benchmarks.records.machine import environment
+from benchmarks.report.text_table import TextTable, print_tables
+from benchmarks.speed.loop import Loop
+from benchmarks.speed.options import ThroughputOptions
+from data_prep.prepare import prepare
+from mt2st.files import write_sealed_json
 
 
-def measure(options: Options) -> int:
-    """Time base and levers, print the table and write the record."""
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
-    from benchmarks.cases.vqa.case import VqaCase
-    from benchmarks.cases.vqa.knobs import RECIPES
-    from benchmarks.records.machine import environment
-    from mt2st.files import write_sealed_json
-
+def measure(options: ThroughputOptions) -> int:
+    """Time base and levers, print the table and write the record; returns 0."""
     console = Console()
     knobs = RECIPES["default"]
     threads = torch.get_num_threads()
@@ -67,106 +46,57 @@ def measure(options: Options) -> int:
     }
     if options.compile:
         levers["torch.compile"] = lambda: Loop(case, compile=True)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for name, make in levers.items():
         with console.status(f"timing {name}"):
-            lever = make()
-            pairs = [(base.block(options.steps), lever.block(options.steps)) for _ in range(options.blocks + 1)][1:]
-        ratios = sorted(theirs.samples_per_second / ours.samples_per_second for ours, theirs in pairs)
-        rates = sorted(block.samples_per_second for _, block in pairs)
-        flops = sorted(block.flops_per_second for _, block in pairs)
-        rows.append(
-            {
-                "lever": name,
-                "ratio_to_base": ratios,
-                "samples_per_second": rates,
-                "flops_per_second": flops,
-                "threads": lever.threads,
-            }
-        )
-        rows[-1]["base"] = [vars(ours) for ours, _ in pairs]
+            rows.append(_timed(name, base, make(), options))
     every = sorted((block["samples_per_second"], block["flops_per_second"]) for row in rows for block in row["base"])
     base_rate, base_flops = every[len(every) // 2]
-    share = base_flops / peaks[threads]
-    table = Table(
-        title=f"base: {base_rate:.0f} images/s, {base_flops / 1e9:.1f} GFLOP/s = {share:.0%} of the matmul peak"
+    print_tables([_table(rows, peaks)], console)
+    console.print(
+        f"base: {base_rate:.0f} images/s, {base_flops / 1e9:.1f} GFLOP/s = {base_flops / peaks[threads]:.0%} of the "
+        "matmul peak"
     )
-    for heading in ("lever", "images/s ÷ base (min … max)", "images/s", "GFLOP/s", "of peak"):
-        table.add_column(heading)
+    for count, peak in peaks.items():
+        console.print(f"matmul peak, {count} thread{'s' if count > 1 else ''}: {peak / 1e9:.0f} GFLOP/s")
+    path = options.results / "throughput" / "throughput.json"
+    shown = {str(count): peak for count, peak in peaks.items()}
+    write_sealed_json(path, {**environment(), "matmul_peak_flops_per_second": shown, "levers": rows})
+    console.print(f"record: {path}")
+    return 0
+
+
+def _timed(name: str, base: Loop, lever: Loop, options: ThroughputOptions) -> dict[str, Any]:
+    """A lever's blocks against the base's, in turn; the first pair warms up."""
+    pairs = [(base.block(options.steps), lever.block(options.steps)) for _ in range(options.blocks + 1)][1:]
+    return {
+        "lever": name,
+        "ratio_to_base": sorted(theirs.samples_per_second / ours.samples_per_second for ours, theirs in pairs),
+        "samples_per_second": sorted(block.samples_per_second for _, block in pairs),
+        "flops_per_second": sorted(block.flops_per_second for _, block in pairs),
+        "threads": lever.threads,
+        "base": [vars(ours) for ours, _ in pairs],
+    }
+
+
+def _table(rows: list[dict[str, Any]], peaks: dict[int, float]) -> TextTable:
+    body = []
     for row in rows:
         ratios, flops = row["ratio_to_base"], row["flops_per_second"]
         middle = len(ratios) // 2
-        table.add_row(
+        cells = (
             row["lever"],
             f"{ratios[middle]:.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})",
             f"{row['samples_per_second'][middle]:.0f}",
             f"{flops[middle] / 1e9:.1f}",
             f"{flops[middle] / peaks[row['threads']]:.0%}",
         )
-    console.print(table)
-    for count, peak in peaks.items():
-        console.print(f"matmul peak, {count} thread{'s' if count > 1 else ''}: {peak / 1e9:.0f} GFLOP/s")
-    path = options.results / "throughput" / "throughput.json"
-    write_sealed_json(
-        path,
-        {
-            **environment(),
-            "matmul_peak_flops_per_second": {str(key): peak for key, peak in peaks.items()},
-            "levers": rows,
-        },
-    )
-    console.print(f"record: {path}")
-    return 0
+        body.append(cells)
+    head = ("lever", "images/s ÷ base (min … max)", "images/s", "GFLOP/s", "of peak")
+    return TextTable("Throughput of the default VQA step", head, tuple(body))
 
 
-@dataclass(frozen=True)
-class Block:
-    """One timed block."""
-
-    samples_per_second: float  # images of both streams
-    flops_per_second: float
-
-
-class Loop:
-    """A trainer of the multi-task step, timed block by block."""
-
-    def __init__(
-        self, case: Any, *, threads: int = 0, channels_last: bool = False, precision: Any = "no", compile: bool = False
-    ) -> None:
-        import torch
-
-        from benchmarks.cases import AUXILIARY, PRIMARY
-        from benchmarks.suite.costs import mixture_of
-        from mt2st.schedules import Constant
-        from mt2st.training.trainer import TrainConfig, Trainer
-
-        self.threads = threads or torch.get_num_threads()
-        experiment = case.build(0)
-        if channels_last:
-            experiment.encoder.to(memory_format=torch.channels_last)
-        config = TrainConfig(total_steps=10**6, log_every_steps=10**6, precision=precision, compile=compile)
-        self.trainer = Trainer(
-            experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config
-        )
-        self.images = sum(len(experiment.streams[name].batch(0)["pixels"]) for name in (PRIMARY, AUXILIARY))
-        self.step = 0
-
-    def block(self, steps: int) -> Block:
-        """Run `steps` optimiser steps."""
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        flops, started = self.trainer.ledger.total, time.perf_counter()
-        for _ in range(steps):
-            self.trainer.train_step(self.step)
-            self.step += 1
-        seconds = time.perf_counter() - started
-        torch.set_num_threads(before)
-        return Block(steps * self.images / seconds, (self.trainer.ledger.total - flops) / seconds)
-
-
-def scaled(knobs: Any, factor: float) -> Any:
+def scaled(knobs: Knobs, factor: float) -> Knobs:
     """The knobs with both batches `factor` times as large."""
     return replace(
         knobs,
@@ -175,14 +105,8 @@ def scaled(knobs: Any, factor: float) -> Any:
     )
 
 
-def decoding_case(case: Any) -> Any:
+def decoding_case(case: VqaCase) -> VqaCase:
     """The case on a store that keeps the original PNG bytes and decodes them at every read."""
-    import numpy as np
-    from rich.console import Console
-
-    from benchmarks.cases.vqa.case import VqaCase
-    from data_prep.prepare import prepare
-
     with tempfile.TemporaryDirectory() as folder:
         path = prepare(case.knobs.data, out=folder, image_size=case.knobs.image_size, store="encoded")
         decoding = VqaCase(replace(case.knobs, data=str(path)), Console(quiet=True))
@@ -193,8 +117,6 @@ def decoding_case(case: Any) -> Any:
 
 def matmul_peak(threads: int, size: int = 2048, repeats: int = 6) -> float:
     """Best FLOP/s of a square fp32 product with `threads` threads."""
-    import torch
-
     torch.set_num_threads(threads)
     left, right = torch.randn(size, size), torch.randn(size, size)
     best = float("inf")

@@ -35,10 +35,7 @@ class ImageConfig:
     mlp_ratio: float = 2.0
     """hidden width of MLPs as a multiple of the width"""
     position_std: float = 0.5
-    """standard deviation of the initial position embeddings.
-
-    ViT's own 0.02 leaves the mean token nearly blind to place at first
-    """
+    """standard deviation of initial position embeddings; with ViT's own 0.02 the mean token hardly knows of places"""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.image_size % self.patch_size or self.image_size < self.patch_size:

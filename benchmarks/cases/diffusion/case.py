@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, SAMPLES_FILE, Knobs
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
 from mt2st.data.prepared import PreparedSplit
@@ -34,6 +34,12 @@ _VALIDATION_IMAGES = 128
 
 class DiffusionCase:
     """Data, classifier and floors, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "class": lambda case, encoder: ClassificationObjective(encoder.width, len(case.names)),
+        "clean_image": lambda case, encoder: CleanImageObjective(encoder.width),
+        "alignment": lambda case, encoder: AlignmentObjective(encoder.width, case.classifier.encoder),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -105,14 +111,7 @@ class DiffusionCase:
         return Experiment(
             encoder=encoder,
             primary=DenoisingObjective(),
-            auxiliaries=build_auxiliaries(
-                knobs.auxiliaries,
-                {
-                    "class": lambda: ClassificationObjective(encoder.width, len(self.names)),
-                    "clean_image": lambda: CleanImageObjective(encoder.width),
-                    "alignment": lambda: AlignmentObjective(encoder.width, self.classifier.encoder),
-                },
-            ),
+            auxiliaries=build_auxiliaries(self, encoder),
             streams={
                 PRIMARY: ItemStream(
                     {"condition": codes},

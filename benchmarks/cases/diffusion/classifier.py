@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
-from benchmarks.cases.shared.images import build_image_encoder, items_of
+from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from mt2st.data.splits import PreparedSplit
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.image_transformer import ImageEncoder

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Metric, ReportSpec
@@ -43,17 +44,13 @@ SPEC = ReportSpec(
     ),
     notes=(
         "Denoising loss: mean squared error of the predicted noise on held-out pictures, each at the same five noise "
-        "levels with the "
-        "same noise for every run; 0 = the noise is known, 1 = its mean, 0, is predicted.",
+        "levels with the same noise for every run; 0 = the noise is known, 1 = its mean, 0, is predicted.",
         "Fréchet distance of samples to held-out pictures in the features of the suite's own classifier, trained on "
-        "the same "
-        "training pictures; it compares rows of this table and nothing else, and is no FID. The floor 'training "
-        "pictures' is what "
-        "real pictures reach, and so a ceiling. Samples in class: share that the classifier puts into the class they "
-        "were asked for.",
+        "the same training pictures; it compares rows of this table and nothing else, and is no FID. The floor "
+        "'training pictures' is what real pictures reach, and so a ceiling. Samples in class: share that the "
+        "classifier puts into the class they were asked for.",
         "The classifier is also the teacher of the alignment auxiliary. Its training is outside the ledger, once for "
-        "all runs; its "
-        "forward pass in alignment is inside.",
+        "all runs; its forward pass in alignment is inside.",
     ),
     data_notes=(
         (
@@ -82,7 +79,7 @@ class UNetKnobs:
 class Knobs(DataKnobs):
     """Diffusion case: noise prediction, with auxiliaries on the bottleneck."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("class", "clean_image", "alignment")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("diffusion")
 
     steps: int = 180
     """optimiser steps of every strategy in the equal-steps view"""
@@ -99,7 +96,7 @@ class Knobs(DataKnobs):
     auxiliary_images_per_batch: int = 32
     """pictures of the auxiliary batch, shared by all auxiliaries with one noising and one down path"""
     auxiliaries: tuple[str, ...] = ("class", "clean_image", "alignment")
-    """auxiliary tasks: class, clean_image, alignment"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     encoder: UNetKnobs = field(default_factory=UNetKnobs)
     """the denoiser"""
     classifier: VitKnobs = field(default_factory=lambda: VitKnobs(width=48))

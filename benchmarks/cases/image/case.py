@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.image.knobs import Knobs
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
-from benchmarks.cases.shared.images import build_image_encoder, items_of
 from benchmarks.cases.shared.labels import (
     check_taught,
     class_codes,
@@ -24,6 +23,7 @@ from benchmarks.cases.shared.labels import (
     nearest_neighbours,
     stratified_rows,
 )
+from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from mt2st.data.streams import ItemStream
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
@@ -35,6 +35,14 @@ from mt2st.predict import predict_classes
 
 class ImageCase:
     """Data and splits, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "masked_patches": lambda case, encoder: MaskedPatchObjective(
+            encoder.width, encoder.patch_size, rate=case.knobs.mask_rate
+        ),
+        "rotation": lambda case, encoder: RotationObjective(encoder.width),
+        "two_views": lambda case, encoder: TwoViewObjective(encoder.width, temperature=case.knobs.temperature),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -89,16 +97,7 @@ class ImageCase:
         return Experiment(
             encoder=encoder,
             primary=primary,
-            auxiliaries=build_auxiliaries(
-                knobs.auxiliaries,
-                {
-                    "masked_patches": lambda: MaskedPatchObjective(
-                        encoder.width, encoder.patch_size, rate=knobs.mask_rate
-                    ),
-                    "rotation": lambda: RotationObjective(encoder.width),
-                    "two_views": lambda: TwoViewObjective(encoder.width, temperature=knobs.temperature),
-                },
-            ),
+            auxiliaries=build_auxiliaries(self, encoder),
             streams={
                 PRIMARY: labelled,
                 AUXILIARY: ItemStream(

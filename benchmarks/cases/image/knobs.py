@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
@@ -34,13 +35,10 @@ SPEC = ReportSpec(
     floors=(("majority class", "majority class"), ("k-NN on pixels", "k-NN on pixels")),
     notes=(
         "The primary task classifies the labelled training pictures; the auxiliaries learn from all training pictures "
-        "without "
-        "labels. Linear probe and k-NN take the frozen encoder's embeddings and the same labelled pictures; the floor "
-        "k-NN "
-        "takes their pixels.",
-        "Masked patches, rotation and two views each need an encoding of their own (hidden, turned, two random views), "
-        "so the "
-        "auxiliaries draw a smaller batch than the primary task; nothing of theirs can be shared.",
+        "without labels. Linear probe and k-NN take the frozen encoder's embeddings and the same labelled pictures; "
+        "the floor k-NN takes their pixels.",
+        "Masked patches, rotation and two views each need an encoding of their own (hidden, turned, two random "
+        "views), so the auxiliaries draw a smaller batch than the primary task; nothing of theirs can be shared.",
     ),
 )
 
@@ -49,7 +47,7 @@ SPEC = ReportSpec(
 class Knobs(LabelledDataKnobs):
     """Image case: a labelled fraction of the pictures for the primary task, all of them for the auxiliaries."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("masked_patches", "rotation", "two_views")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("image")
 
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
@@ -64,7 +62,7 @@ class Knobs(LabelledDataKnobs):
     auxiliary_images_per_batch: int = 32
     """pictures of the auxiliary batch, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("masked_patches", "rotation", "two_views")
-    """auxiliary tasks: masked_patches, rotation, two_views"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.5
     """share of patches that masked-patch reconstruction hides"""
     temperature: float = 0.2

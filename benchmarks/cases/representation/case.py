@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.representation.knobs import Knobs
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
@@ -30,6 +30,14 @@ from mt2st.objectives.skip_gram import SkipGramObjective
 
 class RepresentationCase:
     """Data, vocabulary and word pairs, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "skip_gram": lambda case, encoder: SkipGramObjective(
+            case.vocabulary.counts, encoder.word_width, window=case.knobs.window, negatives=case.knobs.negatives
+        ),
+        "gloss_lemma": lambda case, encoder: GlossLemmaObjective(encoder.width, encoder.word_width),
+        "hypernym": lambda case, encoder: HypernymObjective(margin=case.knobs.margin),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -69,16 +77,7 @@ class RepresentationCase:
         return Experiment(
             encoder=encoder,
             primary=primary,
-            auxiliaries=build_auxiliaries(
-                knobs.auxiliaries,
-                {
-                    "skip_gram": lambda: SkipGramObjective(
-                        self.vocabulary.counts, encoder.word_width, window=knobs.window, negatives=knobs.negatives
-                    ),
-                    "gloss_lemma": lambda: GlossLemmaObjective(encoder.width, encoder.word_width),
-                    "hypernym": lambda: HypernymObjective(margin=knobs.margin),
-                },
-            ),
+            auxiliaries=build_auxiliaries(self, encoder),
             streams={
                 PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
                 AUXILIARY: ItemStream(
@@ -125,8 +124,8 @@ def word_pairs(folder: str, vocabulary: WordVocabulary) -> dict[str, WordPairs]:
         if len(known) < 2:
             raise Mt2stError(
                 f"word-similarity set {name!r} in {folder}: {len(known)} of {len(rows)} pairs have both words in the "
-                "vocabulary of "
-                f"{len(vocabulary) - 1} words; a correlation needs two; take the file away, or raise vocabulary_size"
+                f"vocabulary of {len(vocabulary) - 1} words; a correlation needs two; take the file away, or raise "
+                "vocabulary_size"
             )
         ids = np.array([[one, other] for one, other, _ in known], dtype=np.int64)
         sets[name] = WordPairs(ids, np.array([score for *_, score in known]), len(known) / len(rows))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
@@ -31,15 +32,12 @@ SPEC = ReportSpec(
     groups=(Group("label", "supersense"),),
     notes=(
         "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses, their "
-        "lemmas and "
-        "their hypernyms, in one batch they share.",
+        "lemmas and their hypernyms, in one batch they share.",
         "The ledger counts embedding lookups as 0, for they multiply nothing. Time tells another story here: updating "
-        "the "
-        "embedding tables costs every step about the same, whatever the number of FLOPs.",
-        "Word similarity: Spearman correlation of the embeddings' cosines with human scores, mean over the sets of the "
-        "folder "
-        "given with --word-similarity, over the pairs whose words are both known (coverage). Each set's values are in "
-        "the records.",
+        "the embedding tables costs every step about the same, whatever the number of FLOPs.",
+        "Word similarity: Spearman correlation of the embeddings' cosines with human scores, mean over the sets of "
+        "the folder given with --word-similarity, over the pairs whose words are both known (coverage). Each set's "
+        "values are in the records.",
     ),
 )
 
@@ -48,12 +46,12 @@ SPEC = ReportSpec(
 class Knobs(GlossKnobs):
     """Representation case: a bag of word embeddings, with auxiliaries on words."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("skip_gram", "gloss_lemma", "hypernym")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("representation")
 
     steps: int = 1000
     """optimiser steps of every strategy in the equal-steps view"""
     auxiliaries: tuple[str, ...] = ("skip_gram", "gloss_lemma", "hypernym")
-    """auxiliary tasks: skip_gram, gloss_lemma, hypernym"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     glosses_per_batch: int = 256
     """labelled glosses a step"""
     auxiliary_glosses_per_batch: int = 256

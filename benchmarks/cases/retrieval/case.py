@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from mt2st.data.prepared import PreparedSplit
@@ -33,6 +33,12 @@ COMPOSITIONAL = "test_compositional"  # OpenMoji's second test split: combinatio
 
 class RetrievalCase:
     """Data, splits and tokenizer, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "captions": lambda case, encoder: ContrastiveObjective(name="captions"),
+        "masked_lm": lambda case, encoder: masked_language(encoder, case.tokenizer, case.knobs.mask_rate),
+        "matching": lambda case, encoder: MatchingObjective(encoder.fusion.width),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -124,14 +130,7 @@ class RetrievalCase:
         return Experiment(
             encoder=encoder,
             primary=ContrastiveObjective(name="retrieval"),
-            auxiliaries=build_auxiliaries(
-                knobs.auxiliaries,
-                {
-                    "captions": lambda: ContrastiveObjective(name="captions"),
-                    "masked_lm": lambda: masked_language(encoder, self.tokenizer, knobs.encoder, knobs.mask_rate),
-                    "matching": lambda: MatchingObjective(knobs.encoder.fusion_width),
-                },
-            ),
+            auxiliaries=build_auxiliaries(self, encoder),
             streams=streams,
             validate=validate,
             test=test,
@@ -159,8 +158,9 @@ def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
 
 
 def chance(captions: Captions) -> dict[str, float]:
-    """Expected values for a random order of the gallery: one relevant image for a text, an image's captions for an
-    image.
+    """Expected values for a random order of the gallery.
+
+    A text has one relevant image; an image's own captions are relevant to it.
     """
     of_image = np.bincount(captions.images, minlength=captions.split.num_images)
     values: dict[str, float] = {}
@@ -179,10 +179,10 @@ def chance(captions: Captions) -> dict[str, float]:
 
 
 def first_rank_by_chance(items: int, relevant: np.ndarray) -> np.ndarray:
-    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items, mean over the
-    queries.
+    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items.
 
-    With R relevant among T, all of the first r are irrelevant with probability ∏_{i<r} (T − R − i) / (T − i).
+    It is the mean over the queries. With R relevant among T, all of the first r are irrelevant with probability
+    ∏_{i<r} (T − R − i) / (T − i).
 
     Args:
         items: T.

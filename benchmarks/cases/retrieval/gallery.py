@@ -21,8 +21,9 @@ def draw_gallery(
     queries: int = 12,
     top: int = 5,
 ) -> None:
-    """Draw `queries` evenly spaced text queries, each with its own image and its `top` best images; a hit has a green
-    frame.
+    """Draw `queries` evenly spaced text queries, each with its own image and its `top` best images.
+
+    A hit has a green frame.
 
     Args:
         path: the PNG to write.

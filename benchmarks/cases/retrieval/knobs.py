@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import ReportSpec, compositional, hit_rate, mean_rank, mean_reciprocal_rank, median_rank
@@ -41,19 +42,16 @@ SPEC = ReportSpec(
     pictures=("gallery.png",),
     notes=(
         "The strategies are compared by the mean reciprocal rank, which moves with every item's rank; hit rates of a "
-        "few per "
-        "cent are too coarse for that. hit_rate@k is the share of queries with a relevant item among the first k (the "
-        "CLIP "
-        "papers' R@k). Ties count against the model.",
+        "few per cent are too coarse for that. hit_rate@k is the share of queries with a relevant item among the "
+        "first k (the CLIP papers' R@k). Ties count against the model.",
     ),
     data_notes=(
         (
             "openmoji",
             "The test images belong to emoji whose base was never seen in training, in any skin tone, gender or "
-            "direction: the model has "
-            "to read a picture it does not know. The compositional split holds combinations whose parts were all seen. "
-            "The text of an image "
-            "is its English name; the other languages are for the auxiliaries.",
+            "direction: the model has to read a picture it does not know. The compositional split holds combinations "
+            "whose parts were all seen. The text of an image is its English name; the other languages are for the "
+            "auxiliaries.",
         ),
         (
             "openmoji",
@@ -68,7 +66,7 @@ SPEC = ReportSpec(
 class Knobs(DataKnobs):
     """Retrieval case: an encoder trained toward finding a pictogram by its name, and a name by its pictogram."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("captions", "masked_lm", "matching")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("retrieval")
 
     data: str = "openmoji"
     """the set: an adapter, a prepared folder, or data that need no code"""
@@ -85,7 +83,7 @@ class Knobs(DataKnobs):
     caption_images_per_batch: int = 64
     """images of the auxiliary batch, each with any of its captions, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("captions", "masked_lm", "matching")
-    """auxiliary tasks: captions (contrastive on all captions), masked_lm, matching"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.3
     """share of caption tokens that masked language modelling hides"""
     encoder: EncoderKnobs = field(default_factory=lambda: EncoderKnobs(vocabulary_size=2000))

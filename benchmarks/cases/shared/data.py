@@ -58,8 +58,10 @@ def prepared(
 def guarded(
     train: PreparedSplit, evaluations: Sequence[PreparedSplit], on_leak: str, items: str = "images"
 ) -> tuple[PreparedSplit, dict[str, int]]:
-    """`train` without the images whose content is in `evaluations`, and for the record how many were dropped, or left
-    in.
+    """`train` without the images whose content is in `evaluations`.
+
+    Returns:
+        the split, and for the record how many images were dropped, or left in.
 
     Raises:
         Mt2stError: there are such images and `on_leak` is "refuse".
@@ -79,10 +81,9 @@ def _without(train: PreparedSplit, evaluation: PreparedSplit, leaked: list[str],
     if on_leak == "refuse":
         raise Mt2stError(
             f"{len(leaked)} training images of {train.dataset.card.name!r} have the content of {evaluation.name!r} "
-            "images, such as "
-            f"{', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak drop trains without "
-            "them, "
-            "--on-leak allow with them (where a published split is so), and the report says so"
+            f"images, such as {', '.join(leaked[:3])}; a score on images seen in training tells nothing: --on-leak "
+            "drop trains without them, --on-leak allow with them (where a published split is so), and the report says "
+            "so"
         )
     return without_leaked(train, evaluation)
 

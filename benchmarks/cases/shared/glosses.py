@@ -142,10 +142,7 @@ class GlossData:
 
 
 def bag_of_words(texts: Sequence[str], taught: np.ndarray, asked: Sequence[str], truth: np.ndarray) -> dict[str, float]:
-    """Floor: logistic regression on the TF-IDF of the same labelled texts (scikit-learn.
-
-    Words in at least two texts, C = 10).
-    """
+    """Floor: logistic regression on the TF-IDF of the same labelled texts (scikit-learn, C = 10)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 

@@ -46,18 +46,16 @@ def class_codes(split: PreparedSplit, names: Sequence[str]) -> np.ndarray:
             item = split.image_ids([row])[0]
             raise Mt2stError(
                 f"split {split.name!r}: item {item!r} has label {label!r}, outside the {len(names)} classes of the "
-                "training split "
-                f"({', '.join(names[:5])}, …); mend the labels, or move an example of that class into the training "
-                "split"
+                f"training split ({', '.join(names[:5])}, …); mend the labels, or move an example of that class into "
+                "the training split"
             )
     return np.array([index[str(label)] for label in labels], dtype=np.int64)
 
 
 def stratified_rows(codes: np.ndarray, fraction: float, seed: int, names: Sequence[str]) -> np.ndarray:
-    """Rows of a stratified choice, ascending: round(fraction · n) of each class's n, at least 1; nested in the
-    fraction.
+    """Rows of a stratified choice, ascending: round(fraction · n) of each class's n, at least 1.
 
-    1 = all. Classes without an item are left alone.
+    A smaller fraction's rows are among a larger one's; 1 = all. Classes without an item are left alone.
 
     Raises:
         Mt2stError: a class has one item, which cannot be both chosen and left out.
@@ -71,8 +69,7 @@ def stratified_rows(codes: np.ndarray, fraction: float, seed: int, names: Sequen
         if len(rows) == 1:
             raise Mt2stError(
                 f"class {names[int(code)]!r} has one training item, too few for a stratified label_fraction = "
-                f"{fraction:g}; "
-                "merge it with another class, leave it out, or use all labels with label_fraction = 1"
+                f"{fraction:g}; merge it with another class, leave it out, or use all labels with label_fraction = 1"
             )
         count = max(1, round(fraction * len(rows)))
         chosen.append(generator(seed, f"labels/{names[int(code)]}", 0).permutation(rows)[:count])

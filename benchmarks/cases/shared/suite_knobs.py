@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
+from benchmarks.report.views import MULTI_TASK
 from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, strategy_names
-from benchmarks.strategies.mtl import MultiTask
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -131,9 +131,8 @@ class SuiteKnobs:
         for settings in self.settings:
             if type(settings) is kind.kind:
                 return settings
-        return kind.started_from(
-            next((settings for settings in self.settings if isinstance(settings, MultiTask)), None)
-        )
+        reference = find_strategy(MULTI_TASK).kind
+        return kind.started_from(next((settings for settings in self.settings if type(settings) is reference), None))
 
     def with_settings(self, *changed: Any) -> Any:
         """These knobs with other settings of some strategies."""

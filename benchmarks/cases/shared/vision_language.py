@@ -43,8 +43,9 @@ def build_encoder(
 
 
 def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
-    """`tokenize` without the columns in which every text is padding: attention over padding costs FLOPs and tells
-    nothing.
+    """`tokenize` without the columns in which every text is padding.
+
+    Attention over padding costs FLOPs and tells nothing.
     """
 
     def trimmed(texts: list[str]) -> Tensor:
@@ -56,11 +57,11 @@ def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[
 
 
 def masked_language(
-    encoder: VisionLanguageEncoder, tokenizer: TextTokenizer | None, knobs: EncoderKnobs, mask_rate: float
+    encoder: VisionLanguageEncoder, tokenizer: TextTokenizer | None, mask_rate: float
 ) -> MaskedLanguageObjective:
     """Masked language modelling on the encoder's own vocabulary; start and end tokens are never hidden."""
     frame = (tokenizer.start_id, tokenizer.end_id) if tokenizer is not None else ()
     towers = encoder.towers
     return MaskedLanguageObjective(
-        knobs.fusion_width, towers.vocabulary_size, towers.mask_id, rate=mask_rate, frame_ids=frame
+        encoder.fusion.width, towers.vocabulary_size, towers.mask_id, rate=mask_rate, frame_ids=frame
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.data.streams import ItemStream
@@ -24,6 +24,22 @@ from mt2st.objectives.masked_tokens import MaskedTokenObjective
 
 class TextCase:
     """Data and tokens, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "masked_lm": lambda case, encoder: MaskedTokenObjective(
+            encoder.width,
+            encoder.vocabulary_size,
+            encoder.mask_id,
+            rate=case.knobs.mask_rate,
+            frame_ids=encoder.frame_ids,
+        ),
+        "part_of_speech": lambda case, encoder: ClassificationObjective(
+            encoder.width, len(case.glosses.train.part_names), label="part", name="part_of_speech"
+        ),
+        "matching": lambda case, encoder: GlossLemmaObjective(
+            encoder.width, encoder.width, both_ways=True, name="matching"
+        ),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -59,24 +75,7 @@ class TextCase:
         return Experiment(
             encoder=encoder,
             primary=primary,
-            auxiliaries=build_auxiliaries(
-                knobs.auxiliaries,
-                {
-                    "masked_lm": lambda: MaskedTokenObjective(
-                        encoder.width,
-                        encoder.vocabulary_size,
-                        encoder.mask_id,
-                        rate=knobs.mask_rate,
-                        frame_ids=encoder.frame_ids,
-                    ),
-                    "part_of_speech": lambda: ClassificationObjective(
-                        encoder.width, len(glosses.train.part_names), label="part", name="part_of_speech"
-                    ),
-                    "matching": lambda: GlossLemmaObjective(
-                        encoder.width, encoder.width, both_ways=True, name="matching"
-                    ),
-                },
-            ),
+            auxiliaries=build_auxiliaries(self, encoder),
             streams={
                 PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
                 AUXILIARY: ItemStream(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
@@ -29,13 +30,10 @@ SPEC = ReportSpec(
     groups=(Group("label", "supersense"),),
     notes=(
         "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses. Part of "
-        "speech and "
-        "gloss-lemma matching share one encoding of the auxiliary batch; masked language modelling needs its own, of "
-        "the masked "
-        "glosses.",
+        "speech and gloss-lemma matching share one encoding of the auxiliary batch; masked language modelling needs "
+        "its own, of the masked glosses.",
         "Part of speech is known of every training gloss and is implied by its supersense, so it gives away a part of "
-        "the withheld "
-        "labels: a stand-in for a cheap, related annotation.",
+        "the withheld labels: a stand-in for a cheap, related annotation.",
     ),
 )
 
@@ -62,14 +60,14 @@ class BertKnobs:
 class Knobs(GlossKnobs):
     """Text case: a small BERT, with auxiliaries on all glosses."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("masked_lm", "part_of_speech", "matching")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("text")
 
     steps: int = 400
     """optimiser steps of every strategy in the equal-steps view"""
     validations: int = 4
     """validations during a run, evenly spaced, the last at its end"""
     auxiliaries: tuple[str, ...] = ("masked_lm", "part_of_speech", "matching")
-    """auxiliary tasks: masked_lm, part_of_speech, matching"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     glosses_per_batch: int = 48
     """labelled glosses a step"""
     auxiliary_glosses_per_batch: int = 32

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.cases.shared.auxiliaries import build_auxiliaries
+from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from benchmarks.cases.vqa.grading import AnswerGrader
@@ -28,6 +28,13 @@ from mt2st.training.trainer import Stream
 
 class VqaCase:
     """Data, splits and vocabulary, made once; `build` makes a fresh model for a seed."""
+
+    AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "contrastive": lambda case, encoder: ContrastiveObjective("softmax", name="contrastive"),
+        "sigmoid": lambda case, encoder: ContrastiveObjective("sigmoid", name="sigmoid"),
+        "masked_lm": lambda case, encoder: masked_language(encoder, case.tokenizer, case.knobs.mask_rate),
+        "matching": lambda case, encoder: MatchingObjective(encoder.fusion.width),
+    }
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
@@ -86,15 +93,7 @@ class VqaCase:
                 self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts
             ),
         }
-        auxiliaries = build_auxiliaries(
-            knobs.auxiliaries,
-            {
-                "contrastive": lambda: ContrastiveObjective("softmax", name="contrastive"),
-                "sigmoid": lambda: ContrastiveObjective("sigmoid", name="sigmoid"),
-                "masked_lm": lambda: masked_language(encoder, self.tokenizer, knobs.encoder, knobs.mask_rate),
-                "matching": lambda: MatchingObjective(knobs.encoder.fusion_width),
-            },
-        )
+        auxiliaries = build_auxiliaries(self, encoder)
         grader = AnswerGrader(encoder, primary, self.vocabulary, self.protocol, tokenize)
 
         def save(folder: Path) -> None:

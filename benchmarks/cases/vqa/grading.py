@@ -99,8 +99,9 @@ def _score(prediction: str, answers: tuple[str, ...], protocol: str) -> float:
 def language_prior(
     wordings: Sequence[str], answers: Sequence[Sequence[str]], asked: Sequence[str], vocabulary: Sequence[str]
 ) -> np.ndarray:
-    """The most frequent training answer to each asked wording (for a wording never seen: of all), as vocabulary
-    positions [Q].
+    """The most frequent training answer to each asked wording, as vocabulary positions [Q].
+
+    For a wording never seen it is the most frequent answer of all.
     """
     by_wording: dict[str, Counter[str]] = defaultdict(Counter)
     overall: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
@@ -26,26 +27,21 @@ SPEC = ReportSpec(
     floors=(("language prior", "language prior"), ("chance", "chance")),
     notes=(
         "The primary task answers the questions of the labelled training images; the auxiliaries learn from captions "
-        "of all "
-        "training images (where a set has no captions: from the questions' own words, without their answers).",
+        "of all training images (where a set has no captions: from the questions' own words, without their answers).",
         "All auxiliaries share one batch a step, whose images are encoded once. The auxiliaries' share of MTL's FLOPs "
-        "is the "
-        "limit of any saving at equal steps; at equal budget every strategy gets the same training FLOPs, and its "
-        "steps and "
-        "its learning-rate schedule follow from that.",
+        "is the limit of any saving at equal steps; at equal budget every strategy gets the same training FLOPs, and "
+        "its steps and its learning-rate schedule follow from that.",
     ),
     data_notes=(
         (
             "easy_vqa",
             "easy-VQA has no captions of its own: they are derived from its questions' answers, so for the images "
-            "whose questions are "
-            "withheld the captions restate facts that those questions ask for.",
+            "whose questions are withheld the captions restate facts that those questions ask for.",
         ),
         (
             "easy_vqa",
             "Settings were chosen on the validation split with the same number of trials for every strategy, and for "
-            "MTL, the "
-            "reference, at full length too; the test split was read once a run. The tuning logs are in "
+            "MTL, the reference, at full length too; the test split was read once a run. The tuning logs are in "
             "results/published/vqa.",
         ),
     ),
@@ -56,7 +52,7 @@ SPEC = ReportSpec(
 class Knobs(LabelledDataKnobs):
     """VQA case: questions of a labelled share of the images, captions of all of them for the auxiliaries."""
 
-    AUXILIARIES: ClassVar[tuple[str, ...]] = ("contrastive", "sigmoid", "masked_lm", "matching")
+    AUXILIARIES: ClassVar[tuple[str, ...]] = auxiliary_names("vqa")
 
     data: str = "easy_vqa"
     """the set: an adapter, a prepared folder, or data that need no code"""
@@ -73,7 +69,7 @@ class Knobs(LabelledDataKnobs):
     caption_images_per_batch: int = 64
     """captioned images a step, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("contrastive",)
-    """auxiliary tasks: contrastive, sigmoid, masked_lm, matching"""
+    """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.4
     """share of caption tokens that masked language modelling hides"""
     encoder: EncoderKnobs = field(default_factory=EncoderKnobs)

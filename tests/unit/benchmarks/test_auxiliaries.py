@@ -1,48 +1,58 @@
-"""No auxiliary is trained as another one: every name that a case lists has a factory of its own."""
+"""A case names its auxiliaries once, beside their builders."""
 
 from __future__ import annotations
 
-import ast
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks.cases import case_names, load_card
+from benchmarks import cases as cases_package
+from benchmarks.cases import auxiliary_names, case_names, load_card
 from benchmarks.cases.shared.auxiliaries import build_auxiliaries
 from mt2st.errors import Mt2stError
 
-CASES = Path(__file__).parents[3] / "benchmarks" / "cases"
-
-
-def objective(name: str) -> Any:
-    return SimpleNamespace(name=name)
-
-
-def test_objectives_come_in_the_order_of_their_names() -> None:
-    factories = {name: lambda name=name: objective(name) for name in ("a", "b", "c")}
-    assert [built.name for built in build_auxiliaries(("c", "a"), factories)] == ["c", "a"]
-
-
-def test_a_name_without_a_factory_is_an_error() -> None:
-    with pytest.raises(Mt2stError, match=r"unknown auxiliary 'matchin'; did you mean 'matching'\?.*no branch"):
-        build_auxiliaries(("matchin",), {"matching": lambda: objective("matching")})
-
-
-def test_an_objective_of_another_name_is_an_error() -> None:
-    with pytest.raises(Mt2stError, match="auxiliary 'sigmoid' was built as 'contrastive'; give the objective name="):
-        build_auxiliaries(("sigmoid",), {"sigmoid": lambda: objective("contrastive")})
-
 
 @pytest.mark.parametrize("name", case_names())
-def test_every_case_has_a_factory_for_each_name_it_lists(name: str) -> None:
-    tree = ast.parse((CASES / name / "case.py").read_text(encoding="utf-8"))
-    (factories,) = [
-        node.args[1]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "build_auxiliaries"
-    ]
-    assert isinstance(factories, ast.Dict)
-    knobs = load_card(name).knobs("default")
-    assert [ast.literal_eval(key) for key in factories.keys if key] == list(knobs.AUXILIARIES)
+def test_knobs_know_what_the_case_builds(name: str) -> None:
+    module = import_module(f"benchmarks.cases.{name}.case")
+    kind: Any = getattr(module, f"{name.title()}Case")
+    knobs = load_card(name).module.Knobs
+    assert tuple(kind.AUXILIARIES) == knobs.AUXILIARIES
+    assert set(knobs().auxiliaries) <= set(knobs.AUXILIARIES)
+
+
+def test_names_are_read_from_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases_package, "CASES_FOLDER", tmp_path)
+    (tmp_path / "two_words").mkdir()
+    file = tmp_path / "two_words" / "case.py"
+    for text, names in (
+        ("AUXILIARIES_OF_OTHERS = {'c': 1}\nclass A:\n    AUXILIARIES = {'a': print, 'b': print}\n", ("a", "b")),
+        ("import absent\nclass A:\n    AUXILIARIES: dict = {}\n", ()),
+        ("class A:\n    pass\n", ()),
+    ):
+        file.write_text(text)
+        assert auxiliary_names("two-words") == names
+    file.write_text("AUXILIARIES = dict(a=print)\n")
+    with pytest.raises(Mt2stError, match="line 1: AUXILIARIES must be a dict"):
+        auxiliary_names("two-words")
+
+
+def made(*names: str) -> list[Any]:
+    builders = {
+        "right": lambda case, encoder: SimpleNamespace(name="right", parts=(case, encoder)),
+        "wrong": lambda case, encoder: SimpleNamespace(name="right"),
+    }
+    return build_auxiliaries(SimpleNamespace(AUXILIARIES=builders, knobs=SimpleNamespace(auxiliaries=names)), "encoder")
+
+
+def test_no_auxiliary_is_built_as_another_one() -> None:
+    (built,) = made("right")
+    assert built.parts[1] == "encoder"
+    assert built.parts[0].knobs.auxiliaries == ("right",)
+    with pytest.raises(Mt2stError, match="auxiliary 'wrong' was built as 'right'"):
+        made("right", "wrong")
+    with pytest.raises(Mt2stError, match="did you mean 'right'"):
+        made("rihgt")

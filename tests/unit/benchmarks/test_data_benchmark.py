@@ -1,4 +1,4 @@
-"""The parts of `benchmarks/speed/data.py` on a handful of images: that they measure what they say."""
+"""The parts of `python -m benchmarks data` on a handful of images: that they measure what they say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.speed.data import FileImages, Options, bare_chunk, draw_photos, main, measure_decoding, measure_memory
+from benchmarks.commands.data import main
+from benchmarks.speed.decoding import bare_chunk, draw_photos, measure_decoding
+from benchmarks.speed.memory import measure_memory
+from benchmarks.speed.reading import FileImages
 from mt2st.errors import Mt2stError
 
 
@@ -18,7 +21,7 @@ def test_both_sides_decode_the_same_files(tmp_path: Path) -> None:
         assert first.size == (640, 480)
         assert first.tobytes() != second.tobytes()
     assert bare_chunk(paths, 16) == 6
-    found = measure_decoding(tmp_path, Options(images=6, image_size=16, rounds=1, workers=1))
+    found = measure_decoding(tmp_path, image_size=16, rounds=1, workers=1)
     assert found["share_of_limit"] == pytest.approx(
         found["prepare_images_per_second"] / found["bare_images_per_second"]
     )

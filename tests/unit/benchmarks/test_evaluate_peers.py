@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import peers_retrieval, retrieval_worker
-from benchmarks.speed.peers_retrieval import median
 from mt2st.errors import Mt2stError
 
 SIZING = {"images": 60, "texts": 200, "width": 16, "noise": 2.0, "seed": 0}
@@ -77,8 +76,3 @@ def test_bad_options() -> None:
     ):
         with pytest.raises(Mt2stError, match=words):
             peers_retrieval.main(arguments)
-
-
-@pytest.mark.parametrize(("values", "expected"), [([3.0], 3.0), ([1.0, 9.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.5)])
-def test_median(values: list[float], expected: float) -> None:
-    assert median(values) == expected

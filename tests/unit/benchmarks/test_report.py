@@ -19,10 +19,10 @@ from benchmarks.report.all_cases import all_cases_page
 from benchmarks.report.cells import flops_text, flops_unit, metric_lines
 from benchmarks.report.html import to_html
 from benchmarks.report.page import page_to_markdown
-from benchmarks.report.rows import Reach
+from benchmarks.report.rows import Reach, Summary
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy, hit_rate, mean_reciprocal_rank, median_rank
 from benchmarks.report.style import LOOKS, looks
-from benchmarks.report.summary import Summary, summarise
+from benchmarks.report.summary import summarise
 from benchmarks.report.summary_tables import reach_text
 from benchmarks.report.text_table import TextTable, to_markdown, to_rich
 from benchmarks.report.write import ReportPaths, report

@@ -1,0 +1,70 @@
+"""What `python -m benchmarks index` can be told. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mt2st.errors import check_range
+
+
+@dataclass(frozen=True)
+class Options:
+    """Search an embedding set with every index there is: recall, hit rate, queries a second, tail latency, bytes."""
+
+    data: str = ""
+    """run folder, .npy or .safetensors file, or generated; empty = the newest retrieval run, else generated vectors"""
+    queries: str = ""
+    """file of queries for a single matrix; empty = take rows out of the gallery"""
+    tensor: str = ""
+    """which tensor of a .safetensors file with several"""
+    direction: str = "text_to_image"
+    """for image and text embeddings: text_to_image or image_to_text"""
+    distribution: str = "clustered"
+    """of generated vectors: clustered, gaussian or uniform"""
+    items: int = 20_000
+    """generated vectors"""
+    width: int = 64
+    """width of generated vectors"""
+    num_queries: int = 1_000
+    """queries: generated, or taken out of a single matrix"""
+    settings: tuple[str, ...] = ()
+    """backend[:factory][?knob=value,value…] to measure; none = a sweep over all that is installed"""
+    k: int = 10
+    """results a query, 1 up to the number of items"""
+    repetitions: int = 5
+    """times that everything is timed, at least 1; all are stored"""
+    single_queries: int = 100
+    """queries sent one at a time in each repetition"""
+    tolerance: float = 1e-4
+    """ε of the tolerant recall, in cosine similarity; 0 = only as good as the exact k-th counts"""
+    target_recall: float = 0.95
+    """name the cheapest setting that reaches this recall, 0 to 1"""
+    threads: int = 0
+    """processor threads for search; 0 = as many as the process may use"""
+    seed: int = 0
+    """of generated vectors and of the choice of queries"""
+    smoke: bool = False
+    """a small set, few repetitions: for a first look"""
+    results: Path = Path("results")
+    """folder for the records"""
+
+    def __post_init__(self) -> None:
+        for name, high in (("k", 1 << 20), ("repetitions", 10_000), ("single_queries", 1 << 20)):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1, high)
+        check_range("--threads", self.threads, 0, 4096, "0 = as many as the process may use")
+        check_range("--tolerance", self.tolerance, 0, 2, "cosines differ by 2 at most")
+        check_range("--target-recall", self.target_recall, 0, 1, "a share, such as 0.95")
+
+    def small(self) -> Options:
+        """The same in small, for a first look."""
+        return replace(
+            self,
+            items=min(self.items, 4_000),
+            width=min(self.width, 32),
+            num_queries=min(self.num_queries, 200),
+            repetitions=min(self.repetitions, 3),
+            single_queries=min(self.single_queries, 30),
+            # OpenMP's threads wait for each other actively: on a busy machine that takes far longer.
+            threads=self.threads or 1,
+        )

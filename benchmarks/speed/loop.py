@@ -1,0 +1,53 @@
+"""The multi-task step of the default VQA recipe, timed block by block."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.cases import AUXILIARY, PRIMARY, Case
+from benchmarks.suite.costs import mixture_of
+from mt2st.schedules import Constant
+from mt2st.training.config import TrainConfig
+from mt2st.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Block:
+    """One timed block."""
+
+    samples_per_second: float  # images of both streams
+    flops_per_second: float
+
+
+class Loop:
+    """A trainer of the multi-task step, timed block by block."""
+
+    def __init__(
+        self, case: Case, *, threads: int = 0, channels_last: bool = False, precision: Any = "no", compile: bool = False
+    ) -> None:
+        self.threads = threads or torch.get_num_threads()
+        experiment = case.build(0)
+        if channels_last:
+            experiment.encoder.to(memory_format=torch.channels_last)
+        config = TrainConfig(total_steps=10**6, log_every_steps=10**6, precision=precision, compile=compile)
+        self.trainer = Trainer(
+            experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config
+        )
+        self.images = sum(len(experiment.streams[name].batch(0)["pixels"]) for name in (PRIMARY, AUXILIARY))
+        self.step = 0
+
+    def block(self, steps: int) -> Block:
+        """Run `steps` optimiser steps."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        flops, started = self.trainer.ledger.total, time.perf_counter()
+        for _ in range(steps):
+            self.trainer.train_step(self.step)
+            self.step += 1
+        seconds = time.perf_counter() - started
+        torch.set_num_threads(before)
+        return Block(steps * self.images / seconds, (self.trainer.ledger.total - flops) / seconds)

@@ -1,0 +1,60 @@
+"""What the measurements of speed can be told. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt2st.errors import check_range
+
+
+@dataclass(frozen=True)
+class OverheadOptions:
+    """Compare the trainer's loop with a bare loop."""
+
+    blocks: int = 20
+    """pairs of blocks to time"""
+    steps: int = 10
+    """optimiser steps a block"""
+    threads: int = 0
+    """CPU threads; 0 = as torch chooses"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+
+@dataclass(frozen=True)
+class ThroughputOptions:
+    """Measure training throughput of the default VQA recipe and the effect of each lever."""
+
+    blocks: int = 6
+    """pairs of blocks to time for each lever"""
+    steps: int = 10
+    """optimiser steps a block"""
+    compile: bool = True
+    """include torch.compile, which takes a minute and a C++ compiler"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Measure preparing and reading of data."""
+
+    images: int = 1500
+    """drawn photos (640×480 JPEG) for the decoding rounds"""
+    image_size: int = 224
+    """side of the prepared images, in pixels"""
+    rounds: int = 3
+    """pairs of rounds, bare loop and prepare in turn"""
+    workers: int = 2
+    """decoding processes of both"""
+    batch_size: int = 64
+    """images a batch when reading"""
+    memory_images: int = 100_000
+    """images of the larger memory measurement; the smaller has a hundredth"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        check_range("images", self.images, 100, 10**7, "a shorter run measures the start of processes")
+        check_range("memory_images", self.memory_images, 1000, 10**8)
