@@ -128,19 +128,21 @@ class Board:
         """A line above the table."""
         self.console.print(text, highlight=False, markup=False)
 
-    def seconds_left(self) -> float:
-        """For the whole, at the pace so far."""
+    def seconds_left(self) -> float | None:
+        """For the whole, at the pace so far; None before there is one."""
         partial = self._partial()
         made = self._done - self._skipped + partial
         spent = time.monotonic() - self._started
-        return spent / made * (self._total - self._done - partial) if made else 0.0
+        left = self._total - self._done - partial
+        return spent / made * left if made else None if left else 0.0
 
     def _partial(self) -> float:
         """FLOPs done of the runs in work."""
         return sum(run.planned.run.flops * run.share for run in list(self.in_work.values()))
 
     def _left_text(self) -> str:
-        return f"about {minutes(self.seconds_left())} left"
+        left = self.seconds_left()
+        return "time left not known yet" if left is None else f"about {minutes(left)} left"
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -181,7 +183,9 @@ class Board:
             )
         share = (self._done + self._partial()) / max(1, self._total)
         whole = Text(f"{self._ended} of {self._runs} runs, {share:.0%} of the FLOPs, {self._left_text()}")
-        return Group(table, ProgressBar(total=1.0, completed=share, width=60), whole)
+        bottom = Table.grid(padding=(0, 1))
+        bottom.add_row(ProgressBar(total=1.0, completed=share, width=30), whole)
+        return Group(table, bottom)
 
 
 def minutes(seconds: float) -> str:
