@@ -63,6 +63,11 @@ class InWork:
         return min(1.0, self.step / self.planned.run.steps)
 
     @property
+    def found_share(self) -> float:
+        """Of the steps that were done when it was first seen."""
+        return (self.first_step or 0) / self.planned.run.steps
+
+    @property
     def seconds_left(self) -> float | None:
         """At the pace so far; None before there is one."""
         done = self.step - (self.first_step or 0)
@@ -104,7 +109,7 @@ class Board:
         self._started = time.monotonic()
         self._told = self._started
         self._ended = 0
-        self._done = self._skipped = 0  # FLOPs
+        self._done = self._found = 0.0  # FLOPs: of the runs that ended, and what of them was there before
         self.in_work: dict[str, InWork] = {}
 
     def start(self, planned: Planned) -> None:
@@ -117,10 +122,11 @@ class Board:
 
     def end(self, planned: Planned, text: str, *, trained: bool) -> None:
         """A run ended; says so in a line."""
+        run = self.in_work.get(str(planned.folder.path))
         self.put_back(planned)
         self._ended += 1
         self._done += planned.run.flops
-        self._skipped += 0 if trained else planned.run.flops
+        self._found += planned.run.flops * ((run.found_share if run else 0.0) if trained else 1.0)
         views = ", ".join(planned.run.views)
         self.say(f"[{self._ended}/{self._runs}] {planned.run.label} ({views}): {text}; {self._left_text()}")
 
@@ -131,10 +137,11 @@ class Board:
     def seconds_left(self) -> float | None:
         """For the whole, at the pace so far; None before there is one."""
         partial = self._partial()
-        made = self._done - self._skipped + partial
+        found = sum(run.planned.run.flops * run.found_share for run in list(self.in_work.values()))
+        made = self._done - self._found + partial - found
         spent = time.monotonic() - self._started
         left = self._total - self._done - partial
-        return spent / made * left if made else None if left else 0.0
+        return spent / made * left if made > 0 else None if left else 0.0
 
     def _partial(self) -> float:
         """FLOPs done of the runs in work."""
