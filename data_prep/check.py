@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.decode import ImageJob, ImagePool, ImageTask
-from data_prep.find import adapter_source, call_examples
+from data_prep.call import adapter_source, call_examples
+from data_prep.decode import ImageJob, ImagePool, ImageTask, without_svg
 from mt2st.data.card import Adapter, Example
 from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 
 TINY_SIDE = 8  # pixels; below this an image holds next to nothing
+SVG_SIDE = 128  # pixels of an SVG's longer side; other images are looked at in their own size
 NEAR_BITS = 2  # two images whose 64-bit perceptual hashes differ in at most so many bits are near-duplicates
 VOCABULARY_SIZES = (10, 100, 1000, 3129)
 _MAX_COMPARISONS = 2_000_000_000
@@ -138,7 +139,9 @@ def inspect_chunk(jobs: Sequence[ImageJob], *, max_pixels: int) -> dict[bytes, I
     found = {}
     for job in jobs:
         try:
-            rgb = load_rgb(job.image, max_pixels=max_pixels)
+            name = str(job.image) if isinstance(job.image, Path) else "the image"
+            image = without_svg(job.image, side=SVG_SIDE, max_pixels=max_pixels, name=name)
+            rgb = load_rgb(image, max_pixels=max_pixels, name=name)
         except ImageError as error:
             found[job.key] = ImageFacts(error=str(error), missing=error.missing)
             continue

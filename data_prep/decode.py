@@ -1,9 +1,10 @@
-"""Decoding images: in this process while little is to do, in worker processes once it pays."""
+"""Decoding images, SVG included: in this process while little is to do, in worker processes once it pays."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -17,11 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from data_prep.store import StoredImage
-from mt2st.data.images import ImageError, decode_image, fit_image, load_rgb
+from data_prep.svg import draw_svg, is_svg
+from mt2st.data.images import ImageError, check_max_pixels, fit_image, load_rgb
 from mt2st.errors import Mt2stError, check_range
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Starting processes costs about a second, so small sets are decoded here.
 _SERIAL_SECONDS = 2.0
@@ -127,21 +132,35 @@ def decode_chunk(
     found = {}
     for job in jobs:
         try:
-            if keep_encoded:
-                pixels = fit_image(
-                    load_rgb(job.image, max_pixels=max_pixels, name=job.described()), size, fit
-                ).tobytes()
-                stored = _encoded_bytes(job.image)
-            else:
-                stored = pixels = decode_image(
-                    job.image, size, fit=fit, max_pixels=max_pixels, name=job.described()
-                ).tobytes()
+            # Twice the stored square: sharp also where the fit cuts an SVG down to its shorter side.
+            image = without_svg(job.image, side=2 * size, max_pixels=max_pixels, name=job.described())
+            pixels = fit_image(load_rgb(image, max_pixels=max_pixels, name=job.described()), size, fit).tobytes()
+            stored = _encoded_bytes(image) if keep_encoded else pixels
         except ImageError as error:
             found[job.key] = StoredImage(error=str(error), missing=error.missing)
             continue
         sha = hashlib.sha256(pixels).digest()
         found[job.key] = StoredImage(stored, sha, hashlib.sha256(stored).digest() if keep_encoded else sha, len(stored))
     return found
+
+
+def without_svg(image: Path | bytes | Image, *, side: int, max_pixels: int, name: str) -> Path | bytes | Image:
+    """`image` itself; where it is an SVG, the PNG of it, whose longer side has `side` pixels, fewer if `max_pixels`
+    wants it.
+
+    Raises:
+        ImageError: an SVG that cannot be drawn (see `data_prep.svg`).
+    """
+    check_max_pixels(max_pixels)
+    content = image
+    if isinstance(image, Path):
+        try:
+            content = image.read_bytes()
+        except OSError:  # who decodes it says what is wrong
+            return image
+    if not isinstance(content, bytes):
+        return content
+    return draw_svg(content, min(side, math.isqrt(max_pixels)), name) if is_svg(content) else content
 
 
 @contextmanager

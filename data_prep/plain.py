@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.readers.rows import checked_mapping, example_from_row, guess_mapping, path_inside
+from data_prep.cards import card_of
+from data_prep.hub import open_hub
+from data_prep.readers.rows import checked_mapping, example_from_row, guess_mapping, path_inside, unmapped
 from data_prep.readers.shards import read_shard
 from data_prep.readers.tables import TABLE_SUFFIXES, read_table
 from mt2st.data.card import DatasetCard, Example
@@ -28,25 +30,10 @@ from mt2st.errors import Mt2stError, unknown_name
 F = TypeVar("F")
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-# What the package datasets raises for sets that it cannot find, reach or make sense of (its own errors are of these
-# kinds).
-_HUB_ERRORS = (OSError, ValueError)
-_LISTED_CONFIGURATIONS = 30  # some sets have hundreds
 _TOML_KEYS = (
-    "name",
-    "title",
-    "task",
-    "source",
-    "revision",
-    "licence",
-    "main_metric",
-    "protocol",
-    "notes",
-    "paper",
-    "data",
-    "splits",
-    "map",
-)
+    "name", "title", "task", "source", "revision", "licence", "main_metric", "protocol", "notes", "paper", "data",
+    "splits", "map",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class PlainTables:
             for at, row in enumerate(read_table(path)):
                 mapping = self.mapping or guess_mapping(list(row))
                 if not mapping:
-                    raise _unmapped(str(path), list(row))
+                    raise unmapped(str(path), list(row))
                 yield example_from_row(row, mapping, f"{path}, record {at}", number, path.parent)
                 number += 1
 
@@ -120,56 +107,10 @@ class TarShards:
         """The file or folder that was named."""
         return self.path
 
-    def shards(self, split: str) -> tuple[Path, ...]:
-        """The shards of `split`; streaming deals them out to ranks and workers."""
-        return _of_split(self.files, split, self.CARD)
-
-    def shard_examples(self, shard: Path) -> Iterator[Example]:
-        """The samples of one shard, in order."""
-        return read_shard(shard, self.mapping)
-
     def examples(self, split: str) -> Iterator[Example]:
         """The samples of all shards of `split`, in order."""
         for shard in _of_split(self.files, split, self.CARD):
-            yield from self.shard_examples(shard)
-
-
-@dataclass(frozen=True)
-class HubDataset:
-    """A dataset of the Hugging Face Hub with plain columns. Runs no code of the dataset's repository."""
-
-    CARD: DatasetCard
-    name: str
-    revision: str | None
-    mapping: Mapping[str, str] = field(default_factory=dict)
-    hub_splits: Mapping[str, str] = field(default_factory=dict)
-    configuration: str | None = None
-
-    def examples(self, split: str, *, streaming: bool = False) -> Iterator[Example]:
-        """The rows of `split`; `streaming` reads them over the network without keeping files."""
-        datasets = _datasets_package(self.name)
-        name = self.hub_splits.get(split, split)
-        place = f"{self.name}:{self.configuration}" if self.configuration else self.name
-        try:
-            rows = datasets.load_dataset(
-                self.name, self.configuration, split=name, revision=self.revision, streaming=streaming
-            )
-        except _HUB_ERRORS as error:
-            raise _hub_error(self.name, self.configuration, self.revision, error, f", split {name!r}") from None
-        features = rows.features or {}
-        mapping = self.mapping or guess_mapping(list(features))
-        if not mapping:
-            raise _unmapped(f"Hub dataset {place!r}", list(features))
-        labels: tuple[str, ...] = ()
-        for ours, column in mapping.items():
-            if ours == "image" and isinstance(features.get(column), datasets.Image):
-                rows = rows.cast_column(
-                    column, datasets.Image(decode=False)
-                )  # prepare decodes, in parallel and with its limits
-            if ours == "label" and isinstance(features.get(column), datasets.ClassLabel):
-                labels = tuple(features[column].names)
-        for number, row in enumerate(rows):
-            yield example_from_row(row, mapping, f"{place}/{name}, record {number}", number, None, labels)
+            yield from read_shard(shard, self.mapping)
 
 
 def _of_split(files: Mapping[str, F], split: str, card: DatasetCard) -> F:
@@ -199,7 +140,7 @@ def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mappi
     mapping = checked_mapping(mapping or {})
     facts = dict(facts or {})
     if name.startswith("hf:"):
-        return _hub(name, mapping, facts)
+        return open_hub(name, mapping, facts)
     path = Path(name)
     try:
         exists = path.exists()
@@ -213,10 +154,10 @@ def open_plain(name: str, mapping: Mapping[str, str] | None = None, facts: Mappi
         return _from_toml(path, mapping)
     if path.is_file():
         if path.suffix == ".tar":
-            return TarShards(_card(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
+            return TarShards(card_of(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
         if path.suffix == ".tsv" and not mapping:
             mapping = {"image": "filepath", "captions": "title"}
-        return PlainTables(_card(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
+        return PlainTables(card_of(path.stem, mapping, {"train": None}, facts), path, {"train": (path,)}, mapping)
     return _folder(path, mapping, facts)
 
 
@@ -229,7 +170,7 @@ def _folder(path: Path, mapping: Mapping[str, str], facts: dict[str, Any]) -> An
     ]
     for find, kind in layouts:
         if files := find(path):
-            return kind(_card(path.name, mapping, dict.fromkeys(files), facts), path, files, mapping)
+            return kind(card_of(path.name, mapping, dict.fromkeys(files), facts), path, files, mapping)
     raise Mt2stError(
         f"{path} is no dataset folder: it holds neither metadata.jsonl or metadata.csv (an image folder), nor .tar "
         "shards, nor "
@@ -263,66 +204,6 @@ def _split_files(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def _hub(name: str, mapping: Mapping[str, str], facts: dict[str, Any]) -> HubDataset:
-    named, _, revision = name.removeprefix("hf:").partition("@")
-    place, _, configuration = named.partition(":")
-    datasets = _datasets_package(place)
-    hub_splits: dict[str, str] = dict(facts.pop("splits", {}))
-    if not hub_splits:
-        try:
-            found = datasets.get_dataset_split_names(place, configuration or None, revision=revision or None)
-            hub_splits = {split.lower(): split for split in found}
-        except _HUB_ERRORS as error:
-            raise _hub_error(place, configuration or None, revision or None, error) from None
-    facts.setdefault("source", f"Hugging Face Hub, {named}")
-    facts.setdefault("revision", revision or "unpinned")
-    title = place.rstrip("/").split("/")[-1] + (f"-{configuration}" if configuration else "")
-    card = _card(title, mapping, dict.fromkeys(hub_splits), facts)
-    return HubDataset(card, place, revision or None, mapping, hub_splits, configuration or None)
-
-
-def _unmapped(place: str, columns: list[str]) -> Mt2stError:
-    return Mt2stError(
-        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as "
-        "image=img,caption=text"
-    )
-
-
-def _datasets_package(place: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise Mt2stError(
-            f"Hub dataset {place!r} needs the package datasets ({error}); pip install -e '.[data]'"
-        ) from None
-    return datasets
-
-
-def _hub_error(
-    place: str, configuration: str | None, revision: str | None, error: Exception, split: str = ""
-) -> Mt2stError:
-    """Why a Hub dataset cannot be loaded.
-
-    Where it is for want of a configuration that exists, those that do are listed.
-    """
-    datasets = _datasets_package(place)
-    try:
-        known = datasets.get_dataset_config_names(place, revision=revision)
-        default = datasets.get_dataset_default_config_name(place, revision=revision)
-    except _HUB_ERRORS:  # the set itself cannot be reached, as `error` says
-        known, default = [], None
-    if configuration is not None and known and configuration not in known:
-        return unknown_name(f"configuration of Hub dataset {place!r}", configuration, known)
-    if configuration is None and len(known) > 1 and default is None:
-        listing = ", ".join(known[:_LISTED_CONFIGURATIONS]) + (" …" if len(known) > _LISTED_CONFIGURATIONS else "")
-        example = f"hf:{place}:{known[0]}" + (f"@{revision}" if revision else "")
-        return Mt2stError(
-            f"Hub dataset {place!r} has {len(known)} configurations: {listing}; name one, such as {example}"
-        )
-    reason = " ".join(str(error).split())[:300]
-    return Mt2stError(f"Hub dataset {place!r}{split} cannot be loaded ({reason}); check name, split and network")
-
-
 def _from_toml(path: Path, mapping: Mapping[str, str]) -> Any:
     if sys.version_info >= (3, 11):
         import tomllib
@@ -349,42 +230,9 @@ def _from_toml(path: Path, mapping: Mapping[str, str]) -> Any:
             if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
                 raise Mt2stError(f"{path}: split {split!r} is {names!r}; give a file name or a list of them")
             files[split] = tuple(path_inside(path.parent, name, f"{path}, split {split!r}") for name in listed)
-        return PlainTables(_card(path.stem, mapping, dict.fromkeys(files), content), path.parent, files, mapping)
+        return PlainTables(card_of(path.stem, mapping, dict.fromkeys(files), content), path.parent, files, mapping)
     if not isinstance(data, str):
         raise Mt2stError(
             f'{path} says neither where the data are (data = "hf:owner/name" or a path) nor [splits] with a file each'
         )
     return open_plain(str(path.parent / data), mapping, content)
-
-
-def _card(
-    name: str, mapping: Mapping[str, str], splits: Mapping[str, int | None], facts: Mapping[str, Any]
-) -> DatasetCard:
-    """A card from what the user wrote down and what the mapping tells."""
-    plain = re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("_.-") or "data"
-    task = (
-        "vqa"
-        if "question" in mapping
-        else "classification"
-        if "label" in mapping and "captions" not in mapping
-        else "retrieval"
-    )
-    metric = {"vqa": "vqa_accuracy", "retrieval": "hit_rate@1"}
-    values: dict[str, Any] = {
-        "name": plain,
-        "title": name,
-        "task": task,
-        "source": "local files",
-        "revision": "unpinned",
-        "licence": "unknown",
-        **facts,
-    }
-    values.setdefault("main_metric", metric.get(str(values["task"]), "accuracy"))
-    for key, value in values.items():
-        if not isinstance(value, str):
-            raise Mt2stError(f"card field {key!r} is {value!r}; write a text")
-    return DatasetCard(splits={_split_name(split): count for split, count in splits.items()}, **values)
-
-
-def _split_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9_.-]+", "_", name.lower()).strip("_.-") or "train"

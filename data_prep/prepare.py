@@ -21,16 +21,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from data_prep.call import adapter_fingerprint, adapter_source, call_examples, left_out, source_fingerprint
 from data_prep.decode import ImageJob, ImagePool, ImageTask, decode_pool
-from data_prep.find import (
-    adapter_fingerprint,
-    adapter_source,
-    call_examples,
-    checked_adapter,
-    find_adapter,
-    left_out,
-    source_fingerprint,
-)
+from data_prep.find import checked_adapter, find_adapter
 from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
 from mt2st.data.card import Adapter, DatasetCard, Example
 from mt2st.data.images import DEFAULT_MAX_PIXELS, FITS, check_max_pixels

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.find import adapter_source, call_examples
+from data_prep.call import adapter_source, call_examples
+from data_prep.decode import without_svg
 from mt2st.data.card import Adapter, Example
 from mt2st.data.images import DEFAULT_MAX_PIXELS, ImageError, load_rgb
 from mt2st.errors import check_range
@@ -108,7 +109,9 @@ def _thumbnail(example: Example, max_pixels: int) -> tuple[Image | None, str]:
     if example.image is None:
         return None, "no image"
     try:
-        picture = load_rgb(example.image, max_pixels=max_pixels)
+        name = str(example.image) if isinstance(example.image, Path) else "the image"
+        image = without_svg(example.image, side=THUMBNAIL_SIDE, max_pixels=max_pixels, name=name)
+        picture = load_rgb(image, max_pixels=max_pixels, name=name)
     except ImageError as error:
         return None, str(error)
     scale = THUMBNAIL_SIDE / max(picture.size)

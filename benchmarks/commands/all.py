@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cases import case_names, load_card
@@ -22,6 +23,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--cases", nargs="+", default=None, metavar="CASE", help="only these cases (default: all)")
     parser.add_argument("--recipe", default="default", help="recipe of every case (default: default)")
+    parser.add_argument("--threads", type=int, help="CPU threads of every run (default: each recipe's)")
     parser.add_argument(
         "--only-table", action="store_true", help="run nothing; only write the table from the records there are"
     )
@@ -40,6 +42,8 @@ def main(argv: list[str]) -> int:
         try:
             case = load_card(name)
             knobs = case.knobs(options.recipe, smoke=options.smoke)
+            if options.threads is not None:
+                knobs = replace(knobs, threads=options.threads)
             failed |= run_case(case, knobs, recipe, options.results) != 0
         # One case that cannot run must not keep the others from running.
         except (Mt2stError, OSError, ImportError, RuntimeError) as error:

@@ -22,8 +22,8 @@ from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
-from benchmarks.suite.engines import Check, Ended, Engine, Order, open_engine
-from benchmarks.suite.machine import code_version, needs_of, slots_here
+from benchmarks.suite.engines import Check, Ended, Engine, Order, needs_of, open_engine, slots_here
+from benchmarks.suite.machine import code_version
 from benchmarks.suite.progress import Board
 from benchmarks.suite.runs import Planned
 from benchmarks.suite.train import reason, run_one

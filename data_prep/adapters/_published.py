@@ -82,18 +82,6 @@ def annotators(answers: list[Any], place: str) -> tuple[Answer, ...]:
     )
 
 
-def yes(option: str | bool) -> bool:
-    """A yes/no option of the command line.
-
-    Raises:
-        Mt2stError: neither yes nor no.
-    """
-    text = str(option).lower()
-    if text not in ("yes", "no", "true", "false"):
-        raise Mt2stError(f"option value {option!r} must be yes or no")
-    return text in ("yes", "true")
-
-
 def check_count(name: str, split: str, found: int, expected: int, allow: bool) -> None:
     """Refuse another number of images than papers report on, unless the user said so.
 

@@ -40,21 +40,11 @@ _LISTS = {
 }
 
 
-def shards(split: str, *, source: Path) -> tuple[Path, ...]:
-    """The tar shards of `split`; empty for loose files."""
-    return tuple(sorted((source / split).glob("*.tar")))
-
-
-def shard_examples(shard: Path) -> Iterator[Example]:
-    """The samples of one shard."""
-    return read_shard(shard)
-
-
 def left_out(*, source: Path, splits: Sequence[str]) -> dict[str, int]:
     """Lines of the published lists that have no image, by split; shards have none to compare with."""
     found = {}
     for split in splits:
-        if not shards(split, source=source):
+        if not _shards(split, source):
             path = find_file(source, *_LISTS[split])
             found[f"{split}_dead_addresses"] = sum(1 for _ in _lines(path)) - len(_files(source / split))
     return found
@@ -62,7 +52,7 @@ def left_out(*, source: Path, splits: Sequence[str]) -> dict[str, int]:
 
 def examples(split: str, *, source: Path) -> Iterator[Example]:
     """The pictures of `split`, in the order of shards or of the list."""
-    archives = shards(split, source=source)
+    archives = _shards(split, source)
     if archives:
         for archive in archives:
             yield from read_shard(archive)
@@ -98,3 +88,8 @@ def _files(folder: Path) -> dict[int, str]:
             if stem.isdecimal() and suffix.lower() in IMAGE_SUFFIXES:
                 found[int(stem)] = entry.name
     return found
+
+
+def _shards(split: str, source: Path) -> list[Path]:
+    """The tar shards of `split`; empty for loose files."""
+    return sorted((source / split).glob("*.tar"))

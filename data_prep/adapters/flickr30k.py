@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.adapters._karpathy import karpathy_examples
-from data_prep.adapters._published import find_file, yes
+from data_prep.adapters._published import find_file
+from data_prep.readers.rows import yes
 from mt2st.data.card import DatasetCard, Example
 
 CARD = DatasetCard(

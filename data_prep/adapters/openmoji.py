@@ -22,16 +22,21 @@ Do not flip these images: arrows and letters carry meaning.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from data_prep.svg import draw_svg
 from mt2st.data.card import DatasetCard, Example
+from mt2st.data.images import ImageError
 from mt2st.errors import Mt2stError, unknown_name
 
 CARD = DatasetCard(
@@ -67,8 +72,6 @@ _APART = {
     0x1F930: (0x1FAC4, "woman"), 0x1FAC3: (0x1FAC4, "man"), 0x1F57A: (0x1F483, "man"), 0x1F385: (0x1F385, "man"),
     0x1F936: (0x1F385, "woman"), 0x1F6B9: (0x1F6BB, "man"), 0x1F6BA: (0x1F6BB, "woman"),
 }  # fmt: skip
-# resvg would read a file that an image names, and an entity can hide such an image from a look at the text.
-_READS_FILES = re.compile(r"<!ENTITY|<(?:[\w.-]+:)?(?:image|feImage)\b", re.IGNORECASE)
 _COUPLES = frozenset({0x1F46B, 0x1F46C, 0x1F46D})
 _JOINER, _SELECTOR, _RIGHT, _SHAKE, _HEART, _KISS = 0x200D, 0xFE0F, 0x27A1, 0x1F91D, 0x2764, 0x1F48B
 
@@ -99,7 +102,9 @@ def examples(split: str, *, source: Path, image_size: int = NATIVE_SIDE, languag
     """The pictures of `split`, by code points; `languages`: "en", "all", or codes such as "en,de,fr"."""
     for picture in _pictures(source):
         if picture.split == split:
-            image = picture.png if image_size <= NATIVE_SIDE else _draw(source / f"{picture.stems[0]}.svg", image_size)
+            path = source / f"{picture.stems[0]}.svg"
+            # A picture that cannot be drawn is handed on as it is: whoever decodes it says why.
+            image = (picture.png if image_size <= NATIVE_SIDE else _draw(path, image_size)) or path
             extra: dict[str, str | bool] = {"group": picture.group, "emoji": _text(picture.stems[0])}
             if picture.pinned:
                 extra["pinned"] = True
@@ -113,10 +118,12 @@ def examples(split: str, *, source: Path, image_size: int = NATIVE_SIDE, languag
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: the entries that draw it (plainest first), its PNG, its group of bases, and its split."""
+    """One picture: the entries that draw it (plainest first), its PNG (None: it cannot be drawn), its group of bases,
+    and its split.
+    """
 
     stems: tuple[str, ...]
-    png: bytes
+    png: bytes | None
     group: str
     parts: tuple[str, ...]
     split: str = "train"
@@ -164,40 +171,31 @@ def analyse(stem: str) -> tuple[str, tuple[str, ...]]:
 def _pictures(source: Path) -> tuple[Picture, ...]:
     """All named pictures with their splits. Drawn at the native size, so splits do not depend on the prepared size."""
     same: dict[bytes, list[str]] = defaultdict(list)
-    drawn: dict[bytes, bytes] = {}
+    drawn: dict[bytes, bytes | None] = {}
     for stem in _stems(source):
         if _name(stem, "en"):
             png = _draw(source / f"{stem}.svg", NATIVE_SIDE)
-            key = hashlib.sha256(png).digest()
+            key = hashlib.sha256(png if png is not None else f"bad {stem}".encode()).digest()
             same[key].append(stem)
             drawn[key] = png
-    groups = _Groups()
-    for stems in same.values():
-        for stem in stems:
-            groups.join(analyse(stems[0])[0], analyse(stem)[0])
+    groups = _groups([(analyse(stems[0])[0], analyse(stem)[0]) for stems in same.values() for stem in stems])
     found = []
     for key, stems in same.items():
         plainest = sorted(stems, key=lambda stem: (len(stem.split("-")), stem))
-        group = groups.name(analyse(stems[0])[0])
+        group = groups[analyse(stems[0])[0]]
         found.append(Picture(tuple(plainest), drawn[key], group, (f"base:{group}", *analyse(plainest[0])[1])))
     return tuple(_with_splits(sorted(found, key=lambda picture: picture.stems[0])))
 
 
-class _Groups:
-    """Bases joined by shared pictures; a group is called by its smallest base."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def name(self, base: str) -> str:
-        while base in self._parent:
-            base = self._parent[base]
-        return base
-
-    def join(self, one: str, other: str) -> None:
-        low, high = sorted((self.name(one), self.name(other)))
-        if low != high:
-            self._parent[high] = low
+def _groups(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Base → its group, where each pair shares a picture; a group is called by its smallest base."""
+    bases = sorted({base for pair in pairs for base in pair})
+    place = {base: number for number, base in enumerate(bases)}
+    rows, others = np.array([[place[one], place[other]] for one, other in pairs], dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (rows, others)), shape=(len(bases), len(bases)))
+    components = connected_components(graph, directed=False)[1].tolist()
+    smallest = {component: base for base, component in reversed(list(zip(bases, components)))}
+    return {base: smallest[component] for base, component in zip(bases, components)}
 
 
 def _with_splits(pictures: list[Picture]) -> Iterator[Picture]:
@@ -234,27 +232,12 @@ def _stems(source: Path) -> list[str]:
     return stems
 
 
-def _draw(path: Path, side: int) -> bytes:
-    import resvg_py
-
+def _draw(path: Path, side: int) -> bytes | None:
+    """The picture as a PNG; None for one that cannot be drawn."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if _READS_FILES.search(text):
-            raise Mt2stError(f"{path} asks for other files or defines entities, which no pictogram does; refused")
-        # dpi: the default fails on sizes in points. No fonts: the same pixels on every machine. Nothing beside the file
-        # is read.
-        return resvg_py.svg_to_bytes(
-            svg_string=text,
-            width=side,
-            height=side,
-            background="#ffffff",
-            dpi=96,
-            skip_system_fonts=True,
-        )
-    except Mt2stError:
-        raise
-    except (ValueError, UnicodeDecodeError) as error:
-        raise Mt2stError(f"{path} cannot be drawn ({error}); install the package again") from None
+        return draw_svg(path.read_bytes(), side, str(path))
+    except ImageError:
+        return None
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.adapters._published import find_file, get_field, image_in, yes
+from data_prep.adapters._published import find_file, get_field, image_in
 from data_prep.readers.json_stream import iterate_objects
+from data_prep.readers.rows import yes
 from mt2st.data.card import Answer, DatasetCard, Example
 
 CARD = DatasetCard(

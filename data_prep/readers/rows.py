@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mt2st.data.card import Answer, Example
+from mt2st.data.card import Answer, Example, ExampleError
 from mt2st.errors import Mt2stError, unknown_name
 
 FIELDS = ("image", "image_id", "captions", "question", "question_id", "answers", "choices", "label", "question_type")
@@ -109,9 +109,8 @@ def example_from_row(
             label=_label(value.get("label"), names, f"{place}, column {mapping.get('label')!r}"),
             question_type=_text(value.get("question_type")),
         )
-    except Mt2stError as error:
-        message = str(error)
-        raise Mt2stError(message if place in message else f"{place}: {message}") from None
+    except ExampleError as error:
+        raise Mt2stError(f"{place}: {error}") from None
 
 
 def path_inside(folder: Path, relative: str, place: str) -> Path:
@@ -196,3 +195,23 @@ def _label(value: Any, names: Sequence[str], place: str) -> str | None:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def unmapped(place: str, columns: list[str]) -> Mt2stError:
+    """The error for a table whose columns nobody has named."""
+    return Mt2stError(
+        f"{place} has columns {', '.join(map(str, columns))}; say which is which with --map, such as "
+        "image=img,caption=text"
+    )
+
+
+def yes(option: str | bool) -> bool:
+    """A yes/no option of the command line.
+
+    Raises:
+        Mt2stError: neither yes nor no.
+    """
+    text = str(option).lower()
+    if text not in ("yes", "no", "true", "false"):
+        raise Mt2stError(f"option value {option!r} must be yes or no")
+    return text in ("yes", "true")

@@ -25,6 +25,10 @@ class Answer:
     annotator: str = ""
 
 
+class ExampleError(Mt2stError):
+    """What an `Example` refuses. It cannot know where the example came from; who made the example can."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One image and whichever texts belong to it; text-only and image-only examples are ordinary examples.
@@ -42,6 +46,9 @@ class Example:
         label: a class name, for classification.
         question_type: the set's own type of the question ("shape", "colour", "yes/no"), "" where it has none.
         extra: further plain values (str, int, float, bool) kept with the example.
+
+    Raises:
+        ExampleError: it holds nothing, a picture or question lacks its id, or a string stands where a tuple belongs.
     """
 
     image: Path | bytes | Image | None = None
@@ -57,16 +64,16 @@ class Example:
 
     def __post_init__(self) -> None:
         if self.image is None and not self.captions and self.question is None:
-            raise Mt2stError("Example has neither image nor caption nor question; give it at least one")
+            raise ExampleError("Example has neither image nor caption nor question; give it at least one")
         if self.image is not None and not self.image_id:
-            raise Mt2stError("Example.image_id is empty; give the set's own id of the image, such as its file name")
+            raise ExampleError("Example.image_id is empty; give the set's own id of the image, such as its file name")
         if self.question is not None and not self.question_id:
-            raise Mt2stError(
+            raise ExampleError(
                 f"Example.question_id is empty for question {self.question!r}; give an id unique within the split"
             )
         for name in ("captions", "answers", "choices"):
             if isinstance(getattr(self, name), str):
-                raise Mt2stError(
+                raise ExampleError(
                     f"Example.{name} is a string, {getattr(self, name)!r}; give a tuple, such as "
                     f"({getattr(self, name)!r},)"
                 )

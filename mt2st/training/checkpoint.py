@@ -137,16 +137,16 @@ def _read_state(path: Path) -> dict[str, Any]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Per-parameter state tensors, named by the parameter's position and the state's name."""
     tensors = {}
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
             tensor = value if isinstance(value, torch.Tensor) else torch.tensor(float(value))
             tensors[f"{index}.{name}"] = tensor.detach().cpu().contiguous().clone()
     return tensors
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    parameters = _parameters(optimizer)
-    optimizer.state.clear()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         if not index.isdecimal() or int(index) >= len(parameters):
@@ -155,16 +155,15 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
                 "configuration"
             )
         parameter = parameters[int(index)]
-        if name == "step":  # a scalar; fused AdamW wants it where the parameter is
-            optimizer.state[parameter][name] = tensor.to(parameter.device)
-            continue
-        if tensor.shape != parameter.shape:
+        if name != "step" and tensor.shape != parameter.shape:
             raise Mt2stError(
                 f"{path} has {key!r} of shape {tuple(tensor.shape)}, the parameter has {tuple(parameter.shape)}; wrong "
                 "model"
             )
-        optimizer.state[parameter][name] = tensor.to(parameter.device, parameter.dtype)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        states.setdefault(int(index), {})[name] = tensor.to(parameter.device)
+    groups, start = [], 0
+    for group in optimizer.param_groups:
+        numbers = list(range(start, start + len(group["params"])))
+        groups.append({**group, "params": numbers})
+        start += len(numbers)
+    optimizer.load_state_dict({"state": states, "param_groups": groups})

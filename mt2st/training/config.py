@@ -48,6 +48,8 @@ class TrainSettings:
     """micro-batches an optimiser step"""
     compile: bool = False
     """torch.compile the model"""
+    shard: bool = False
+    """share AdamW's states out over the processes, and compute activations again; for towers that do not fit"""
     log_every_steps: int = decides_nothing(default=20)
     """steps between log lines; losses are checked for NaN at the same points"""
     checkpoint_every_steps: int = decides_nothing(default=0)

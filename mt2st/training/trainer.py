@@ -33,6 +33,7 @@ from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_c
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
 from mt2st.training.guards import check_trackers, deterministic, stop_signals
 from mt2st.training.joint_norm import join_norms
+from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
 
 __all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
@@ -154,10 +155,16 @@ class Trainer:
         self._bare = joint
         groups = decay_groups(joint, config.weight_decay)
         device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
+        if config.shard:
+            recompute_activations(joint)
+        if config.shard and self.accelerator.num_processes > 1:
+            optimizer: torch.optim.Optimizer = sharded_adamw(groups, config.learning_rate, fused=device_has_fused)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
         if config.compile:
             joint.compile()
-        self._model, self._optimizer = self.accelerator.prepare(joint, optimizer)
+        self._model = self.accelerator.prepare(joint)
+        self._optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)  # it has no state yet
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = _Progress()
@@ -403,6 +410,7 @@ class Trainer:
             return None
         progress = self._progress
         ledgers = self._ledgers()
+        gather_states(self._optimizer.optimizer)
         self.saved_step = progress.step
         if not self.accelerator.is_main_process:
             return None

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.call import call_examples
 from data_prep.check import check
-from data_prep.find import call_examples, find_adapter
+from data_prep.find import find_adapter
 from data_prep.prepare import prepare
 from mt2st.data.card import Adapter, DatasetCard
 from mt2st.data.splits import PreparedDataset, PreparedSplit

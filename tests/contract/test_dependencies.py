@@ -33,7 +33,7 @@ EXTRA_OF = {"data_prep": "data", "benchmarks": "benchmarks"}
 OPTIONAL = {
     "mt2st": ("cpu", "gpu", "index", "diffusion"),
     "data_prep": (),
-    "benchmarks": ("cpu", "gpu", "peers"),
+    "benchmarks": ("cpu", "gpu", "peers", "ray", "slurm"),
 }
 # Functions whose first argument names a module or a distribution that is used without an import statement.
 _ASKS = {"find_spec", "import_module", "version"}

@@ -31,6 +31,7 @@ from data_prep.readers.json_stream import iterate_records
 from data_prep.readers.rows import parse_mapping
 from data_prep.readers.shards import read_shard
 from data_prep.readers.tables import read_json, read_table
+from data_prep.svg import draw_svg
 from mt2st.data.images import decode_image
 from mt2st.data.splits import PreparedDataset
 from mt2st.errors import Mt2stError
@@ -117,6 +118,21 @@ def read_image(path: Path) -> None:
     decode_image(path, 8, max_pixels=1 << 20)
 
 
+SVG_HEAD = b'<svg xmlns="http://www.w3.org/2000/svg" width="16" height="8" viewBox="0 0 32 16">'
+SVGS = [
+    SVG_HEAD + b'<path d="M1 2 l3 4 q1 1 2 2z" stroke="red" stroke-dasharray="1 2"/></svg>',
+    SVG_HEAD + b'<defs><linearGradient id="g"><stop offset=".5" stop-color="#123"/></linearGradient><g id="b">'
+    b'<circle r="4" fill="url(#g)"/></g></defs><use href="#b" x="8" transform="scale(2) rotate(9)"/></svg>',
+    SVG_HEAD + b'<filter id="f"><feGaussianBlur stdDeviation="1"/></filter><style>rect {fill: blue}</style>'
+    b'<mask id="m"><rect width="8" height="8"/></mask>'
+    b'<rect width="9" height="9" filter="url(#f)" mask="url(#m)"/></svg>',
+]
+
+
+def draw(path: Path) -> None:
+    draw_svg(path.read_bytes(), 16, str(path))
+
+
 Parser = tuple[str, list[bytes], Callable[[Path], object]]
 PARSERS: list[Parser] = [
     ("x.jsonl", [b'{"image": "a.png", "q": "what?", "n": [1, 2.5, null]}\n{"a": {"b": "\\u00e9"}}\n'], exhaust),
@@ -145,6 +161,7 @@ PARSERS: list[Parser] = [
         [b'00001740 03 n 02 entity 0 thing 1 002 @ 00001930 n 0000 ~ 00002137 n 0000 | that which is; "an example"'],
         read_wordnet,
     ),
+    ("x.svg", SVGS, draw),
     ("x.txt", [b"tiger\tcat\t7.35\ncar automobile 8.94\n"], read_similarity),
 ]
 

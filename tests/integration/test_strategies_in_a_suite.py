@@ -192,6 +192,19 @@ def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monke
     assert threads[::2] == [1, 1]  # the second of each pair is as it was before
 
 
+def test_tuning_and_resuming_take_their_threads(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",), threads=1)
+    run(knobs, tmp_path)
+    (run_dir,) = [path.parent for path in tmp_path.glob("vqa/tiny/*/run.json")]
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert runner.resume_run(run_dir) == 0
+    assert search(CARD, knobs, "tiny", tmp_path) == 0
+    assert threads[::2] == [1, 1]  # the second of each pair is as it was before
+
+
 def test_a_tuning_log_of_other_knobs_is_kept(
     data_folder: Path, tmp_path: Path, my_fade: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,8 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.representation.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
-from data_prep.find import adapter_source, find_adapter
+from data_prep.call import adapter_source
+from data_prep.find import find_adapter
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.words import BagEncoder, WordVocabulary
 from mt2st.errors import Mt2stError

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
+from benchmarks.records.machine import resident_bytes
+from benchmarks.suite.machine import gpu_count, usable_cores
 from mt2st.errors import Mt2stError, unknown_name
 
 _FOLDER = Path(__file__).parent
+_KEPT_FREE = 0.2  # share of the free memory that no run is given
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,21 @@ class Check:
     code: str
     beacon: str
     word: str
+
+
+def needs_of(threads: int, jobs_per_device: int) -> Needs:
+    """What a run takes, judged by this process, which has the data open and has made a step."""
+    return Needs(threads, 1 / jobs_per_device if gpu_count() else 0.0, resident_bytes())
+
+
+def slots_here(needs: Needs, jobs_per_device: int, most: int) -> int:
+    """Runs that this machine carries side by side, at least 1 and at most `most`: by GPUs, or by cores, and memory."""
+    import psutil
+
+    by_cores = gpu_count() * jobs_per_device or usable_cores() // needs.threads
+    free = psutil.virtual_memory().available * (1 - _KEPT_FREE)
+    by_memory = int(free // needs.memory_bytes) if needs.memory_bytes else by_cores
+    return max(1, min(by_cores, by_memory, most))
 
 
 class Engine(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
-from benchmarks.suite.engines import Check, Ended, Needs, Order
+from benchmarks.suite.engines import Check, Ended, Needs, Order, slots_here
 from benchmarks.suite.engines._process import WorkerProcess
-from benchmarks.suite.machine import ROOT, gpu_count, slots_here
+from benchmarks.suite.machine import ROOT, gpu_count
 from mt2st.errors import Mt2stError
 
 

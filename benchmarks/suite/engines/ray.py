@@ -78,7 +78,19 @@ class Engine:
             else:
                 self._idle.append(actor)
             found.append(Ended(order.run_dir, **told))
+        self._move_waiting()
         return found
+
+    def _move_waiting(self) -> None:
+        """Orders whose actors still wait for room, on a cluster that lost a node, go to actors that are idle."""
+        for answer, (actor, order) in list(self._work.items()):
+            if self._idle and not self._began(actor):
+                del self._work[answer]
+                self._forget(actor)
+                self.start(order)
+
+    def _began(self, actor: Any) -> bool:
+        return bool(self._ray.wait([self._nodes[actor]], timeout=0)[0])
 
     def _forget(self, actor: Any) -> None:
         self._nodes.pop(actor, None)
@@ -86,11 +98,9 @@ class Engine:
 
     def place(self, run_dir: str) -> str:
         for actor, order in self._work.values():
-            name = self._nodes.get(actor)
-            if order.run_dir == run_dir and name is not None:
-                ready, _ = self._ray.wait([name], timeout=0)
+            if order.run_dir == run_dir:
                 with contextlib.suppress(self._ray.exceptions.RayError):  # a node that died has no name
-                    return str(self._ray.get(name)) if ready else "waiting for room"
+                    return str(self._ray.get(self._nodes[actor])) if self._began(actor) else "waiting for room"
         return ""
 
     def stop(self) -> None:

@@ -233,7 +233,7 @@ def fuzz(folder: Path, name: str, inputs: int, seed: int) -> Counter[str]:
     chance, outcomes = random.Random(f"{seed}:{name}"), Counter[str]()
     for number in range(inputs):
         target.spoil(chance)
-        started = time.monotonic()
+        started = time.process_time()
         try:
             target.read()
             outcomes["accepted"] += 1
@@ -244,7 +244,7 @@ def fuzz(folder: Path, name: str, inputs: int, seed: int) -> Counter[str]:
             raise AssertionError(
                 f"{name}, input {number} ({target.path.read_bytes()[:400]!r}): {type(error).__name__}: {error}"
             ) from error
-        assert time.monotonic() - started < SECONDS_AN_INPUT, (name, number)
+        assert time.process_time() - started < SECONDS_AN_INPUT, (name, number)
         target.path.write_bytes(target.good)
     return outcomes
 

@@ -60,7 +60,7 @@ def smoke(knobs: Knobs) -> Knobs:
 
 def run_case(card: Any, knobs: Any, recipe: str, results: Path) -> int:
     """In place of the real one, which trains."""
-    print(f"ran {recipe} {knobs.steps} {knobs.rate} {results}")
+    print(f"ran {recipe} {knobs.steps} {knobs.rate} {results} threads {knobs.threads}")
     if knobs.act == "bad":
         raise Mt2stError("the data are torn;\nmend them")
     if knobs.act == "stop":
@@ -102,11 +102,11 @@ def test_a_case_runs_with_its_knobs_and_recipe(cases: Path, capsys: pytest.Captu
     assert main(["demo", "--smoke", "--steps", "7"]) == 0
     assert main(["two-words", "--steps", "1"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "ran default 800 0.5 results",
-        "ran wide 99 0.25 elsewhere",
-        "ran wide-smoke 3 0.5 results",
-        "ran default-smoke 7 0.5 results",
-        "ran default 1 0.5 results",
+        "ran default 800 0.5 results threads 1",
+        "ran wide 99 0.25 elsewhere threads 1",
+        "ran wide-smoke 3 0.5 results threads 1",
+        "ran default-smoke 7 0.5 results threads 1",
+        "ran default 1 0.5 results threads 1",
     ]
 
 
@@ -230,6 +230,12 @@ def test_resume_goes_on_with_one_run_and_skips_a_finished_one(cases: Path, tmp_p
     assert f"resumed {failed.name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("argv", [["demo"], ["demo", "--sweep-budgets", "0.5"], ["all", "--cases", "demo"]])
+def test_every_command_that_trains_hands_its_threads_on(cases: Path, tmp_path: Path, capsys, argv: list[str]) -> None:
+    main([*argv, "--threads", "3", "--results", str(tmp_path)])
+    assert "threads 3" in capsys.readouterr().out
+
+
 def test_all_runs_every_case_and_writes_one_table(cases: Path, tmp_path: Path, capsys) -> None:
     root = write_suite(tmp_path / "results", seeds=2, items=60)
     assert main(["all", "--results", str(root)]) == 1  # "two-words" ran but left no records, which the table says
@@ -256,7 +262,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
         "from benchmarks import cli\n"
         "def wait(argv):\n"
         "    print('up', flush=True)\n"
-        "    time.sleep(30)\n"
+        "    time.sleep(100)\n"
         "cli._dispatch = wait\n"
         "sys.exit(cli.main([]))\n"
     )
@@ -266,7 +272,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped by SIGTERM" in error
     assert "Traceback" not in error

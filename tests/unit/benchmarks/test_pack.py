@@ -185,14 +185,14 @@ def test_two_runs_of_one_id_and_arrays_that_are_not_listed_are_refused(tmp_path:
 
 def read_or_refused(path: Path, runs: list[Run] | None) -> bool:
     """Whether the file was read; it must then hold `runs` (None = anything), else the refusal must be one line."""
-    started, refusal = time.monotonic(), ""
+    started, refusal = time.process_time(), ""
     try:
         suite = read_pack(path)
         for run_id in suite.records:
             suite.items(run_id)
     except Mt2stError as error:
         refusal = str(error)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5  # not the clock, which runs on while other processes have the core
     if refusal:
         assert str(path) in refusal
         assert "\n" not in refusal

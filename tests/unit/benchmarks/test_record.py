@@ -394,10 +394,10 @@ from benchmarks.records.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     child = os.fork() if sys.argv[2] == "fork" else 1
     if child == 0:
-        time.sleep(20)
+        time.sleep(120)
         os._exit(0)
     print(child, flush=True)
-    time.sleep(20)
+    time.sleep(120)
 """
 
 

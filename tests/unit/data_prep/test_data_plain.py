@@ -98,6 +98,11 @@ def test_a_hub_dataset_by_mapping(tmp_path: Path, datasets: Any) -> None:
     )
     rows = {"img": [{"bytes": png(n), "path": None} for n in range(3)], "kind": [0, 1, 1], "words": ["a", "b", "c"]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train-00000-of-00001.parquet")
+    mapping = {"image": "img", "label": "kind", "captions": "words"}
+    streamed = find_adapter(f"hf:{folder.parent}", mapping).examples("train", streaming="yes")  # type: ignore[call-arg]
+    assert [example.captions for example in streamed] == [("a",), ("b",), ("c",)]
+    with pytest.raises(Mt2stError, match="option value 'maybe' must be yes or no"):
+        list(find_adapter(f"hf:{folder.parent}", mapping).examples("train", streaming="maybe"))  # type: ignore[call-arg]
     split = prepared(tmp_path, f"hf:{folder.parent}@abc123", image="img", label="kind", caption="words")
     assert split.labels() == ["cat", "dog", "dog"]
     assert split.caption_texts() == ["a", "b", "c"]
