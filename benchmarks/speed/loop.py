@@ -51,3 +51,15 @@ class Loop:
         seconds = time.perf_counter() - started
         torch.set_num_threads(before)
         return Block(steps * self.images / seconds, (self.trainer.ledger.total - flops) / seconds)
+
+
+def matmul_peak(threads: int, size: int = 2048, repeats: int = 6) -> float:
+    """Best FLOP/s of a square fp32 product with `threads` threads."""
+    torch.set_num_threads(threads)
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best

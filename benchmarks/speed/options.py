@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mt2st.errors import check_range
+from mt2st.errors import check_range, unknown_name
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,27 @@ class DataOptions:
     def __post_init__(self) -> None:
         check_range("images", self.images, 100, 10**7, "a shorter run measures the start of processes")
         check_range("memory_images", self.memory_images, 1000, 10**8)
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    """Make one suite in several ways: one run after the other, side by side, on two nodes of Ray."""
+
+    case: str = "vqa"
+    """case whose suite is made"""
+    seeds: int = 2
+    """seeds of the suite; with the defaults of vqa two give 20 runs"""
+    steps: int = 0
+    """optimiser steps; 0 = the case's own"""
+    jobs: int = 2
+    """runs side by side, and nodes of Ray with a core each"""
+    ways: tuple[str, ...] = ("one", "jobs", "ray")
+    """ways to make it, in this order: one, jobs, ray"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        for way in self.ways:
+            if way not in ("one", "jobs", "ray"):
+                raise unknown_name("way", way, ("one", "jobs", "ray"))
+        check_range("jobs", self.jobs, 2, 4096, "side by side are at least two")

@@ -7,7 +7,6 @@ products, for each thread count. Every lever is timed in turn with the base reci
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.cases.vqa.knobs import RECIPES, Knobs
 from benchmarks.records.machine import environment
 from benchmarks.report.text_table import TextTable, print_tables
-from benchmarks.speed.loop import Loop
+from benchmarks.speed.loop import Loop, matmul_peak
 from benchmarks.speed.options import ThroughputOptions
 from data_prep.prepare import prepare
 from mt2st.files import write_sealed_json
@@ -113,15 +112,3 @@ def decoding_case(case: VqaCase) -> VqaCase:
         for split in (decoding.labelled, decoding.train):
             split.pixels(np.arange(2))  # opens the memory map, which then outlives the folder
         return decoding
-
-
-def matmul_peak(threads: int, size: int = 2048, repeats: int = 6) -> float:
-    """Best FLOP/s of a square fp32 product with `threads` threads."""
-    torch.set_num_threads(threads)
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best

@@ -56,7 +56,7 @@ def start(folder: Path, results: Path, *options: str) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> str:
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, printed[-3000:] + errors[-3000:]
-    return printed
+    return " ".join(printed.split())
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,8 @@ class PictureClassifier:
         """
         encoder = build_image_encoder(sizes, split.image_size, 0)
         objective = ClassificationObjective(encoder.width, len(names))
-        key = content_hash([_FORMAT, data_hash, repr(sizes), steps, list(names), len(codes)])
+        threads = torch.get_num_threads()  # another number rounds otherwise, and trains another classifier
+        key = content_hash([_FORMAT, data_hash, repr(sizes), steps, list(names), len(codes), threads])
         path = folder / f"classifier-{key[:12]}.safetensors"
         both = torch.nn.ModuleDict({"encoder": encoder, "objective": objective})
         if path.is_file():
