@@ -46,15 +46,10 @@ class Index(VectorIndex):
             raise Mt2stError(f"index 'exact': device = {device!r}; give one of {', '.join(DEVICES)}")
         if threads < 0:
             raise Mt2stError(f"index 'exact': threads = {threads} must be 0 (as many as allowed) or more")
-        self.device = _resolved(device)
+        self.device = _resolved(device)  # never "auto"
         self.threads = threads
         self._parts: list[Floats] = []
         self._on_gpu: Any = None
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The device it runs on (never "auto") and the number of threads."""
-        return {"device": self.device, "threads": self.threads}
 
     @property
     def index_bytes(self) -> int:

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import torch
 from rich.console import Console
 
-from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.cases import Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
-from mt2st.data.streams import ItemStream
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.errors import unknown_name
@@ -66,7 +65,6 @@ class TextCase:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
-        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
 
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
@@ -76,12 +74,7 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            streams={
-                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
-                AUXILIARY: ItemStream(
-                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
-                ),
-            },
+            streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
             save=save,
