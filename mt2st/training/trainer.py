@@ -285,7 +285,8 @@ class Trainer:
                     last_save = time.monotonic()
                 if stopping:
                     where = f"checkpoint in {self.folder}" if self.folder else "no checkpoint, for no folder was given"
-                    raise TrainingInterrupted(f"interrupted after step {progress.step} of {config.total_steps}; {where}")
+                    ended = f"interrupted after step {progress.step} of {config.total_steps}"
+                    raise TrainingInterrupted(f"{ended}; {where}")
         check_weights(self._bare, self._progress.step, self.folder)
         for tracker in self.accelerator.trackers:
             tracker.finish()
