@@ -19,8 +19,8 @@ class Engine:
         devices = gpu_names()
         if devices and knobs.jobs > len(devices) * knobs.jobs_per_device:
             raise Mt2stError(
-                f"--jobs {knobs.jobs} are more than {len(devices)} GPUs × {knobs.jobs_per_device} runs; lower --jobs, or "
-                "raise --jobs-per-device"
+                f"--jobs {knobs.jobs} are more than {len(devices)} GPUs × {knobs.jobs_per_device} runs; lower --jobs, "
+                "or raise --jobs-per-device"
             )
         self._needs, self._check = needs, check
         self._devices = [devices[slot % len(devices)] if devices else None for slot in range(self.slots)]
