@@ -54,7 +54,7 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
                 env=environment,
                 stdin=subprocess.PIPE,  # its end tells them that this process is gone
                 stdout=None if rank == 0 else subprocess.DEVNULL,
-                stderr=None if rank == 0 else errors[-1],
+                stderr=None if rank == 0 else said,
                 start_new_session=True,
             )
             children.append(child)

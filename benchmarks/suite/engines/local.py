@@ -43,7 +43,9 @@ class Engine:
                 continue
             if answer["kind"] == "refused":
                 raise Mt2stError(answer["text"])
-            if answer["kind"] == "died":
+            if answer["kind"] in ("died", "interrupted"):  # this worker takes no more orders
+                worker.end()
+                worker.wait()
                 self._workers[slot] = None
             self._orders[slot] = None
             found.append(Ended(order.run_dir, **answer))
