@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from benchmarks.records.read import load_records
 
 ROOT = Path(__file__).parents[2]
 DRAWN = Path(__file__).with_name("drawn_dataset.py")
+_PROGRAM = (sys.executable, "-m", "benchmarks")
 _MARK = "MT2ST_TEST_COMMAND"  # in the environment of a command and of all that it starts
 _SHARED = f"""
     --data {DRAWN} --image-size 16 --seeds 1 --views equal-steps --validations 2 --caption-images-per-batch 8
@@ -44,15 +45,16 @@ class Command:
     Args:
         argv: what stands behind `python -m benchmarks`.
         log: file for all that is printed.
+        program: what takes the place of `python -m benchmarks`.
         environment: further variables.
     """
 
-    def __init__(self, argv: list[str], log: Path, **environment: str) -> None:
+    def __init__(self, argv: list[str], log: Path, program: Sequence[str] = _PROGRAM, **environment: str) -> None:
         self.log, self._mark = log, uuid.uuid4().hex
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), _MARK: self._mark, **environment}
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks", *argv],
+                [*program, *argv],
                 env=variables,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
