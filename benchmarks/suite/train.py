@@ -170,6 +170,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
+        rates=experiment.rates,
         trackers=knobs.trackers,
     )
     result = trainer.fit()
@@ -185,6 +186,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "model": {
             "encoder_parameters": sum(parameter.numel() for parameter in experiment.encoder.parameters()),
             "parameters": sum(parameter.numel() for parameter in trainer.parameters()),
+            "trained": trainer.trained,
         },
         "steps": result.steps,
         "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.data.streams import ItemStream
@@ -65,6 +66,7 @@ class TextCase:
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
+        rates = tune_towers(knobs.encoder, encoder)
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
         labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
 
@@ -76,6 +78,7 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
+            rates=rates,
             streams={
                 PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
                 AUXILIARY: ItemStream(
