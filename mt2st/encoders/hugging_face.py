@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
 from mt2st.errors import Mt2stError, check_range
 
@@ -77,6 +78,12 @@ class HuggingFaceTowers(nn.Module):
         self.image_projection = nn.Linear(self.image_width, embedding_width, bias=False)
         self.text_projection = nn.Linear(self.text_width, embedding_width, bias=False)
         self.embedding_width = embedding_width
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "image" and "text"; a pair's projections are new and in neither."""
+        image = nn.ModuleList([self.vision, *([self.image_projection] if self._pooled else [])])
+        text = nn.ModuleList([self.text, *([self.text_projection] if self._pooled else [])])
+        return {"image": Part(image, True), "text": Part(text, True)}
 
     @torch.no_grad()
     def _measure(self) -> None:

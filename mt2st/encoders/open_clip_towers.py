@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
@@ -101,8 +102,10 @@ class OpenClipTowers(nn.Module):
         pad_id: int,
         mask_id: int | None,
         frame_ids: tuple[int, ...] = (),
+        loaded: bool = False,
     ) -> None:
         super().__init__()
+        self._loaded = loaded
         self.model: Any = model
         self._tokenize = tokenize
         visual: Any = self.model.visual
@@ -148,6 +151,12 @@ class OpenClipTowers(nn.Module):
         """Learned bias of the sigmoid loss, where the model has one."""
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         return bias
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "image", "text" and "temperature"."""
+        temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
+        modules = {"image": self.model.visual, "text": self.model.text, "temperature": temperature}
+        return {name: Part(module, self._loaded) for name, module in modules.items()}
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
         images = self.normalize(pixels)
@@ -292,7 +301,13 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         pad, frame = 0, {tokenizer.sot_token_id, tokenizer.eot_token_id}
     ids = tuple(sorted(frame - {None, pad}))
     return OpenClipTowers(
-        model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids
+        model,
+        tokenizer,
+        context_length=int(tokenizer.context_length),
+        pad_id=pad,
+        mask_id=None,
+        frame_ids=ids,
+        loaded=file is not None,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.hugging_face import load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, check_range
@@ -58,8 +59,10 @@ class TextEncoder(nn.Module):
         mask_id: int,
         frame_ids: tuple[int, ...],
         tokenize: Any,
+        loaded: bool = False,
     ) -> None:
         super().__init__()
+        self._loaded = loaded
         self.model = model
         self.width = int(model.config.hidden_size)
         self.context_length, self.vocabulary_size = context_length, vocabulary_size
@@ -131,7 +134,12 @@ class TextEncoder(nn.Module):
             mask_id=int(words.mask_token_id),
             frame_ids=tuple(sorted(special)),
             tokenize=tokenize,
+            loaded=True,
         )
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "text"."""
+        return {"text": Part(self.model, self._loaded)}
 
     def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Texts → [N, length] int64, cut and padded; None = `context_length`."""

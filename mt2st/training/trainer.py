@@ -22,6 +22,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
+from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
@@ -30,13 +31,16 @@ from mt2st.randomness import step_seed
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
+from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
 
-__all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
+__all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
+
+
+ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
 class Encoder(Protocol):
@@ -105,13 +109,17 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
             identity is refused.
+        rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
     On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
     of its own share; what is logged, saved and returned is their sum.
 
+    Attributes:
+        trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
+
     Raises:
-        Mt2stError: a task's stream is missing, or a tracker is unknown or not installed.
+        Mt2stError: a task's stream is missing, all parameters are frozen, or a tracker is unknown or not installed.
     """
 
     def __init__(
@@ -126,6 +134,7 @@ class Trainer:
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
+        rates: Sequence[RateGroup] = (),
         trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
@@ -155,7 +164,10 @@ class Trainer:
         if not self._peers.alone:
             join_norms(joint)
         self._bare = joint
-        groups = decay_groups(joint, config.weight_decay)
+        groups = decay_groups(joint, config.weight_decay, rates)
+        if not groups:
+            raise Mt2stError(ALL_FROZEN)
+        self.trained = trained_parameters(joint, config.learning_rate, rates)
         device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
         if config.shard:
             recompute_activations(joint)
@@ -177,6 +189,8 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
+        if rates:
+            whole["trained"] = self.trained
         self._fingerprint = content_hash(whole)
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self.saved_step: int | None = None
@@ -202,9 +216,8 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
         streams = self.mixture.streams(weights)
-        learning_rate = learning_rate_at(step, config)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate_at(step, config, group.get("peak"))
         losses: dict[str, Tensor] = {}
         for micro in range(config.accumulation):
             index = step * config.accumulation + micro
@@ -221,6 +234,8 @@ class Trainer:
                     (weights[name] * loss for name, loss in losses.items()),
                     start=torch.zeros((), device=accelerator.device),
                 )
+                if not total.requires_grad:
+                    raise Mt2stError(ALL_FROZEN)
                 accelerator.backward(total / config.accumulation)
             if counter:
                 self.ledger.learn(kind, counter.counts, counter.unknown_operations)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks.cases import Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -64,6 +65,7 @@ class TextCase:
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
+        rates = tune_towers(knobs.encoder, encoder)
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
 
         def save(folder: Path) -> None:
@@ -74,6 +76,7 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
+            rates=rates,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
