@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def worker_number() -> int:
 
 def side_by_side(
     work: Callable[[Piece], Result], pieces: Sequence[Piece], workers: int, threads: int = 1
-) -> Iterator[tuple[Piece, Result]]:
+) -> Generator[tuple[Piece, Result], None, None]:
     """Each piece with its result, in the order in which they end.
 
     One worker is this process itself. When the caller stops early, pieces in work are finished and the others dropped.
@@ -69,7 +69,7 @@ def side_by_side(
         except BrokenProcessPool:
             raise Mt2stError(
                 f"one of {workers} worker processes ended without a word, perhaps for want of memory; take fewer "
-                "workers, and call from below `if __name__ == '__main__':`"
+                "(in a script of your own, call this below `if __name__ == '__main__':`)"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

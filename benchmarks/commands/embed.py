@@ -34,7 +34,10 @@ def main(argv: list[str]) -> int:
         "--captions", default="auto", help="main = each image's first, all, auto = as the set's card says (default)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=0, help="processes (default 0: as many as cores, GPUs and free memory carry)"
+        "--jobs",
+        type=int,
+        default=0,
+        help="processes (default 0: as many as cores, GPUs and free memory carry; one for little work)",
     )
     parser.add_argument("--evaluate", action="store_true", help="measure retrieval on the embeddings, and record it")
     given = vars(parser.parse_args(argv))

@@ -57,10 +57,12 @@ class Embeddings:
 
     @property
     def images(self) -> Path:
+        """File of [N, E] float32."""
         return self.folder / "images.npy"
 
     @property
     def texts(self) -> Path:
+        """File of [C, E] float32."""
         return self.folder / "texts.npy"
 
     def text_image(self) -> NDArray[np.int64]:
@@ -69,7 +71,7 @@ class Embeddings:
 
 
 def is_embeddings(folder: Path) -> bool:
-    """Whether `folder` holds embeddings of ours, whole or unfinished."""
+    """Whether `folder` has the marks of embeddings, whole or unfinished; `open_embeddings` looks closer."""
     return (folder / UNFINISHED).is_dir() or (folder / MANIFEST).is_file()
 
 
@@ -85,8 +87,12 @@ def open_embeddings(folder: Path, verify: Literal["quick", "full"] = "quick") ->
     if not (folder / MANIFEST).is_file() and (folder / UNFINISHED).is_dir():
         raise Mt2stError(f"{folder} holds unfinished embeddings; repeat the command that began them")
     manifest = read_sealed_json(folder / MANIFEST, _CURE)
-    if manifest.get("kind") != KIND or manifest.get("format_version") != FORMAT_VERSION:
-        raise Mt2stError(f"{folder / MANIFEST} is no manifest of embeddings of this version; {_CURE}")
+    if manifest.get("kind") != KIND:
+        raise Mt2stError(f"{folder} holds something else than embeddings; give another folder")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise Mt2stError(
+            f"{folder / MANIFEST} is of format {manifest.get('format_version')}, not {FORMAT_VERSION}; {_CURE}"
+        )
     for name, facts in manifest["files"].items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else 0
@@ -116,6 +122,7 @@ class Unfinished:
 
     @property
     def work(self) -> Path:
+        """The folder inside that holds what is not whole yet."""
         return self.folder / UNFINISHED
 
     def place(self, name: str) -> Path:

@@ -20,7 +20,7 @@ class Options:
         data_folder: where prepared data are kept; None = where the run keeps them.
         split: its split.
         captions: "auto" = as the set's card says, "main" = each image's first, "all".
-        jobs: processes; 0 = as many as cores, GPUs and free memory carry.
+        jobs: processes that embed and rank; 0 = as many as cores, GPUs and free memory carry, or one for little work.
         evaluate: measure retrieval on the embeddings.
     """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ from mt2st.threads import computing_threads
 _PLAN = "plan.json"
 _PLAN_CURE = "delete the folder and embed the set again"
 _MOST_JOBS_PER_CORE = 4
+_WORTH_SECONDS = 30.0  # of work for one process: below that, others would end later than this one
 _IDS_AT_ONCE = 65536
 _CAPTIONS = ("auto", MAIN, ALL)
 _MAIN_CAPTION = "main-caption"  # a card's protocol: each image's first caption is its name
@@ -91,9 +93,8 @@ def run(options: Options) -> int:
             console.print(f"{options.out} holds these embeddings already; nothing to compute", highlight=False)
         else:
             whole = _embed(options, source, identity, console)
-        jobs = options.jobs or slots_here(needs_of(1, 1), 1, usable_cores())
         if options.evaluate:
-            evaluate(whole, jobs, console)
+            evaluate(whole, options.jobs or 1, console)
     return 0
 
 
@@ -182,16 +183,14 @@ def _embed(options: Options, source: Source, identity: dict[str, dict[str, Any]]
     out.begin()
     shards = shards_of(source, plan["tokens"], out)
     todo = [shard for shard in shards if not out.holds(shard.kind, shard.start, shard.stop)]
-    jobs = options.jobs or slots_here(needs_of(source.threads, 1), 1, max(1, len(todo)))
-    jobs = max(1, min(jobs, len(todo)))
-    before = f", {len(shards) - len(todo)} of {len(shards)} shards are there already" if len(todo) < len(shards) else ""
+    there = len(shards) - len(todo)
     console.print(
-        f"{rows['images']:,} images and {rows['texts']:,} texts of {source.split!r} with {identity['run']['run_id']}, "
-        f"{jobs} at a time{before}",
+        f"{rows['images']:,} images and {rows['texts']:,} texts of {source.split!r} with {identity['run']['run_id']}"
+        + (f"; {there} of {len(shards)} shards are there already" if there else ""),
         markup=False,
         highlight=False,
     )
-    _make(todo, jobs, source.threads, console)
+    _make(todo, options.jobs, source.threads, console)
     _write_owners(out.work, contents)
     whole = out.finish(
         {
@@ -222,12 +221,25 @@ def _plan(out: Path, source: Source, identity: dict[str, dict[str, Any]], conten
 
 
 def _make(todo: list[Shard], jobs: int, threads: int, console: Console) -> None:
-    try:
-        with ShardProgress(todo, jobs, console) as progress:
-            for shard, seconds in side_by_side(embed_shard, todo, jobs, threads):
-                progress.done(shard, seconds)
-    finally:
-        opened.cache_clear()
+    """Make shards, so many at a time.
+
+    With `jobs` 0 this process makes the first one, and others join only if that tells of work worth their start.
+    """
+    with ShardProgress(todo, max(1, min(jobs, len(todo))), console) as progress:
+        try:
+            if not jobs and todo:
+                progress.done(todo[0], embed_shard(todo[0]))
+                todo = todo[1:]
+                worth = progress.seconds_left() > _WORTH_SECONDS
+                jobs = slots_here(needs_of(threads, 1), 1, max(1, len(todo))) if worth else 1
+                progress.jobs = jobs
+            if jobs > 1:
+                opened.cache_clear()
+            with closing(side_by_side(embed_shard, todo, max(1, jobs), threads)) as made:
+                for shard, seconds in made:
+                    progress.done(shard, seconds)
+        finally:
+            opened.cache_clear()
 
 
 def _write_owners(folder: Path, contents: Contents) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mt2st.data.prepared import PreparedDataset
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash, read_sealed_json, write_sealed_json
 from mt2st.predict import embed_split
+from mt2st.processes import side_by_side
 from mt2st.threads import computing_threads
 from mt2st.training.config import deciding
 
@@ -99,7 +101,7 @@ def test_the_bits_are_those_of_a_whole_split_in_one_process(trained: Path, undis
 def test_the_runs_own_embeddings_come_out_again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command's own shards, which are batches of 256 rows; retrieval metrics are those of the run's record."""
     monkeypatch.setattr(shards, "SHARD_ROWS", 8 * shards.BATCH_ROWS)
-    assert main(["embed", str(trained), "--out", str(tmp_path), "--jobs", "2", "--evaluate"]) == 0
+    assert main(["embed", str(trained), "--out", str(tmp_path), "--jobs", "1", "--evaluate"]) == 0
     own = load_file(trained / "embeddings.safetensors")
     whole = open_embeddings(tmp_path, verify="full")
     np.testing.assert_array_equal(np.load(whole.images), own["image_embeddings"])
@@ -114,6 +116,25 @@ def test_the_runs_own_embeddings_come_out_again(trained: Path, tmp_path: Path, m
 def test_two_jobs_give_the_bits_of_one(trained: Path, undisturbed: dict, tmp_path: Path) -> None:
     assert embed(trained, tmp_path, "--jobs", "2") == 0
     assert hashes(tmp_path) == undisturbed
+
+
+def test_others_join_only_for_work_that_is_worth_it(
+    trained: Path, undisturbed: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unasked, this process makes the first shard and looks how long it took."""
+    asked: list[int] = []
+
+    def alone(work: Any, pieces: Any, workers: int, threads: int = 1) -> Any:
+        asked.append(workers)
+        return side_by_side(work, pieces, 1)
+
+    monkeypatch.setattr(embed_run, "side_by_side", alone)
+    monkeypatch.setattr(embed_run, "slots_here", lambda needs, jobs_per_device, most: min(5, most))
+    assert embed(trained, tmp_path / "little") == 0
+    monkeypatch.setattr(embed_run, "_WORTH_SECONDS", 0.0)
+    assert embed(trained, tmp_path / "much") == 0
+    assert asked == [1, 5]
+    assert hashes(tmp_path / "little") == hashes(tmp_path / "much") == undisturbed
 
 
 KILLED = """
@@ -209,8 +230,11 @@ def test_finished_shards_are_not_computed_again_but_spoilt_ones_are(
     assert not set(calls[1:]) & set(first)
     assert hashes(tmp_path) == undisturbed
     calls.clear()
+    (tmp_path / ".ranking-left").mkdir()  # by an evaluation that was killed
     assert embed(trained, tmp_path) == 0
     assert calls == []
+    assert not (tmp_path / ".ranking-left").exists()
+    assert hashes(tmp_path) == undisturbed
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -236,6 +260,8 @@ def test_other_data_runs_and_folders_are_refused(
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     assert "is not empty" in refused(capsys, run, "--out", str(tmp_path / "foreign"))
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.txt"]
+    prepared = next((trained.parents[2].parent / "data").glob("drawn*"))
+    assert "something else than embeddings" in refused(capsys, run, "--out", str(prepared))
     assert "is a file" in refused(capsys, run, "--out", str(tmp_path / "foreign" / "thesis.txt"))
     assert "unknown split" in refused(capsys, run, "--out", str(tmp_path / "new"), "--split", "tset")
     assert "--captions" in refused(capsys, run, "--out", str(tmp_path / "new"), "--captions", "none")
