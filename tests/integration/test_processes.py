@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,8 @@ def check_equal_to_one(case: str, pair: Path, data_folder: Path, tmp_path: Path)
         other = two[strategy]
         assert (other.steps, other.seed, other.views) == (record.steps, record.seed, record.views)
         assert (record.values["processes"], other.values["processes"]) == (1, 2)
-        assert other.values["flops"] == record.values["flops"]
+        for name in ("total", "by_task", "unknown_operations"):
+            assert other.values["flops"][name] == record.values["flops"][name]
         lines, others = (
             [line for line in RunFolder.existing(each.folder).metrics() if line["event"] == "train"]
             for each in (record, other)
@@ -105,15 +105,14 @@ def stop_in_the_middle(argv: list[str], log: Path, victim: int | None, how: sign
             lambda: any(
                 folder.name not in done and owner(folder) and saved_step(folder) > steps.get(folder.name, 0)
                 for folder in run_folders(results)
-            )
+            ),
+            120.0,
         )
         target = command.process if victim is None else command.rank(victim)
         assert target is not None
         target.send_signal(how)
-        began = time.monotonic()
-        command.wait(ENDS_WITHIN_SECONDS)
+        command.wait(ENDS_WITHIN_SECONDS)  # raises when it takes longer
         until(lambda: not command.offspring(), ENDS_WITHIN_SECONDS)
-        assert time.monotonic() - began < ENDS_WITHIN_SECONDS
         assert "Traceback" not in command.printed
         return command
     finally:
