@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mt2st.errors import check_range
-from mt2st.objectives.masked_lm import choose_positions
+from mt2st.objectives.masked_lm import choose_positions, vocabulary_head, vocabulary_logits
 
 
 class MaskedTokenObjective(nn.Module):
@@ -25,6 +25,7 @@ class MaskedTokenObjective(nn.Module):
         rate: share of a text's tokens to mask, in (0, 1]; BERT's is 0.15.
         frame_ids: ids that are never masked, besides padding.
         name: task name in ledger and logs.
+        table: a pretrained encoder's token embeddings [V, D], to tie the head to; None = the head has its own matrix.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class MaskedTokenObjective(nn.Module):
         rate: float = 0.15,
         frame_ids: tuple[int, ...] = (),
         name: str = "masked_lm",
+        table: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_range("rate", rate, 1e-6, 1.0, "it is the share of tokens that are masked, for example 0.15")
         self.name, self.rate, self.mask_id, self.frame_ids = name, rate, mask_id, frame_ids
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary_size))
+        self.head = vocabulary_head(width, vocabulary_size, table)
 
     def forward(self, features: Any) -> Tensor:
         tokens = features["tokens"]  # [B, T]
@@ -52,8 +54,7 @@ class MaskedTokenObjective(nn.Module):
         masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
         encoded = features.encoder.encode(masked)  # [B, T, D]
         at_masks = encoded.gather(1, positions[..., None].expand(-1, -1, encoded.shape[-1]))  # [B, M, D]
-        losses = functional.cross_entropy(
-            self.head(at_masks).float().flatten(0, 1), originals.flatten(), reduction="none"
-        )
+        logits = vocabulary_logits(self.head, at_masks, features.encoder)  # [B, M, V]
+        losses = functional.cross_entropy(logits.flatten(0, 1), originals.flatten(), reduction="none")
         used = chosen.flatten().to(losses.dtype)
         return (losses * used).sum() / used.sum().clamp_min(1.0)
