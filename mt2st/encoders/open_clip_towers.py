@@ -152,6 +152,30 @@ class OpenClipTowers(nn.Module):
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         return bias
 
+    def image_half(self) -> OpenClipTowers:
+        """These towers without their text tower, for a pair."""
+        self.model.text = None
+        return self._half()
+
+    def text_half(self) -> OpenClipTowers:
+        """These towers without their image tower, for a pair."""
+        self.model.visual = None
+        return self._half()
+
+    def _half(self) -> OpenClipTowers:
+        self.model.logit_scale = self.model.logit_bias = None
+        return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights were loaded."""
+        return self._loaded
+
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of loaded weights, to which a language-model head is tied; else None."""
+        table: Tensor | None = self.model.text.token_embedding.weight if self._loaded else None
+        return table
+
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "image", "text" and "temperature"."""
         temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])

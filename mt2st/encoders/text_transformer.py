@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.fine_tuning import Part
-from mt2st.encoders.hugging_face import load_model, load_tokenizer, longest_text, require_input
+from mt2st.encoders.hugging_face import check_vocabulary, load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, check_range
 
@@ -112,6 +112,7 @@ class TextEncoder(nn.Module):
                 f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language "
                 "model; give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
+        check_vocabulary(words, model, name)
         check_range(
             f"context_length of {name!r}",
             context_length,
@@ -136,6 +137,11 @@ class TextEncoder(nn.Module):
             tokenize=tokenize,
             loaded=True,
         )
+
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of a checkpoint, to which a language-model head is tied; else None."""
+        table: Tensor | None = self.model.get_input_embeddings().weight if self._loaded else None
+        return table
 
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "text"."""

@@ -39,6 +39,11 @@ class VisionLanguageEncoder(nn.Module):
         parts: Mapping[str, Part] = getattr(self.towers, "parts", dict)()
         return parts
 
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of a pretrained text tower, to which a language-model head is tied; else None."""
+        table: Tensor | None = getattr(self.towers, "token_table", lambda: None)()
+        return table
+
     def features(self, batch: Batch) -> VisionLanguageFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""
         return VisionLanguageFeatures(self, batch)

@@ -13,6 +13,38 @@ from torch.nn import functional
 from mt2st.errors import check_range
 
 
+class TiedHead(nn.Module):
+    """BERT's vocabulary head (arXiv 1810.04805): Linear, GELU, LayerNorm, then products with the token embeddings.
+
+    Args:
+        width: of what comes in.
+        table: the token embeddings [V, D]. Only the shape is kept: they stay the encoder's.
+    """
+
+    def __init__(self, width: int, table: Tensor) -> None:
+        super().__init__()
+        vocabulary, inner = table.shape
+        self.transform = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.LayerNorm(inner, eps=1e-12))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """Logits [..., V] of `hidden` [..., width]."""
+        return functional.linear(self.transform(hidden), table, self.bias)
+
+
+def vocabulary_head(width: int, vocabulary_size: int, table: Tensor | None) -> nn.Module:
+    """A `TiedHead` on a pretrained encoder's token embeddings; without any, LayerNorm and a matrix of its own."""
+    if table is not None:
+        return TiedHead(width, table)
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary_size))
+
+
+def vocabulary_logits(head: nn.Module, hidden: Tensor, encoder: Any) -> Tensor:
+    """Logits [..., V] in float32; a tied head reads the table `encoder.token_table()`."""
+    logits: Tensor = head(hidden, encoder.token_table()) if isinstance(head, TiedHead) else head(hidden)
+    return logits.float()
+
+
 class MaskedLanguageObjective(nn.Module):
     """Predict masked caption tokens from the other tokens and the image.
 
@@ -30,6 +62,7 @@ class MaskedLanguageObjective(nn.Module):
         frame_ids: further ids that are never masked, besides padding and the towers' own frame (start and end of a
             text).
         name: task name in ledger and logs.
+        table: a pretrained encoder's token embeddings [V, D], to tie the head to; None = the head has its own matrix.
     """
 
     def __init__(
@@ -41,6 +74,7 @@ class MaskedLanguageObjective(nn.Module):
         rate: float = 0.4,
         frame_ids: tuple[int, ...] = (),
         name: str = "masked_lm",
+        table: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_range("rate", rate, 1e-6, 1.0, "it is the share of tokens that are masked, for example 0.4")
@@ -48,7 +82,7 @@ class MaskedLanguageObjective(nn.Module):
         self.rate = rate
         self.mask_id = mask_id
         self.frame_ids = frame_ids
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary_size))
+        self.head = vocabulary_head(width, vocabulary_size, table)
 
     def forward(self, features: Any) -> Tensor:
         def encode(masked: Tensor) -> Tensor:
@@ -56,8 +90,11 @@ class MaskedLanguageObjective(nn.Module):
             fused: Tensor = features.fuse(features.image_tokens, text, features.caption_mask)[0]  # [B, T, D]
             return fused
 
+        def logits(hidden: Tensor) -> Tensor:
+            return vocabulary_logits(self.head, hidden, features.encoder)
+
         return masked_loss(
-            features["caption_tokens"], self.maskable(features), encode, self.head, mask_id=self.mask_id, rate=self.rate
+            features["caption_tokens"], self.maskable(features), encode, logits, mask_id=self.mask_id, rate=self.rate
         )
 
     def maskable(self, features: Any) -> Tensor:
@@ -74,7 +111,13 @@ def outside_frame(tokens: Tensor, real: Tensor, frame_ids: Iterable[int]) -> Ten
 
 
 def masked_loss(
-    tokens: Tensor, maskable: Tensor, encode: Callable[[Tensor], Tensor], head: nn.Module, *, mask_id: int, rate: float
+    tokens: Tensor,
+    maskable: Tensor,
+    encode: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    *,
+    mask_id: int,
+    rate: float,
 ) -> Tensor:
     """Cross-entropy of the tokens hidden by `mask_id`, mean over those hidden.
 

@@ -41,7 +41,8 @@ class EncoderKnobs(FineTuningKnobs):
     """Which towers, how large; the sizes are those of `small` towers, trained from scratch."""
 
     towers: str = "small"
-    """small, open_clip:NAME[:PRETRAINED[:weights-only]] or hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]"""
+    """small, open_clip:NAME[:PRETRAINED[:weights-only]], hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER], or a pair of them,
+    images first, such as small+hf:TEXT"""
     width: int = 64
     """width of image and text tokens"""
     layers: int = 1

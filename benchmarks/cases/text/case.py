@@ -32,6 +32,7 @@ class TextCase:
             encoder.mask_id,
             rate=case.knobs.mask_rate,
             frame_ids=encoder.frame_ids,
+            table=encoder.token_table(),
         ),
         "part_of_speech": lambda case, encoder: ClassificationObjective(
             encoder.width, len(case.glosses.train.part_names), label="part", name="part_of_speech"

@@ -56,7 +56,7 @@ def test_layers_are_numbered_from_the_input(encoder: TextEncoder, tmp_path: Path
     assert {number for name, number in numbers.items() if name.startswith("encoder.layer.2.")} == {3}
     assert {number for name, number in numbers.items() if name.startswith("pooler.")} == {LAYERS + 1}
     towers = hugging_face_towers(clip(tmp_path / "clip"))
-    numbers = layer_numbers(towers.vision)
+    numbers = layer_numbers(towers.image.vision)
     assert {numbers[name] for name in numbers if name.startswith("embeddings.") or "pre_layrnorm" in name} == {0}
     assert {numbers[name] for name in numbers if "post_layernorm" in name} == {2}
     stages = layer_numbers(transformers.AutoModel.from_pretrained(resnet(tmp_path / "resnet")))
