@@ -33,6 +33,7 @@ from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
+from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
@@ -78,21 +79,6 @@ class _Progress:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
-
-
-class _Joint(nn.Module):
-    """Encoder and objectives as one module, so that a distributed wrapper sees one forward pass."""
-
-    def __init__(self, encoder: Any, mixture: MT2ST) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.mixture = mixture
-
-    def forward(
-        self, batches: Mapping[str, Batch], weights: Mapping[str, float], scope: Any = None
-    ) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.mixture(self.encoder.features, batches, weights, scope)
-        return losses
 
 
 class Trainer:
@@ -160,7 +146,7 @@ class Trainer:
             project_dir=str(folder) if folder else None,
         )
         self._peers = Peers(self.accelerator)
-        joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        joint = JointModel(encoder, mixture).to(self.accelerator.device)
         if not self._peers.alone:
             join_norms(joint)
         self._bare = joint
