@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
+from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.encoders.pair import PairTowers
+from mt2st.encoders.preprocessing import image_processor, mean_and_std
 from mt2st.errors import Mt2stError, check_range
 
 DUAL_MODELS = ("clip", "siglip", "siglip2")
-HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and std
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
@@ -204,7 +204,7 @@ def _images_of(model: Any, name: str, revision: str | None, image_size: int | No
     return HuggingFaceImages(
         vision,
         image_size=size,
-        normalize=PixelNormalizer(size, *_mean_and_std(name, revision, model.config.model_type)),
+        normalize=PixelNormalizer(size, *mean_and_std(image_processor(name, revision), model.config.model_type)),
         projection=(getattr(model, "visual_projection", None) or nn.Identity()) if dual else None,
     )
 
@@ -346,23 +346,6 @@ def _must_interpolate(vision: Any, image_size: int) -> bool:
         image_size != _image_size(vision.config)
         and "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
     )
-
-
-def _mean_and_std(name: str, revision: str | None, model_type: str) -> tuple[Any, Any]:
-    """From the model's preprocessor configuration; without one, what models of this type were trained with."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        found = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
-    except (OSError, ValueError):
-        found = {}
-    if found.get("do_normalize", True) and found.get("image_mean") and found.get("image_std"):
-        return found["image_mean"], found["image_std"]
-    if found and not found.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if model_type.startswith("siglip"):
-        return HALF, HALF
-    return (CLIP_MEAN, CLIP_STD) if model_type.startswith("clip") else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _naflex(images: Tensor, patch: int) -> dict[str, Tensor]:
