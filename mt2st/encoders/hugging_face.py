@@ -237,8 +237,17 @@ def load_model(name: str, revision: str | None = None) -> Any:
         pickles = [path.name for pattern in _PICKLES for path in sorted(Path(name).glob(pattern))]
         found = f"only {', '.join(pickles)}, which can execute code when loaded" if pickles else "no weights"
         raise Mt2stError(f"{name!r} holds {found}; save the model with save_pretrained(…, safe_serialization=True)")
+    model, found = load_pretrained(
+        transformers.AutoModel, name, revision, use_safetensors=True, output_loading_info=True
+    )
+    # Without its weights a parameter would start at random. A pooler may be missing: few checkpoints need theirs.
+    if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):
+        raise Mt2stError(
+            f"{name!r} has no weights for {len(missing)} parameters of the {model.config.model_type} that its "
+            f"config.json describes, such as {missing[0]}; bring config.json and weights of one and the same model"
+        )
     # Half-precision checkpoints become float32: mixed precision is the trainer's business.
-    return load_pretrained(transformers.AutoModel, name, revision, use_safetensors=True).float()
+    return model.float()
 
 
 def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) -> Any:
