@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -84,24 +85,57 @@ class MaskedLanguageObjective(nn.Module):
         self.head = vocabulary_head(width, vocabulary_size, table)
 
     def forward(self, features: Any) -> Tensor:
-        tokens = features["caption_tokens"]  # [B, T]
-        positions, chosen = choose_positions(self.maskable(features), self.rate)
-        originals = tokens.gather(1, positions)  # [B, M]
-        masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
-        text = features.encode_text(masked).tokens
-        fused, _ = features.fuse(features.image_tokens, text, features.caption_mask)  # [B, T, D]
-        at_masks = fused.gather(1, positions[..., None].expand(-1, -1, fused.shape[-1]))  # [B, M, D]
-        logits = vocabulary_logits(self.head, at_masks, features.encoder)  # [B, M, V]
-        losses = functional.cross_entropy(logits.flatten(0, 1), originals.flatten(), reduction="none")
-        used = chosen.flatten().to(losses.dtype)
-        return (losses * used).sum() / used.sum().clamp_min(1.0)
+        def encode(masked: Tensor) -> Tensor:
+            text = features.encode_text(masked).tokens
+            fused: Tensor = features.fuse(features.image_tokens, text, features.caption_mask)[0]  # [B, T, D]
+            return fused
+
+        def logits(hidden: Tensor) -> Tensor:
+            return vocabulary_logits(self.head, hidden, features.encoder)
+
+        return masked_loss(
+            features["caption_tokens"], self.maskable(features), encode, logits, mask_id=self.mask_id, rate=self.rate
+        )
 
     def maskable(self, features: Any) -> Tensor:
         """[B, T] bool: real tokens of the captions outside the frame."""
-        maskable: Tensor = features.caption_mask
-        for frame_id in sorted({*self.frame_ids, *features.encoder.towers.frame_ids}):
-            maskable = maskable & (features["caption_tokens"] != frame_id)
-        return maskable
+        frame_ids = sorted({*self.frame_ids, *features.encoder.towers.frame_ids})
+        return outside_frame(features["caption_tokens"], features.caption_mask, frame_ids)
+
+
+def outside_frame(tokens: Tensor, real: Tensor, frame_ids: Iterable[int]) -> Tensor:
+    """[B, T] bool: tokens [B, T] that are `real` [B, T] and none of `frame_ids`."""
+    for frame_id in frame_ids:
+        real = real & (tokens != frame_id)
+    return real
+
+
+def masked_loss(
+    tokens: Tensor,
+    maskable: Tensor,
+    encode: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
+    *,
+    mask_id: int,
+    rate: float,
+) -> Tensor:
+    """Cross-entropy of the tokens hidden by `mask_id`, mean over those hidden.
+
+    Args:
+        tokens: [B, T] int64.
+        maskable: [B, T] bool.
+        encode: masked tokens [B, T] → [B, T, D].
+        head: [B, M, D] → logits [B, M, V].
+        rate: share of the maskable tokens that are hidden, in (0, 1].
+    """
+    positions, chosen = choose_positions(maskable, rate)
+    originals = tokens.gather(1, positions)  # [B, M]
+    encoded = encode(tokens.scatter(1, positions, torch.where(chosen, mask_id, originals)))
+    at_masks = encoded.gather(1, positions[..., None].expand(-1, -1, encoded.shape[-1]))  # [B, M, D]
+    logits = head(at_masks).float()  # [B, M, V]
+    losses = functional.cross_entropy(logits.flatten(0, 1), originals.flatten(), reduction="none")
+    used = chosen.flatten().to(losses.dtype)
+    return (losses * used).sum() / used.sum().clamp_min(1.0)
 
 
 def choose_positions(maskable: Tensor, rate: float) -> tuple[Tensor, Tensor]:

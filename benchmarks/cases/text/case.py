@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 import torch
 from rich.console import Console
 
-from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.cases import Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
-from mt2st.data.streams import ItemStream
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.errors import unknown_name
@@ -69,7 +68,6 @@ class TextCase:
         encoder = self._encoder(seed)
         rates = tune_towers(knobs.encoder, encoder)
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
-        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
 
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
@@ -80,12 +78,7 @@ class TextCase:
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
             rates=rates,
-            streams={
-                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
-                AUXILIARY: ItemStream(
-                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
-                ),
-            },
+            streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
             save=save,
