@@ -40,7 +40,6 @@ from mt2st.training.sharding import gather_states, recompute_activations, sharde
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
-
 ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
@@ -168,10 +167,9 @@ class Trainer:
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = _Progress()
-        tasks = {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()}
         whole = {
             "config": deciding(config),
-            "tasks": tasks,
+            "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
@@ -382,6 +380,9 @@ class Trainer:
             self._emit({"event": "warning", "message": message})
 
         found = newest_checkpoint(self.folder, passed_over) if self.folder else None
+        steps = {seen["step"] for seen in self._peers.states({"step": found[1]["step"] if found else -1})}
+        if len(steps) > 1:
+            raise Mt2stError(f"processes see different checkpoints in {self.folder}: {sorted(steps)}; try again")
         if found is None:
             return self._progress.step
         path, state = found
