@@ -33,7 +33,7 @@ def own_fit(spec: str) -> str:
         return SQUASH
     import open_clip
 
-    name, _, tag = rest.partition(":")
+    name, _, tag = rest.removesuffix(":weights-only").partition(":")
     config = (open_clip.get_pretrained_cfg(name, tag) if tag else None) or {}
     size = ((open_clip.get_model_config(name) or {}).get("vision_cfg") or {}).get("image_size", 224)
     return open_clip_fit(config, int(size[0] if isinstance(size, list | tuple) else size), rest)
@@ -70,8 +70,10 @@ def processor_fit(settings: Mapping[str, Any], name: str) -> str:
         Mt2stError: they say something that preparing cannot do.
     """
     size = settings.get("size")
-    if not size or not settings.get("do_resize", True) or "max_num_patches" in settings:
-        return SQUASH if not size or "max_num_patches" not in settings else "squash:bilinear"
+    if "max_num_patches" in settings:  # SigLIP 2 of variable resolution, on a square grid
+        return "squash:bilinear"
+    if not size or not settings.get("do_resize", True):
+        return SQUASH
     interpolation = _RESAMPLE.get(int(settings.get("resample", 3)), "")
     size = {"shortest_edge": size} if isinstance(size, int) and settings.get("do_center_crop") else size
     size = {"height": size, "width": size} if isinstance(size, int) else size

@@ -92,7 +92,7 @@ def test_the_towers_name_their_own_fit(tmp_path: Path) -> None:
     assert own_fit(f"hf:{folder}+small") == "squash:bilinear"
     assert {own_fit("small"), own_fit(f"small+hf:{folder}")} == {"squash"}
     assert own_fit("open_clip:ViT-B-32") == "edge:224:bicubic"
-    assert own_fit("open_clip:ViT-B-16-SigLIP:webli").startswith("squash:")
+    assert own_fit("open_clip:ViT-B-16-SigLIP:webli:weights-only").startswith("squash:")
 
 
 def test_an_image_encoder_normalises_as_its_processor_says(tmp_path: Path) -> None:
@@ -102,6 +102,16 @@ def test_an_image_encoder_normalises_as_its_processor_says(tmp_path: Path) -> No
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.2] * 3, "image_std": [0.4] * 3}))
     assert ImageEncoder.pretrained(folder).normalize(white).unique().tolist() == pytest.approx([2.0])
     assert hugging_face_images(folder).normalize(white).unique().tolist() == pytest.approx([2.0])
+
+
+def test_old_and_odd_settings_are_understood() -> None:
+    old = {"size": 256, "crop_size": 224, "do_center_crop": True, "resample": 3}  # as files of 2021 have it
+    assert processor_fit(old, "x") == "edge-floor:256:bicubic"
+    assert processor_fit({"size": 224, "resample": 2}, "x") == "squash:bilinear"
+    assert processor_fit({"max_num_patches": 256, "resample": 2}, "x") == "squash:bilinear"
+    assert processor_fit({"do_resize": False, "size": 224}, "x") == "squash"
+    with pytest.raises(Mt2stError, match="resample = 5"):
+        processor_fit({"size": 224, "resample": 5}, "x")
 
 
 def test_what_preparing_cannot_do_is_one_line() -> None:
