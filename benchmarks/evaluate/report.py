@@ -13,7 +13,7 @@ _METRICS = (
     *((f"image_to_text/hit_rate@{k}", f"I→T hit@{k} %", 100.0) for k in (1, 5, 10)),
     ("zero_shot/accuracy@1", "zero-shot top-1 %", 100.0),
     ("zero_shot/accuracy@5", "top-5 %", 100.0),
-    ("zero_shot/mean_per_class", "mean per class %", 100.0),
+    ("zero_shot/mean_class_accuracy", "mean per class %", 100.0),
     ("linear_probe/accuracy", "linear probe %", 100.0),
     ("nearest_neighbours/accuracy", "k-NN %", 100.0),
     *((f"vqa_accuracy/{name}", f"VQA {name} %", 100.0) for name in ("official-2021", "official-2016", "always")),

@@ -25,6 +25,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from benchmarks.evaluate.classification import measure_probes, measure_zero_shot
 from benchmarks.evaluate.data import EvaluationData, facts, open_data
 from benchmarks.evaluate.dual import DualModel
 from benchmarks.evaluate.embed import Embedder
@@ -51,7 +52,11 @@ from mt2st.threads import computing_threads, usable_threads
 _DECIDING = ("split", "train_split", "templates", "class_names", "neighbours", "candidates", "limit")
 # Of data, of files, and of other people's libraries; Mt2stError is a ValueError.
 _FAILURES = (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError)
-_MEASURES: dict[str, Callable[[Any, EvaluationData, Options], Measured]] = {"retrieval": measure_retrieval}
+_MEASURES: dict[str, Callable[[Embedder, EvaluationData, Options], Measured]] = {
+    "retrieval": measure_retrieval,
+    "zero-shot": measure_zero_shot,
+    "probes": measure_probes,
+}
 
 
 def run(options: Options) -> int:
