@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+
+from benchmarks.speed.evaluate_worker import write_checkpoint
 
 MODEL: dict[str, Any] = {
     "embed_dim": 32,
@@ -19,17 +19,9 @@ MODEL: dict[str, Any] = {
 WORDS = ("red", "green", "small", "large", "dog", "house", "tree", "boat", "sky", "old", "near", "two")
 
 
-def open_clip_checkpoint(folder: Path, seed: int = 0, **config: Any) -> Path:
-    """A random open_clip model as its own local format: configuration and safetensors. Returns the folder."""
-    import open_clip
-
-    torch.manual_seed(seed)
-    model = open_clip.CLIP(**MODEL)
-    folder.mkdir(parents=True)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    pixels = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
-    value = {"model_cfg": MODEL, "preprocess_cfg": {**pixels, "resize_mode": "shortest"}, **config}
-    (folder / "open_clip_config.json").write_text(json.dumps(value))
+def open_clip_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A random open_clip model in its own local format. Returns the folder."""
+    write_checkpoint(folder, MODEL, seed)
     return folder
 
 
