@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from benchmarks.evaluate.dual import CONFIG, DualModel, hugging_face_model, open_clip_folder, open_clip_model, run_model
+from benchmarks.evaluate.generative import GenerativeModel, generative_model, is_generative
 from mt2st.encoders.hugging_face import DUAL_MODELS, load_pretrained
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash
@@ -15,7 +16,7 @@ from mt2st.files import file_hash
 FAMILIES = "open_clip:NAME:TAG, open_clip:FOLDER, hf:NAME_OR_FOLDER, or the folder of a run"
 
 
-def load_model(spec: str) -> DualModel:
+def load_model(spec: str) -> DualModel | GenerativeModel:
     """The model that `spec` names, on the CPU, in float32 and evaluation mode.
 
     Raises:
@@ -52,14 +53,16 @@ def fingerprint(spec: str) -> dict[str, str]:
     return {str(file.relative_to(path)): file_hash(file) for file in sorted(files) if file.name != "run.json"}
 
 
-def _hugging_face(name: str) -> DualModel:
+def _hugging_face(name: str) -> DualModel | GenerativeModel:
     import transformers
 
     kind = load_pretrained(transformers.AutoConfig, name, None).model_type
+    if is_generative(kind):
+        return generative_model(name)
     if kind not in DUAL_MODELS:
         raise Mt2stError(
             f"hf:{name} is a {kind} model without a text tower in the same space, so there is nothing to compare "
-            "texts with; give a CLIP or SigLIP model"
+            "texts with; give a CLIP or SigLIP model, or one for image-text-to-text"
         )
     return hugging_face_model(name)
 

@@ -39,6 +39,10 @@ class Options:
     """neighbours of the k-NN probe"""
     candidates: int = 100
     """answers that a model of two towers chooses from: the most frequent ones of the training split"""
+    instruction: str = "Answer with a single word or a short phrase."
+    """what a generative model is told behind each question"""
+    new_tokens: int = 16
+    """tokens that a generative model may answer with at most"""
     limit: int = 0
     """only the first so many images of each split; 0 = all"""
     batch_size: int = 64
@@ -67,6 +71,7 @@ class Options:
             ("limit", 0, 1 << 40),
             ("neighbours", 1, 1 << 16),
             ("candidates", 2, 1 << 16),
+            ("new_tokens", 1, 1 << 16),
         ):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
         if len(self.data) > 1 and (self.source or self.options or self.map):

@@ -24,6 +24,7 @@ class Measured:
         floors: name → metrics of what knows nothing, or no image.
         items: name → array over the task's items.
         vectors: name → array, for a file of embeddings.
+        answers: for each question its id and the answer that was given.
         notes: facts for the record, such as the prompts.
     """
 
@@ -31,6 +32,7 @@ class Measured:
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
     items: dict[str, np.ndarray] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    answers: list[dict[str, str]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -6,6 +6,7 @@
 Every pair of a model and a set is a folder `results/evaluate/<set>/<model>-<hash>/`:
     run.json                   the record (sealed; last: where it is finished, the pair is skipped)
     items.safetensors          per-item results
+    answers.json               what was answered to each question
     embeddings.safetensors     of retrieval; `python -m benchmarks index --data FOLDER` searches them
 """
 
@@ -25,10 +26,12 @@ from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from benchmarks.evaluate.candidates import measure_candidates
 from benchmarks.evaluate.classification import measure_probes, measure_zero_shot
 from benchmarks.evaluate.data import EvaluationData, facts, open_data
 from benchmarks.evaluate.dual import DualModel
 from benchmarks.evaluate.embed import Embedder
+from benchmarks.evaluate.generative import Answerer, GenerativeModel, measure_answers
 from benchmarks.evaluate.models import fingerprint, load_model
 from benchmarks.evaluate.options import AUTO, Options
 from benchmarks.evaluate.report import evaluation_table
@@ -49,13 +52,25 @@ from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, read_sealed_json, write_bytes, write_sealed_json, write_text
 from mt2st.threads import computing_threads, usable_threads
 
-_DECIDING = ("split", "train_split", "templates", "class_names", "neighbours", "candidates", "limit")
+_DECIDING = (
+    "split",
+    "train_split",
+    "templates",
+    "class_names",
+    "neighbours",
+    "candidates",
+    "limit",
+    "instruction",
+    "new_tokens",
+)
 # Of data, of files, and of other people's libraries; Mt2stError is a ValueError.
 _FAILURES = (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError)
+Model = DualModel | GenerativeModel
 _MEASURES: dict[str, Callable[[Embedder, EvaluationData, Options], Measured]] = {
     "retrieval": measure_retrieval,
     "zero-shot": measure_zero_shot,
     "probes": measure_probes,
+    "vqa": measure_candidates,
 }
 
 
@@ -101,12 +116,12 @@ def run(options: Options) -> int:
 class _Once:
     """A value that is made when first asked for; an error is remembered and raised again."""
 
-    def __init__(self, make: Callable[[], DualModel]) -> None:
+    def __init__(self, make: Callable[[], Model]) -> None:
         self._make = make
-        self._value: DualModel | None = None
+        self._value: Model | None = None
         self._error: Mt2stError | None = None
 
-    def __call__(self) -> DualModel:
+    def __call__(self) -> Model:
         if self._error is not None:
             raise self._error
         if self._value is None:
@@ -118,7 +133,7 @@ class _Once:
         return self._value
 
 
-def _placed(spec: str, device: str) -> DualModel:
+def _placed(spec: str, device: str) -> Model:
     """The model on its device."""
     model = load_model(spec)
     if device == AUTO:
@@ -162,17 +177,29 @@ def _pair(
 
 
 def _measured(
-    spec: str, model: DualModel, data: EvaluationData, options: Options, folder: Path, begun: Mapping[str, Any]
+    spec: str, model: Model, data: EvaluationData, options: Options, folder: Path, begun: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Measure all tasks of a pair and write its files, the record last."""
     reset_peak_resident()
     reset_peak_gpu()
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    worker = Embedder(model, options)
-    found = {task: _MEASURES[task](worker, data, options) for task in data.tasks}
+    worker: Embedder | Answerer
+    if isinstance(model, GenerativeModel):
+        if data.tasks != ("vqa",):
+            raise Mt2stError(
+                f"{spec} generates texts, so it is asked questions alone, not {', '.join(data.tasks)}; give data with "
+                "questions and --tasks vqa"
+            )
+        worker = Answerer(model)
+        found = {"vqa": measure_answers(worker, data, options)}
+    else:
+        worker = Embedder(model, options)
+        found = {task: _MEASURES[task](worker, data, options) for task in data.tasks}
     items = {f"{task}/{name}": array for task, one in found.items() for name, array in one.items.items()}
     vectors = {name: array for one in found.values() for name, array in one.vectors.items()}
     write_bytes(folder / "items.safetensors", save(items))
+    if answers := [answer for one in found.values() for answer in one.answers]:
+        write_sealed_json(folder / "answers.json", {"answers": answers})
     if vectors:
         write_bytes(folder / "embeddings.safetensors", save(vectors))
     record: dict[str, Any] = plain(

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from benchmarks.evaluate.classification import measure_zero_shot
 from benchmarks.evaluate.data import open_data
+from benchmarks.evaluate.dual import open_clip_folder
 from benchmarks.evaluate.embed import Embedder
-from benchmarks.evaluate.models import load_model
 from benchmarks.evaluate.options import Options
 from benchmarks.evaluate.retrieval import measure_retrieval
 from mt2st.threads import computing_threads
@@ -70,7 +70,7 @@ def ours(task: str, folder: Path) -> dict[str, Any]:
     measure = {"retrieval": measure_retrieval, "zero-shot": measure_zero_shot}[task]
     options = Options(tasks=(task,), templates=TEMPLATES, data_folder=folder / "data", workers=1)
     started = time.perf_counter()
-    model = load_model(f"open_clip:{folder / 'model'}")
+    model = open_clip_folder(folder / "model")
     loaded = time.perf_counter()
     data = open_data(str(folder / "set"), options, Console(file=sys.stderr))
     prepared = time.perf_counter()

@@ -123,3 +123,69 @@ def clip_checkpoint(folder: Path, seed: int = 0) -> Path:
     processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     processor.save_pretrained(folder)
     return folder
+
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'] }} : {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}answer :{% endif %}"
+)
+
+
+def llava_checkpoint(folder: Path, *, chat_template: bool = True, seed: int = 0) -> Path:
+    """A random LLaVA model of transformers: CLIP vision, Llama, a tokenizer of words, its processor."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = [
+        *WORDS,
+        "user",
+        "answer",
+        ":",
+        "?",
+        "it",
+        "is",
+        "what",
+        "colour",
+        "which",
+        "shape",
+        "square",
+        "bar",
+        "blue",
+    ]
+    special = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
+    vocabulary = {word: at for at, word in enumerate(dict.fromkeys((*special, *words)))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=16),
+        text_config=transformers.LlamaConfig(
+            **sizes, vocab_size=len(tokenizer), max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
+            pad_token_id=3,
+        ),
+        image_token_index=vocabulary["<image>"],
+        image_seq_length=4,
+    )  # fmt: skip
+    model = transformers.LlavaForConditionalGeneration(config)
+    with torch.no_grad():  # weights as large as trained ones, so that answers depend on picture and question
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    model.save_pretrained(folder)
+    transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT if chat_template else None,
+    ).save_pretrained(folder)
+    return folder
