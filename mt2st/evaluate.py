@@ -11,6 +11,7 @@ there the two are equal.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ def evaluate_retrieval(
     text_image_index: ArrayLike,
     ks: Sequence[int] = (1, 5, 10),
     index: IndexLike | None = None,
+    *,
+    workers: int = 1,
+    scratch: Path | None = None,
 ) -> dict[str, float]:
     """Metrics of both directions by cosine similarity; memory grows with N + C, never with N × C.
 
@@ -43,7 +47,8 @@ def evaluate_retrieval(
     An image without texts is part of the gallery, but no query.
 
     Args:
-        image_embeddings: [N, E], NumPy or torch, float16 to float64; normalised as a copy.
+        image_embeddings: [N, E], NumPy or torch, float16 to float64, normalised as a copy; or the path of an `.npy`
+            file, which is memory-mapped.
         text_embeddings: [C, E].
         text_image_index: [C], the image that text j belongs to; any number of texts an image.
         ks: cut-offs, whole numbers from 1.
@@ -51,6 +56,8 @@ def evaluate_retrieval(
             function that gives an empty index, or an index; one that holds the N images already is used as it is for
             text → image, and its like is built for the other direction. An index returns no ranks, so only hit rates
             and recalls are reported.
+        workers: processes that rank exactly, each with one thread, to the same ranks for any number; 1 = this one.
+        scratch: folder for files of several workers while they run, N × E × 4 bytes; None = the system's.
 
     Returns:
         `text_to_image/…` and `image_to_text/…` with `hit_rate@k`, `recall@k` and, without an index, `mrr`, `mean_rank`,
@@ -58,13 +65,14 @@ def evaluate_retrieval(
 
     Raises:
         Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, image numbers out of range, a cut-off below
-            1, an index of other data.
+            1, an index of other data, or an index with several workers.
     """
     cutoffs = _checked_cutoffs(ks)
     if index is None:
-        return rank_metrics(
-            retrieval_ranks(image_embeddings, text_embeddings, text_image_index), text_image_index, cutoffs
-        )
+        ranks = retrieval_ranks(image_embeddings, text_embeddings, text_image_index, workers=workers, scratch=scratch)
+        return rank_metrics(ranks, text_image_index, cutoffs)
+    if workers != 1:
+        raise Mt2stError(f"workers = {workers} rank exactly; leave workers out, or index")
     images = as_matrix("image_embeddings", image_embeddings)
     texts = as_matrix("text_embeddings", text_embeddings, width=images.shape[1])
     owner = checked_owner(text_image_index, len(texts), len(images))

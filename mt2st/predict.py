@@ -92,7 +92,6 @@ def predict_classes(encoder: Any, objective: Any, batches: Iterable[Batch]) -> C
     return Classes(np.concatenate(probabilities), np.concatenate(embeddings))
 
 
-@torch.inference_mode()
 def embed_split(
     encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -101,21 +100,37 @@ def embed_split(
     Args:
         tokens: [C, T] int64, the tokenised captions of the split, in its order.
     """
+    images = embed_images(encoder, split, np.arange(split.num_images), batch_size=batch_size)
+    return images, embed_texts(encoder, tokens, batch_size=batch_size)
+
+
+@torch.inference_mode()
+def embed_images(encoder: Any, split: PreparedSplit, rows: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    """Unit embeddings [len(rows), E] of the images `rows` of `split`, float32, computed `batch_size` at a time."""
     device = next(encoder.parameters()).device
     with _evaluation_mode(encoder):
-        images = [
-            encoder.features({"pixels": pixels_tensor(split, rows).to(device)}).image_embedding.cpu().numpy()
-            for rows in _batches(np.arange(split.num_images), batch_size)
+        found = [
+            encoder.features({"pixels": pixels_tensor(split, some).to(device)}).image_embedding.cpu().numpy()
+            for some in _batches(rows, batch_size)
         ]
-        texts = [
-            encoder.features({"caption_tokens": tokens[torch.from_numpy(rows)].to(device)})
-            .caption_embedding.cpu()
-            .numpy()
-            for rows in _batches(np.arange(len(tokens)), batch_size)
+    return _joined(found, encoder.towers.embedding_width)
+
+
+@torch.inference_mode()
+def embed_texts(encoder: Any, tokens: Tensor, *, batch_size: int = 256) -> np.ndarray:
+    """Unit embeddings [C, E] of the tokenised texts `tokens` [C, T], float32, computed `batch_size` at a time."""
+    device = next(encoder.parameters()).device
+    with _evaluation_mode(encoder):
+        found = [
+            encoder.features({"caption_tokens": some.to(device)}).caption_embedding.cpu().numpy()
+            for some in tokens.split(batch_size)
+            if len(some)
         ]
-    width = encoder.towers.embedding_width
-    empty = np.zeros((0, width), dtype=np.float32)
-    return np.concatenate([empty, *images]).astype(np.float32), np.concatenate([empty, *texts]).astype(np.float32)
+    return _joined(found, encoder.towers.embedding_width)
+
+
+def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
+    return np.concatenate([np.zeros((0, width), np.float32), *parts]).astype(np.float32, copy=False)
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import math
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mt2st.errors import Mt2stError
 
 _ROWS_PER_BLOCK = 256  # of float64 scratch: 1 MB at width 512, which stays in the cache
+_ROWS_PER_WRITE = 4096
 _UNIT_TOLERANCE = 1e-5
 _SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 _LARGEST_HEADER = 100_000_000
@@ -31,12 +32,15 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
 
     Args:
         name: how errors call it.
-        embeddings: a NumPy array, or a torch tensor on any device (bfloat16 comes back as float32).
+        embeddings: a NumPy array, a torch tensor on any device (bfloat16 comes back as float32), or the path of an
+            `.npy` file, which is memory-mapped.
         width: the E it must have; None = any.
 
     Raises:
         Mt2stError: not two-dimensional, not floating point, width 0 or another one than asked for.
     """
+    if isinstance(embeddings, Path):
+        embeddings = read_vectors(embeddings).get("")
     if hasattr(embeddings, "detach"):
         tensor = embeddings.detach().cpu()
         embeddings = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
@@ -120,6 +124,24 @@ def divided_rows(
         some = matrix[rows[start:stop]] if isinstance(rows, np.ndarray) else matrix[rows][start:stop]
         np.divide(some, lengths[start:stop, None], out=unit[start:stop], casting="same_kind", dtype=np.float64)
     return unit
+
+
+def write_unit_rows(
+    path: Path, matrix: NDArray[Any], norms: NDArray[np.float64], rows: NDArray[np.int64] | None = None
+) -> None:
+    """Write `divided_rows(matrix, norms, rows)` to the `.npy` file `path`, in blocks. `rows` None = all."""
+    count = len(matrix) if rows is None else len(rows)
+    with path.open("wb") as stream:
+        write_npy_header(stream, np.dtype(np.float32), (count, matrix.shape[1]))
+        for start in range(0, count, _ROWS_PER_WRITE):
+            some = slice(start, start + _ROWS_PER_WRITE) if rows is None else rows[start : start + _ROWS_PER_WRITE]
+            stream.write(divided_rows(matrix, norms, some).tobytes())
+
+
+def write_npy_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """What an `.npy` file of a C-contiguous array begins with."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def matrix_hash(matrix: NDArray[Any]) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from mt2st.encoders.fine_tuning import RateGroup
     from mt2st.objectives import Objective
     from mt2st.training.trainer import Stream
 
@@ -79,6 +80,7 @@ class Experiment:
         validate: metrics on the validation split.
         test: metrics on the test split; called once, after training.
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
+        rates: parameters that are trained at a learning rate of their own.
         data: counts of the labels and validation items drawn for this seed.
     """
 
@@ -89,6 +91,7 @@ class Experiment:
     validate: Callable[[], Mapping[str, float]]
     test: Callable[[], TestResult]
     save: Callable[[Path], None] = lambda folder: None
+    rates: Sequence[RateGroup] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cases import load_card
-from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, VIEWS
+from benchmarks.cases.shared.suite_knobs import VIEWS
 from benchmarks.options import parser_of
+from benchmarks.report.views import EQUAL_BUDGET
 
 
 def main(argv: list[str]) -> int:

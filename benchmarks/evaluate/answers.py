@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.cases.vqa.grading import language_prior
 from benchmarks.evaluate.data import EvaluationData
-from benchmarks.evaluate.retrieval import Measured
+from benchmarks.evaluate.measured import Measured
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.errors import Mt2stError

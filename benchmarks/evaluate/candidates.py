@@ -7,8 +7,8 @@ import numpy as np
 from benchmarks.evaluate.answers import check_questions, graded
 from benchmarks.evaluate.data import EvaluationData
 from benchmarks.evaluate.embed import Embedder
+from benchmarks.evaluate.measured import Measured
 from benchmarks.evaluate.options import Options
-from benchmarks.evaluate.retrieval import Measured
 from mt2st.data.vocabulary import AnswerVocabulary
 
 _TEXTS_AT_ONCE = 1 << 16

@@ -17,8 +17,8 @@ from benchmarks.cases.shared.labels import (
 )
 from benchmarks.evaluate.data import EvaluationData
 from benchmarks.evaluate.embed import Embedder, Floats
+from benchmarks.evaluate.measured import Measured
 from benchmarks.evaluate.options import Options
-from benchmarks.evaluate.retrieval import Measured
 from mt2st.data.splits import without_leaked
 from mt2st.errors import Mt2stError, unknown_name
 

@@ -1,76 +1,27 @@
-"""Models of an image tower and a text tower, with the preprocessing that belongs to their weights.
-
-Shapes: B images or texts, S image side in pixels, T tokens, E width of the embeddings.
-"""
+"""Loading models of two towers: checkpoints of open_clip and of transformers, and runs of the suite."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.cases.shared.vision_language import build_encoder
-from benchmarks.suite.runs import begun_run
+from benchmarks.embeddings.trained import trained_run
+from benchmarks.evaluate.model import DualModel
 from mt2st.data.images import fit_image
 from mt2st.encoders.open_clip_towers import OpenClipTowers, named_towers
-from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError
-from mt2st.training.checkpoint import newest_checkpoint
 
 CONFIG = "open_clip_config.json"
 # What open_clip raises on weights that do not fit; it checks some shapes with assertions.
 _LOAD_ERRORS = (
     RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, SafetensorError,
 )  # fmt: skip
-
-
-@dataclass
-class DualModel:
-    """Towers that place images and texts in one space.
-
-    Attributes:
-        towers: `mt2st.encoders.Towers`, in evaluation mode.
-        transform: a PIL image (RGB, any size) → [3, S, S], as the towers' `encode_image` takes it.
-    """
-
-    towers: Any
-    transform: Callable[[Any], Tensor]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the towers are."""
-        return next(self.towers.parameters()).device
-
-    @property
-    def facts(self) -> dict[str, int]:
-        """What a record says of the model, besides its name: parameters, image side in pixels, embedding width."""
-        return {
-            "parameters": sum(parameter.numel() for parameter in self.towers.parameters()),
-            "image_size": self.towers.image_size,
-            "embedding_width": self.towers.embedding_width,
-        }
-
-    def to(self, device: str) -> None:
-        """Bring the towers to a device."""
-        self.towers.to(device)
-
-    @torch.inference_mode()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] of `transform` → [B, E] float32, unit length."""
-        return nn.functional.normalize(self.towers.encode_image(pixels.to(self.device)).embedding.float(), dim=-1)
-
-    @torch.inference_mode()
-    def encode_texts(self, tokens: Tensor) -> Tensor:
-        """[B, T] token ids, padded → [B, E] float32, unit length."""
-        return nn.functional.normalize(self.towers.encode_text(tokens.to(self.device)).embedding.float(), dim=-1)
 
 
 def open_clip_model(name: str, tag: str) -> DualModel:
@@ -140,10 +91,12 @@ def hugging_face_model(name: str) -> DualModel:
     from mt2st.encoders.hugging_face import hugging_face_towers, load_pretrained
 
     towers = hugging_face_towers(name)
-    if towers.vision.config.model_type == "siglip2_vision_model":  # of variable resolution: the towers cut the patches
+    if (
+        towers.image.vision.config.model_type == "siglip2_vision_model"
+    ):  # of variable resolution: the towers cut the patches
         return _uint8_model(towers, towers.image_size)
     processor = load_pretrained(transformers.AutoImageProcessor, name, None)
-    towers.add_module("normalize", nn.Identity())  # the processor does it
+    towers.image.add_module("normalize", nn.Identity())  # the processor does it
 
     def transform(picture: Any) -> Tensor:
         pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -153,41 +106,13 @@ def hugging_face_model(name: str) -> DualModel:
 
 
 def run_model(run_dir: Path) -> DualModel:
-    """The towers of a trained run of a vision-language case, at its newest checkpoint.
+    """The towers of a finished run of a vision-language case.
 
     Raises:
-        Mt2stError: the folder is no run, its case has no image and text towers, or no checkpoint is whole.
+        Mt2stError: as `trained_run`.
     """
-    card, begun, _ = begun_run(run_dir)
-    knobs: Any = begun  # what a case of towers has more than all cases
-    if not hasattr(getattr(knobs, "encoder", None), "towers"):
-        raise Mt2stError(
-            f"{run_dir} is a run of {card.name}, whose model has no image and text towers; give a run of vqa or "
-            "retrieval"
-        )
-    found = newest_checkpoint(run_dir / "checkpoints")
-    if found is None:
-        raise Mt2stError(f"{run_dir} holds no whole checkpoint; go on with it: python -m benchmarks resume {run_dir}")
-    stored = run_dir / "tokenizer.json"
-    if knobs.encoder.towers == "small" and not stored.is_file():
-        raise Mt2stError(
-            f"{stored} is missing, which a run writes when it ends; go on with it: python -m benchmarks resume "
-            f"{run_dir}"
-        )
-    encoder = build_encoder(
-        knobs.encoder, knobs.image_size, TextTokenizer.load(stored) if stored.is_file() else None, seed=0
-    )
-    prefix = "encoder."
-    state = load_file(found[0] / "model.safetensors")
-    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    try:
-        encoder.load_state_dict(own)
-    except RuntimeError as error:
-        raise Mt2stError(
-            f"{found[0]} does not fit the model of {run_dir / 'config.json'} ({str(error).splitlines()[0]}); this code "
-            "is of another version than the run"
-        ) from None
-    return _uint8_model(encoder.towers, knobs.image_size)
+    run = trained_run(run_dir)
+    return _uint8_model(run.encoder("cpu").towers, run.knobs.image_size)
 
 
 def _with_transform(towers: OpenClipTowers) -> DualModel:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.evaluate.dual import DualModel
+from benchmarks.evaluate.measured import Cost
+from benchmarks.evaluate.model import DualModel
 from benchmarks.evaluate.options import Options
 from mt2st.batch import Batch
 from mt2st.data.prepared import PreparedSplit
@@ -24,35 +24,6 @@ from mt2st.flops import count_flops
 from mt2st.training.prefetch import Prefetched
 
 Floats = NDArray[np.float32]
-
-
-@dataclass
-class Cost:
-    """What encoding took.
-
-    Attributes:
-        items: how many were encoded.
-        seconds: wall time of decoding, transforming and encoding together.
-        flops: forward FLOPs of all items.
-    """
-
-    items: int = 0
-    seconds: float = 0.0
-    flops: int = 0
-
-    def add(self, items: int, seconds: float, flops: int) -> None:
-        """Add what some more items took."""
-        self.items, self.seconds, self.flops = self.items + items, self.seconds + seconds, self.flops + flops
-
-    def record(self) -> dict[str, float]:
-        """For a record: the counts, forward FLOPs an item and items a second."""
-        each = max(self.items, 1)
-        return {
-            "items": self.items,
-            "seconds": self.seconds,
-            "flops_per_item": self.flops / each,
-            "items_per_second": self.items / self.seconds if self.seconds else 0.0,
-        }
 
 
 class _Pictures:

@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
-from benchmarks.evaluate.dual import CONFIG, DualModel, hugging_face_model, open_clip_folder, open_clip_model, run_model
+from benchmarks.evaluate.dual import CONFIG, hugging_face_model, open_clip_folder, open_clip_model, run_model
 from benchmarks.evaluate.generative import GenerativeModel, generative_model, is_generative
+from benchmarks.evaluate.model import DualModel
 from mt2st.encoders.hugging_face import DUAL_MODELS, load_pretrained
 from mt2st.errors import Mt2stError
 from mt2st.files import file_hash

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-
 from benchmarks.cases.retrieval.case import MAIN_CAPTION, captions_of, chance
 from benchmarks.evaluate.data import EvaluationData
 from benchmarks.evaluate.embed import Embedder
+from benchmarks.evaluate.measured import Measured
 from benchmarks.evaluate.options import Options
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import rank_metrics, retrieval_ranks
-
-
-@dataclass
-class Measured:
-    """What one task found.
-
-    Attributes:
-        metrics: id → value.
-        floors: name → metrics of what knows nothing, or no image.
-        items: name → array over the task's items.
-        vectors: name → array, for a file of embeddings.
-        answers: for each question its id and the answer that was given.
-        notes: facts for the record, such as the prompts.
-    """
-
-    metrics: dict[str, float]
-    floors: dict[str, dict[str, float]] = field(default_factory=dict)
-    items: dict[str, np.ndarray] = field(default_factory=dict)
-    vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    answers: list[dict[str, str]] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def measure_retrieval(embedder: Embedder, data: EvaluationData, options: Options) -> Measured:

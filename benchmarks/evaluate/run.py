@@ -29,13 +29,15 @@ from safetensors.numpy import save
 from benchmarks.evaluate.candidates import measure_candidates
 from benchmarks.evaluate.classification import measure_probes, measure_zero_shot
 from benchmarks.evaluate.data import EvaluationData, facts, open_data
-from benchmarks.evaluate.dual import DualModel
 from benchmarks.evaluate.embed import Embedder
-from benchmarks.evaluate.generative import Answerer, GenerativeModel, measure_answers
+from benchmarks.evaluate.generation import Answerer, measure_answers
+from benchmarks.evaluate.generative import GenerativeModel
+from benchmarks.evaluate.measured import Measured
+from benchmarks.evaluate.model import DualModel
 from benchmarks.evaluate.models import fingerprint, load_model
 from benchmarks.evaluate.options import AUTO, Options
 from benchmarks.evaluate.report import evaluation_table
-from benchmarks.evaluate.retrieval import Measured, measure_retrieval
+from benchmarks.evaluate.retrieval import measure_retrieval
 from benchmarks.records.folder import slug
 from benchmarks.records.lock import RunLock
 from benchmarks.records.machine import (

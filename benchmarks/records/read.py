@@ -37,7 +37,9 @@ class RunRecord:
             - curve [{step, flops, seconds, metric id: value, …}]: validation during training
             - group_names {item array: [name of code 0, …]}: what codes in item arrays mean
             - schedules {auxiliary: its schedule as text}
-            - commit, versions, hardware, data {name, revision, content_hash}, model {parameters, …}
+            - warnings: signs that the run learned nothing, as text
+            - commit, versions, hardware, data {name, revision, content_hash}; model {parameters, trained [{group,
+              parameters, learning_rate}], …}
         pack: the pack that holds the per-item arrays; None = they lie in the folder.
     """
 

@@ -105,10 +105,8 @@ def bootstrap(
     Raises:
         Mt2stError: no seeds, no items, or seeds with different numbers of items.
     """
-    arrays = _checked(seeds)
-    point = np.array([_value(items, statistic) for items in arrays])
-    resampled = _item_resamples(arrays, statistic, resamples, random_seed)
-    return _interval(point, resampled, len(arrays[0][0]), method, confidence, random_seed)
+    point, resampled, items = _resampled(seeds, statistic, resamples, random_seed)
+    return _interval(point, resampled, items, method, confidence, random_seed)
 
 
 def paired_bootstrap(
@@ -133,18 +131,10 @@ def paired_bootstrap(
         raise Mt2stError(
             f"paired difference: {len(left)} seeds against {len(right)}; give the same seeds on both sides"
         )
-    arrays = _checked([*left, *right])
+    point, resampled, items = _resampled([*left, *right], statistic, resamples, random_seed)  # [2S], [R, 2S]
     count = len(left)
-    point = np.array([_value(items, statistic) for items in arrays])
-    resampled = _item_resamples(arrays, statistic, resamples, random_seed)  # [R, 2S]
-    return _interval(
-        point[:count] - point[count:],
-        resampled[:, :count] - resampled[:, count:],
-        len(arrays[0][0]),
-        method,
-        confidence,
-        random_seed,
-    )
+    differences = point[:count] - point[count:], resampled[:, :count] - resampled[:, count:]
+    return _interval(*differences, items, method, confidence, random_seed)
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------
@@ -197,6 +187,15 @@ def pareto_front(points: Sequence[tuple[float, float]], *, higher_is_better: boo
 
 
 # -- resampling --------------------------------------------------------------------------------------------------------
+
+
+def _resampled(
+    seeds: Sequence[Items], statistic: Statistic, resamples: int, random_seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The statistic of each seed [S], its values on resamples of the items [R, S], and the number of items N."""
+    arrays = _checked(seeds)
+    point = np.array([_value(items, statistic) for items in arrays])
+    return point, _item_resamples(arrays, statistic, resamples, random_seed), len(arrays[0][0])
 
 
 def _checked(seeds: Sequence[Items]) -> list[list[np.ndarray]]:

@@ -118,6 +118,9 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
     found = []
     for hole in records.holes:
         found.append(f"{hole.kind}: {_hole_text(hole)}")
+    for run in records.finished:
+        where = f"{run.strategy}, seed {run.seed} ({', '.join(run.views)})"
+        found += [f"{where}: {warning}" for warning in run.values.get("warnings", ())]
     if left := max((run.values["data"].get(LEFT_IN, 0) for run in records.finished if "data" in run.values), default=0):
         found.append(
             f"{left} training images are in the test split as well (--on-leak allow): scores on them tell nothing of "

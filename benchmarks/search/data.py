@@ -1,7 +1,7 @@
 """What the search benchmark searches: a gallery, queries and, where they are known, the relevant items of each query.
 
-Three sources: a run folder (embeddings of a trained checkpoint), a user's `.npy` or `.safetensors` file, generated
-vectors.
+Four sources: a run folder (embeddings of a trained checkpoint), a folder of `embed`, a user's `.npy` or
+`.safetensors` file, generated vectors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from benchmarks.embeddings.folder import Embeddings, is_embeddings, open_embeddings
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.vectors import as_matrix, matrix_hash, read_vectors, row_norms
 
@@ -56,7 +57,7 @@ class SearchData:
 def load(
     source: str, queries: str, tensor: str, direction: str, num_queries: int, seed: int, results: Path = Path("results")
 ) -> SearchData:
-    """The data at `source`: a run folder, a file, or "" for the newest retrieval run under `results`.
+    """The data at `source`: a run folder, a folder of embeddings, a file; "" = the newest retrieval run in `results`.
 
     A single matrix has no queries of its own: without a file of queries, `num_queries` of its rows, chosen by `seed`,
     are taken out of the gallery to be the queries.
@@ -67,6 +68,8 @@ def load(
     if direction not in DIRECTIONS:
         raise unknown_name("direction", direction, DIRECTIONS)
     path = Path(source) if source else newest_run(results)
+    if is_embeddings(path):
+        return _pairs(path, _embedded(open_embeddings(path)), direction)
     file = path / RUN_FILE if path.is_dir() else path
     arrays = read_vectors(file)
     if {"image_embeddings", "text_embeddings", "text_image_index"} <= arrays.keys():
@@ -154,6 +157,15 @@ def newest_run(results: Path) -> Path:
             f"FILE, or search generated vectors with --data {GENERATED}"
         )
     return files[-1].parent
+
+
+def _embedded(whole: Embeddings) -> dict[str, NDArray[Any]]:
+    """Arrays under the names that a run's own embeddings have."""
+    return {
+        "image_embeddings": read_vectors(whole.images)[""],
+        "text_embeddings": read_vectors(whole.texts)[""],
+        "text_image_index": whole.text_image(),
+    }
 
 
 def _pairs(path: Path, arrays: dict[str, NDArray[Any]], direction: str) -> SearchData:

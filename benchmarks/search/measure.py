@@ -217,7 +217,7 @@ def measure(plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> I
     }
     for knobs in plan.settings():
         if knobs:
-            _set(index, knobs)
+            index.set_search_knobs(**knobs)
         measured = _one(index, plan, data, truth, protocol)
         measured.cost.update(building)
         measured.cost["peak_resident_bytes"] = float(peak_resident_bytes())
@@ -261,16 +261,6 @@ def _seconds(index: VectorIndex, queries: NDArray[Any], k: int) -> float:
     started = time.perf_counter()
     index.search(queries, k)
     return time.perf_counter() - started
-
-
-def _set(index: VectorIndex, knobs: dict[str, int]) -> None:
-    setter = getattr(index, "set_search_knobs", None)
-    if setter is None:
-        raise Mt2stError(
-            f"the index {index.backend!r} has no search-time knob {next(iter(knobs))}; give one value in the spec "
-            "instead"
-        )
-    setter(**knobs)
 
 
 def _threads_for(spec: str, threads: int) -> dict[str, int]:

@@ -13,7 +13,8 @@ class Options:
     """Search an embedding set with every index there is: recall, hit rate, queries a second, tail latency, bytes."""
 
     data: str = ""
-    """run folder, .npy or .safetensors file, or generated; empty = the newest retrieval run, else generated vectors"""
+    """folder of a run or of embeddings, .npy or .safetensors file, or generated; empty = the newest retrieval run, else
+    generated vectors"""
     queries: str = ""
     """file of queries for a single matrix; empty = take rows out of the gallery"""
     tensor: str = ""

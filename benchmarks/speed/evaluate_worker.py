@@ -23,10 +23,15 @@ from benchmarks.evaluate.classification import measure_zero_shot
 from benchmarks.evaluate.data import open_data
 from benchmarks.evaluate.dual import open_clip_folder
 from benchmarks.evaluate.embed import Embedder
+from benchmarks.evaluate.generation import Answerer, measure_answers
+from benchmarks.evaluate.generative import generative_model
 from benchmarks.evaluate.options import Options
 from benchmarks.evaluate.retrieval import measure_retrieval
+from benchmarks.speed.checkpoints import write_checkpoint, write_llava
 from mt2st.threads import computing_threads
 
+GENERATION = "generation"
+_QUESTIONS = 16  # a batch
 TEMPLATES = ("a photo of a {c}.", "a drawing of a {c}.", "one {c} among others")
 _COLOURS, _THINGS = ("red", "green"), ("dog", "house", "tree", "boat", "sky")
 CLASSES = tuple(f"{colour} {thing}" for colour in _COLOURS for thing in _THINGS)
@@ -34,24 +39,12 @@ _WORDS = (*_COLOURS, *_THINGS, "small", "large", "old", "near", "two", "under", 
 _NAMES = {"image_retrieval_recall": "text_to_image/hit_rate", "text_retrieval_recall": "image_to_text/hit_rate"}
 
 
-def write_checkpoint(folder: Path, model: dict[str, Any], seed: int = 0) -> None:
-    """A random open_clip model in open_clip's own local format. `model` is its `model_cfg`."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True)
-    save_file(open_clip.CLIP(**model).state_dict(), folder / "open_clip_model.safetensors")
-    pixels = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
-    value = {"model_cfg": model, "preprocess_cfg": {**pixels, "resize_mode": "shortest"}}
-    (folder / "open_clip_config.json").write_text(json.dumps(value))
-
-
 def make_inputs(folder: Path, images: int, width: int, layers: int) -> None:
-    """A checkpoint, `images` JPEG files of 640×480, five captions and a label for each."""
+    """Checkpoints, `images` JPEG files of 640×480, five captions, a label, a question and its answer for each."""
     text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": width // 64, "layers": layers}
     vision = {"image_size": 224, "layers": layers, "width": width, "head_width": 64, "patch_size": 32}
     write_checkpoint(folder / "model", {"embed_dim": width, "vision_cfg": vision, "text_cfg": text})
+    write_llava(folder / "llava", ("user", "answer", ":", *_WORDS), width=width, patch=112)
     place = folder / "set" / "test"
     place.mkdir(parents=True)
     rows = []
@@ -61,7 +54,8 @@ def make_inputs(folder: Path, images: int, width: int, layers: int) -> None:
         name = f"{number:06d}.jpg"
         smooth.resize((640, 480), Image.Resampling.BICUBIC).save(place / name, quality=90)
         captions = [" ".join(random.choice(_WORDS, 5 + int(random.integers(10)))) for _ in range(5)]
-        rows.append({"file_name": name, "captions": captions, "label": sorted(CLASSES)[number % len(CLASSES)]})
+        row = {"file_name": name, "captions": captions, "label": sorted(CLASSES)[number % len(CLASSES)]}
+        rows.append({**row, "question": captions[0], "question_id": name, "answers": ["dog"]})
     (place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -77,6 +71,43 @@ def ours(task: str, folder: Path) -> dict[str, Any]:
     metrics = measure(Embedder(model, options), data, options).metrics
     ended = time.perf_counter()
     return {"metrics": metrics, "seconds": loaded - started + ended - prepared, "prepare_seconds": prepared - loaded}
+
+
+def ours_generating(folder: Path) -> dict[str, Any]:
+    """Our answers to the set's questions; the time is that of answering, with decoding of the pictures."""
+    options = Options(tasks=("vqa",), data_folder=folder / "data", batch_size=_QUESTIONS, instruction="")
+    answerer = Answerer(generative_model(str(folder / "llava")))
+    data = open_data(str(folder / "set"), options, Console(file=sys.stderr))
+    found = measure_answers(answerer, data, options)
+    return {"answers": [one["answer"] for one in found.answers], "seconds": answerer.costs["answers"].seconds}
+
+
+def bare_generating(folder: Path) -> dict[str, Any]:
+    """The same answers by a loop as somebody writes it: open files, template, processor, generate, decode."""
+    import transformers
+
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder / "llava").eval()
+    processor = transformers.AutoProcessor.from_pretrained(folder / "llava")
+    place = folder / "set" / "test"
+    rows = [json.loads(line) for line in (place / "metadata.jsonl").read_text().splitlines()]
+
+    @torch.inference_mode()
+    def answered(some: list[dict[str, Any]]) -> list[str]:
+        pictures = [[Image.open(place / row["file_name"]).convert("RGB")] for row in some]
+        talks = [
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row["question"]}]}]
+            for row in some
+        ]
+        prompts = [processor.apply_chat_template(talk, add_generation_prompt=True) for talk in talks]
+        inputs = processor(images=pictures, text=prompts, padding=True, padding_side="left", return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=Options.new_tokens, do_sample=False)
+        texts = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    answered(rows[:_QUESTIONS])  # warms up, as ours does
+    started = time.perf_counter()
+    answers = [text for at in range(0, len(rows), _QUESTIONS) for text in answered(rows[at : at + _QUESTIONS])]
+    return {"answers": answers, "seconds": time.perf_counter() - started}
 
 
 def theirs(task: str, folder: Path) -> dict[str, Any]:
@@ -132,5 +163,8 @@ def _zero_shot(model: Any, tokenizer: Any, classes: list[str], loader: Any) -> d
 
 if __name__ == "__main__":
     with computing_threads(int(sys.argv[4])):
-        result = {"ours": ours, "theirs": theirs}[sys.argv[3]](sys.argv[1], Path(sys.argv[2]))
+        if sys.argv[1] == GENERATION:
+            result = {"ours": ours_generating, "theirs": bare_generating}[sys.argv[3]](Path(sys.argv[2]))
+        else:
+            result = {"ours": ours, "theirs": theirs}[sys.argv[3]](sys.argv[1], Path(sys.argv[2]))
     sys.stdout.write(json.dumps(result) + "\n")

@@ -12,9 +12,11 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.strategies import Strategy
 from benchmarks.suite import ranks
 from mt2st.batch import Batch
+from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
+from mt2st.training.trainer import ALL_FROZEN
 
 
 class StepCosts:
@@ -63,7 +65,10 @@ class StepCosts:
         }
         with FlopCounter() as counter:
             losses = mixture(experiment.encoder.features, batches, weights)
-            torch.stack(list(losses.values())).sum().backward()
+            total = torch.stack(list(losses.values())).sum()
+            if not total.requires_grad:
+                raise Mt2stError(ALL_FROZEN)
+            total.backward()
         return ranks.summed(counter.total)
 
     @staticmethod

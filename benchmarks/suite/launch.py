@@ -48,13 +48,14 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
                 **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
                 **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), ranks.LAUNCHED_BY_US: "1"},
             }
-            errors.append(kept.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115 - closed by `kept`
+            said = kept.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+            errors.append(said)
             child = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks", *argv],
                 env=environment,
                 stdin=subprocess.PIPE,  # its end tells them that this process is gone
                 stdout=None if rank == 0 else subprocess.DEVNULL,
-                stderr=None if rank == 0 else errors[-1],
+                stderr=None if rank == 0 else said,
                 start_new_session=True,
             )
             children.append(child)

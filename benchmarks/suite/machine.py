@@ -24,6 +24,13 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def gpu_names() -> list[str]:
+    """The GPUs of `gpu_count`, as CUDA_VISIBLE_DEVICES names them."""
+    count = gpu_count()
+    shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return shown[:count] if len(shown) >= count else [str(number) for number in range(count)]
+
+
 @cache
 def code_version() -> str:
     """The package's version and the first 12 hex digits of a SHA-256 over the source files of all three packages."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.cases.shared.suite_knobs import EQUAL_BUDGET, EQUAL_STEPS, SuiteKnobs
+from benchmarks.cases.shared.suite_knobs import SuiteKnobs
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
 from benchmarks.suite.costs import StepCosts, schedules_of
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError

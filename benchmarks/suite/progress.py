@@ -132,7 +132,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """A line above the table."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """For the whole, at the pace so far; None before there is one."""

@@ -16,6 +16,7 @@ from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
+from benchmarks.suite.health import signs_of_failure
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
@@ -170,6 +171,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
+        rates=experiment.rates,
         trackers=knobs.trackers,
     )
     result = trainer.fit()
@@ -185,6 +187,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "model": {
             "encoder_parameters": sum(parameter.numel() for parameter in experiment.encoder.parameters()),
             "parameters": sum(parameter.numel() for parameter in trainer.parameters()),
+            "trained": trainer.trained,
         },
         "steps": result.steps,
         "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},
@@ -200,6 +203,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
         "floors": test.floors,
         "group_names": test.group_names,
+        "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
         "curve": result.curve,
     }
     if ranks.is_first():

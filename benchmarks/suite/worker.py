@@ -103,6 +103,10 @@ def serve(orders: Iterable[bytes], answers: TextIO, check: Check) -> int:
         except KeyboardInterrupt:
             answer(kind="interrupted", text="interrupted; saved")
             return 130
+        except Exception:
+            if not inbox.closed:
+                raise
+            return 130  # an interrupt in the midst of an import comes out as some other error
     return 0
 
 
@@ -115,19 +119,23 @@ def answered(worker: Worker, order: Order) -> Outcome:
 
 
 class _Inbox:
-    """Orders from a stream. Its end while a run is in work interrupts that run as SIGTERM would."""
+    """Orders from a stream. Its end while a run is in work interrupts that run as SIGTERM would.
+
+    Attributes:
+        closed: the stream has ended.
+    """
 
     def __init__(self, orders: Iterable[bytes]) -> None:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._busy = self._closed = False
+        self._busy = self.closed = False
         threading.Thread(target=self._read, args=(orders,), daemon=True).start()
 
     def _read(self, orders: Iterable[bytes]) -> None:
         for line in orders:
             self._lines.put(line)
         with self._lock:
-            self._closed = True
+            self.closed = True
             if self._busy:
                 os.kill(os.getpid(), signal.SIGTERM)
         self._lines.put(None)
@@ -138,7 +146,7 @@ class _Inbox:
             self._busy = False
         line = self._lines.get()
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return None
             self._busy = line is not None
         return line

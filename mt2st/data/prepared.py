@@ -211,9 +211,12 @@ class PreparedSplit:
 
     # -- captions ----------------------------------------------------------------------------------------------------
 
-    def caption_texts(self) -> list[str]:
-        """All captions, in stored order."""
-        return self._texts("captions", "text", self._captions[0])
+    def caption_texts(self, rows: np.ndarray | Sequence[int] | None = None) -> list[str]:
+        """The captions `rows`; None: all of them, in stored order."""
+        own = self._captions[0]
+        if rows is not None:
+            own = own[_checked_rows(rows, len(own), f"captions of split {self.name!r}")]
+        return self._texts("captions", "text", own)
 
     def caption_images(self) -> np.ndarray:
         """int64 [num_captions]: the image row that each caption belongs to."""

@@ -1,19 +1,33 @@
-"""Towers by one word.
+"""Towers by one word, or two halves of towers by two.
 
-    small
-    open_clip:NAME[:PRETRAINED[:weights-only]]
-    hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
+small
+open_clip:NAME[:PRETRAINED[:weights-only]]
+hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
+IMAGES+TEXTS                                each of the forms above: small+hf:TEXT, hf:VISION+small, …
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mt2st.encoders.open_clip_towers import WEIGHTS_ONLY, SmallConfig, named_towers, small_towers
+from mt2st.encoders.open_clip_towers import WEIGHTS_ONLY, OpenClipTowers, SmallConfig, named_towers, small_towers
+from mt2st.encoders.pair import PairTowers
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
 
-FAMILIES = ("small", "open_clip:NAME[:PRETRAINED[:weights-only]]", "hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]")
+FAMILIES = (
+    "small",
+    "open_clip:NAME[:PRETRAINED[:weights-only]]",
+    "hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]",
+    "two of them, IMAGES+TEXTS",
+)
+PAIR_WIDTH = 256
+"""width of the common embedding space of a pair without a small half, which has its own"""
+
+
+def text_side(spec: str) -> str:
+    """The specification of the texts' tower: "small" of "hf:VISION+small"."""
+    return _halves(spec)[1]
 
 
 def make_towers(
@@ -27,11 +41,13 @@ def make_towers(
         make_towers("open_clip:ViT-B-32:weights/mine.pt:weights-only")  # not safetensors: torch.load, weights_only=True
         make_towers("hf:google/siglip-base-patch16-224")
         make_towers("hf:facebook/dinov2-small+google-bert/bert-base-uncased")
+        make_towers("small+hf:sentence-transformers/all-MiniLM-L6-v2")
 
     Args:
-        spec: one of `FAMILIES`.
+        spec: one of `FAMILIES`. Of a pair, each half may come from another library; new projections to a common width
+            are trained.
         small: size of `small` towers; others have their own.
-        tokenizer: tokenizer of `small` towers, trained on the training texts; others bring their own.
+        tokenizer: tokenizer of `small` texts, trained on the training texts; others bring their own.
         sigmoid: start `small` towers for the sigmoid loss.
 
     Returns:
@@ -41,23 +57,67 @@ def make_towers(
         Mt2stError: unknown family or name, weights that are missing, or not safetensors without the ending
             `:weights-only`, `small` without a tokenizer.
     """
+    images, texts = _halves(spec)
+    if images != texts:
+        return _pair(images, texts, small or SmallConfig(), tokenizer)
     family, _, rest = spec.partition(":")
-    if family == "small" and not rest:
-        if tokenizer is None:
-            raise Mt2stError("small towers need a tokenizer; train one on the training texts with TextTokenizer.train")
-        return small_towers(small or SmallConfig(), tokenizer, sigmoid=sigmoid)
-    if family == "open_clip" and rest:
-        name, _, pretrained = rest.removesuffix(f":{WEIGHTS_ONLY}").partition(":")
-        return named_towers(name, pretrained or None, weights_only=rest.endswith(f":{WEIGHTS_ONLY}"))
-    if family == "hf" and rest:
-        from mt2st.encoders.hugging_face import hugging_face_towers
+    if family == "small":
+        return small_towers(small or SmallConfig(), _needed(tokenizer), sigmoid=sigmoid)
+    if family == "open_clip":
+        return _open_clip(rest)
+    from mt2st.encoders.hugging_face import hugging_face_towers
 
-        name, _, text = rest.partition("+")
-        return hugging_face_towers(name, text=text or None)
-    if family in ("small", "open_clip", "hf"):
-        form = next(known for known in FAMILIES if known.startswith(family))
-        raise Mt2stError(f"towers {spec!r} are not of the form {form!r}; for example {_EXAMPLES[family]!r}")
-    raise unknown_name("towers", family, ("small", "open_clip", "hf"), f"Write {' or '.join(FAMILIES)}.")
+    return hugging_face_towers(rest)
+
+
+def _halves(spec: str) -> tuple[str, str]:
+    """The specifications of images and texts; equal where one model has both."""
+    images, plus, texts = spec.partition("+")
+    if images.startswith("hf:") and plus and texts and texts != "small" and not texts.startswith(("hf:", "open_clip:")):
+        texts = f"hf:{texts}"
+    for half in (images, texts) if plus else (images,):
+        family, _, rest = half.partition(":")
+        if family not in _EXAMPLES:
+            raise unknown_name("towers", family, _EXAMPLES, f"Write {' or '.join(FAMILIES)}.")
+        if bool(rest) == (family == "small"):
+            form = next(known for known in FAMILIES if known.startswith(family))
+            raise Mt2stError(f"towers {half!r} are not of the form {form!r}; for example {_EXAMPLES[family]!r}")
+    if plus and images == texts:  # one model twice: its own pair
+        return images, images
+    return images, texts if plus else images
+
+
+def _pair(images: str, texts: str, small: SmallConfig, tokenizer: TextTokenizer | None) -> PairTowers:
+    """The image half of one model and the text half of another."""
+    from mt2st.encoders.hugging_face import hugging_face_images, hugging_face_texts
+
+    image: Any
+    text: Any
+    if images.startswith("hf:"):
+        image = hugging_face_images(images.removeprefix("hf:"))
+    elif images == "small":
+        unused = tokenizer or TextTokenizer.train([], 260)  # its text tower is not kept
+        image = small_towers(small, unused).image_half()
+    else:
+        image = _open_clip(images.removeprefix("open_clip:")).image_half()
+    if texts.startswith("hf:"):
+        text = hugging_face_texts(texts.removeprefix("hf:"))
+    elif texts == "small":
+        text = small_towers(small, _needed(tokenizer)).text_half()
+    else:
+        text = _open_clip(texts.removeprefix("open_clip:")).text_half()
+    return PairTowers(image, text, embedding_width=small.embedding_width if "small" in (images, texts) else PAIR_WIDTH)
+
+
+def _open_clip(rest: str) -> OpenClipTowers:
+    name, _, pretrained = rest.removesuffix(f":{WEIGHTS_ONLY}").partition(":")
+    return named_towers(name, pretrained or None, weights_only=rest.endswith(f":{WEIGHTS_ONLY}"))
+
+
+def _needed(tokenizer: TextTokenizer | None) -> TextTokenizer:
+    if tokenizer is None:
+        raise Mt2stError("small towers need a tokenizer; train one on the training texts with TextTokenizer.train")
+    return tokenizer
 
 
 _EXAMPLES = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
+from mt2st.encoders.pair import PairTowers
 from mt2st.errors import Mt2stError, check_range
 
 DUAL_MODELS = ("clip", "siglip", "siglip2")
@@ -23,73 +24,28 @@ HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and std
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
-class HuggingFaceTowers(nn.Module):
-    """A vision model and a text model of transformers as `Towers`. Build it with `hugging_face_towers`.
+class HuggingFaceImages(nn.Module):
+    """A vision model of transformers as the image half of towers.
 
-    Two kinds. A *dual* model (CLIP, SigLIP, SigLIP 2) brings embeddings, temperature and bias; texts are encoded as its
-    own processor would: no padding mask, and padded to the full context where the embedding is read off the last
-    position (SigLIP). A *pair* gets an embedding by averaging tokens (real ones only) and a linear projection each.
-
-    CLIP's text model is causal; see `mt2st.encoders.fusion.Fusion` for how it serves masked language modelling.
+    Args:
+        vision: the model.
+        image_size: height and width of the images it gets, in pixels; another than its own interpolates positions.
+        normalize: from uint8 pixels to what the weights expect.
+        projection: a dual model's own, on its pooled output; None = the embedding is the mean of the tokens.
     """
 
+    pretrained = True
+
     def __init__(
-        self, vision: Any, text: Any, tokenizer: Any, *, image_size: int, context_length: int, normalize: nn.Module
+        self, vision: Any, *, image_size: int, normalize: nn.Module, projection: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.vision, self.text, self.normalize = vision, text, normalize
-        self._tokenizer = tokenizer
-        self.image_size, self.context_length = image_size, context_length
-        self.pad_id = int(tokenizer.pad_token_id)
-        embedding = text.get_input_embeddings()
-        frame = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id} - {
-            None
-        }
-        self.frame_ids = tuple(sorted(token for token in frame if token < embedding.num_embeddings))
-        own = tokenizer.mask_token_id
-        self.mask_id = int(own) if own is not None and own < embedding.num_embeddings else _append_token(text)
-        self.vocabulary_size = int(text.get_input_embeddings().num_embeddings)
+        self.vision, self.normalize, self.projection = vision, normalize, projection
+        self.image_size = image_size
         self._interpolate = {"interpolate_pos_encoding": True} if _must_interpolate(vision, image_size) else {}
-        self.image_projection: nn.Module = nn.Identity()
-        self.text_projection: nn.Module = nn.Identity()
-        self.logit_scale: Tensor
-        self.logit_bias: Tensor | None
-        self._pooled = False
-
-    def _use_dual(self, model: Any) -> None:
-        """Take embeddings, projections, temperature and bias from a dual model."""
-        self._pooled = True
-        if self.pad_id == self._tokenizer.eos_token_id and model.config.model_type == "clip":
-            # OpenAI's own padding. With the end token for padding nobody could tell the end of a text from what follows
-            # it; in a causal model nothing that follows the end matters.
-            self.pad_id = 0
-        self.image_projection = getattr(model, "visual_projection", None) or nn.Identity()
-        self.text_projection = getattr(model, "text_projection", None) or nn.Identity()
-        self.logit_scale = model.logit_scale
-        self.logit_bias = getattr(model, "logit_bias", None)
-        self._measure()
-
-    def _use_pair(self, embedding_width: int) -> None:
-        """Average tokens and project them to `embedding_width`; start at CLIP's temperature."""
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.logit_bias = None
-        self._measure()
-        self.image_projection = nn.Linear(self.image_width, embedding_width, bias=False)
-        self.text_projection = nn.Linear(self.text_width, embedding_width, bias=False)
-        self.embedding_width = embedding_width
-
-    @torch.no_grad()
-    def _measure(self) -> None:
-        """Widths, by running both towers once."""
-        training = self.training
-        self.eval()
-        image = self.encode_image(torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
-        text = self.encode_text(self.tokenize(["a"]))
-        self.train(training)
-        self.image_width, self.text_width = image.tokens.shape[-1], text.tokens.shape[-1]
-        self.embedding_width = image.embedding.shape[-1]
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
+        """As `Towers.encode_image`."""
         images = self.normalize(pixels)
         if self.vision.config.model_type == "siglip2_vision_model":
             output = self.vision(**_naflex(images, self.vision.config.patch_size))
@@ -98,24 +54,65 @@ class HuggingFaceTowers(nn.Module):
         tokens = output.last_hidden_state
         if tokens.ndim == 4:  # convolutional models: [B, D, h, w]
             tokens = tokens.flatten(2).transpose(1, 2)
-        return TowerOutput(tokens, self.image_projection(output.pooler_output if self._pooled else tokens.mean(1)))
+        return TowerOutput(tokens, tokens.mean(1) if self.projection is None else self.projection(output.pooler_output))
+
+
+class HuggingFaceTexts(nn.Module):
+    """A text model of transformers as the text half of towers.
+
+    A dual model's texts are encoded as its own processor would: no padding mask, and padded to the full context where
+    the embedding is read off the last position (SigLIP). Other models mask their padding.
+
+    CLIP's text model is causal; see `mt2st.encoders.fusion.Fusion` for how it serves masked language modelling.
+
+    Args:
+        text: the model.
+        tokenizer: its tokenizer.
+        context_length: T, tokens to which texts are padded and cut.
+        projection: a dual model's own, on its pooled output; None = the embedding is the mean of the real tokens.
+    """
+
+    pretrained = True
+
+    def __init__(self, text: Any, tokenizer: Any, *, context_length: int, projection: nn.Module | None = None) -> None:
+        super().__init__()
+        self.text, self.projection, self.context_length = text, projection, context_length
+        self._tokenizer = tokenizer
+        self.pad_id = int(tokenizer.pad_token_id)
+        if projection is None:
+            tokenizer.padding_side = "right"  # absolute positions start at the first token
+        elif self.pad_id == tokenizer.eos_token_id and text.config.model_type.startswith("clip"):
+            # OpenAI's own padding. With the end token for padding nobody could tell the end of a text from what follows
+            # it; in a causal model nothing that follows the end matters.
+            self.pad_id = 0
+        table = text.get_input_embeddings()
+        frame = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+        self.frame_ids = tuple(sorted(token for token in frame - {None} if token < table.num_embeddings))
+        own = tokenizer.mask_token_id
+        self.mask_id = int(own) if own is not None and own < table.num_embeddings else _append_token(text)
+        self.vocabulary_size = int(text.get_input_embeddings().num_embeddings)
+
+    def token_table(self) -> Tensor:
+        """The token embeddings [V, D]."""
+        table: Tensor = self.text.get_input_embeddings().weight
+        return table
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """As `Towers.encode_text`."""
         given = tokens.shape[1]
-        if (
-            self._pooled
-        ):  # what follows the end is causally invisible in CLIP, and seen as padding by SigLIP's own processor
+        if self.projection is not None:
+            # What follows the end is causally invisible in CLIP, and seen as padding by SigLIP's own processor.
             if self.text.config.model_type.startswith("siglip"):
                 tokens = nn.functional.pad(tokens, (0, self.context_length - given), value=self.pad_id)
             output = self.text(input_ids=tokens)
-            return TowerOutput(output.last_hidden_state[:, :given], self.text_projection(output.pooler_output))
+            return TowerOutput(output.last_hidden_state[:, :given], self.projection(output.pooler_output))
         real = torch.ne(tokens, self.pad_id)
         encoded = self.text(input_ids=tokens, attention_mask=real.long()).last_hidden_state
         weights = real[..., None].to(encoded.dtype)
-        mean = (encoded * weights).sum(1) / weights.sum(1).clamp_min(1.0)
-        return TowerOutput(encoded, self.text_projection(mean))
+        return TowerOutput(encoded, (encoded * weights).sum(1) / weights.sum(1).clamp_min(1.0))
 
     def tokenize(self, texts: list[str]) -> Tensor:
+        """As `Towers.tokenize`."""
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         encoded = self._tokenizer(
@@ -139,7 +136,7 @@ def hugging_face_towers(
     embedding_width: int = 256,
     context_length: int | None = None,
     image_size: int | None = None,
-) -> HuggingFaceTowers:
+) -> PairTowers:
     """Towers from a model of the Hugging Face Hub or from a local folder.
 
         hugging_face_towers("openai/clip-vit-base-patch32")
@@ -163,42 +160,73 @@ def hugging_face_towers(
     """
     import transformers  # heavy, and needed only here
 
+    if text is not None:
+        images = hugging_face_images(name, revision, image_size)
+        texts = hugging_face_texts(text, text_revision, context_length)
+        return PairTowers(images, texts, embedding_width=embedding_width)
     config = load_pretrained(transformers.AutoConfig, name, revision)
-    if text is None:
-        model = load_model(name, revision)
-        if config.model_type not in DUAL_MODELS:
-            raise Mt2stError(
-                f"{name!r} is a {config.model_type} model, not a vision and a text model in one; "
-                f"pair it with a text model, hf:{name}+TEXT_MODEL, or take a CLIP or SigLIP model"
-            )
-        vision, language, text, text_revision = model.vision_model, model.text_model, name, revision
-    else:
-        vision, language, model = load_model(name, revision), load_model(text, text_revision), None
-        require_input(vision, "pixel_values", name, "vision")
-        require_input(language, "input_ids", text, "text")
-    tokenizer = load_tokenizer(text, text_revision)
+    if config.model_type not in DUAL_MODELS:
+        raise Mt2stError(
+            f"{name!r} is a {config.model_type} model, not a vision and a text model in one; pair it with another, "
+            f"hf:{name}+TEXT_MODEL or small+hf:{name}, or take a CLIP or SigLIP model"
+        )
+    model = load_model(name, revision)
+    return PairTowers(
+        _images_of(model, name, revision, image_size),
+        _texts_of(model, name, revision, context_length),
+        embedding_width=None,
+        logit_scale=model.logit_scale,
+        logit_bias=getattr(model, "logit_bias", None),
+    )
+
+
+def hugging_face_images(name: str, revision: str | None = None, image_size: int | None = None) -> HuggingFaceImages:
+    """The image half of towers: a vision model, or that of a dual model. Arguments as for `hugging_face_towers`."""
+    model = load_model(name, revision)
+    if model.config.model_type not in DUAL_MODELS:
+        require_input(model, "pixel_values", name, "vision")
+    return _images_of(model, name, revision, image_size)
+
+
+def hugging_face_texts(name: str, revision: str | None = None, context_length: int | None = None) -> HuggingFaceTexts:
+    """The text half of towers: a text model, or that of a dual model. Arguments as for `hugging_face_towers`."""
+    model = load_model(name, revision)
+    if model.config.model_type not in DUAL_MODELS:
+        require_input(model, "input_ids", name, "text")
+    return _texts_of(model, name, revision, context_length)
+
+
+def _images_of(model: Any, name: str, revision: str | None, image_size: int | None) -> HuggingFaceImages:
+    dual = model.config.model_type in DUAL_MODELS
+    vision = model.vision_model if dual else model
+    size = image_size or _image_size(vision.config)
+    check_patch(vision.config, size, name)
+    return HuggingFaceImages(
+        vision,
+        image_size=size,
+        normalize=PixelNormalizer(size, *_mean_and_std(name, revision, model.config.model_type)),
+        projection=(getattr(model, "visual_projection", None) or nn.Identity()) if dual else None,
+    )
+
+
+def _texts_of(model: Any, name: str, revision: str | None, context_length: int | None) -> HuggingFaceTexts:
+    dual = model.config.model_type in DUAL_MODELS
+    language = model.text_model if dual else model
+    tokenizer = load_tokenizer(name, revision)
     if tokenizer.pad_token_id is None:
         raise Mt2stError(
-            f"the tokenizer of {text!r} has no padding token; set one and save it again with save_pretrained"
+            f"the tokenizer of {name!r} has no padding token; set one and save it again with save_pretrained"
         )
+    check_vocabulary(tokenizer, language, name)
     limit = longest_text(language, tokenizer)
     if context_length is not None:
-        check_range(f"context_length of {text!r}", context_length, 1, limit, "that is what the model was made for")
-    size = image_size or _image_size(vision.config)
-    towers = HuggingFaceTowers(
-        vision,
+        check_range(f"context_length of {name!r}", context_length, 1, limit, "that is what the model was made for")
+    return HuggingFaceTexts(
         language,
         tokenizer,
-        image_size=size,
-        context_length=context_length or (limit if model is not None else min(limit, 77)),
-        normalize=PixelNormalizer(size, *_mean_and_std(name, revision, config.model_type)),
+        context_length=context_length or (limit if dual else min(limit, 77)),
+        projection=(getattr(model, "text_projection", None) or nn.Identity()) if dual else None,
     )
-    if model is not None:
-        towers._use_dual(model)
-    else:
-        tokenizer.padding_side = "right"  # absolute positions start at the first token
-        towers._use_pair(embedding_width)
-    return towers
 
 
 def load_model(name: str, revision: str | None = None) -> Any:
@@ -264,6 +292,30 @@ def require_input(model: Any, takes: str, name: str, role: str) -> None:
         raise Mt2stError(
             f"{name!r} is a {model.config.model_type} model, which is no {role} encoder; give one that maps {takes} to "
             "tokens"
+        )
+
+
+def check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
+    """Raise `Mt2stError` if the tokenizer of `name` gives ids that its model has no embedding for."""
+    rows = int(model.get_input_embeddings().num_embeddings)
+    # transformers adds special tokens that no text gets; padding is one that texts do get.
+    unused = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.pad_token_id}
+    largest = max(each for each in tokenizer.get_vocab().values() if each not in unused)
+    if largest >= rows:
+        raise Mt2stError(
+            f"the tokenizer of {name!r} has ids up to {largest}, but the model only {rows} token embeddings; put the "
+            "tokenizer that the model was trained with into the folder"
+        )
+
+
+def check_patch(config: Any, image_size: int, name: str) -> None:
+    """Raise `Mt2stError` if images are smaller than a patch of `name`."""
+    patch = getattr(config, "patch_size", None)
+    side = max(patch) if isinstance(patch, list | tuple) else int(patch or 0)
+    if image_size < side:
+        raise Mt2stError(
+            f"images of {image_size} px are smaller than the {side} px patches of {name!r}; prepare the data with "
+            f"--image-size {_image_size(config)}, the model's own"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.hugging_face import load_model
 from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.errors import Mt2stError
@@ -65,8 +66,9 @@ class ImageEncoder(nn.Module):
     The embedding is the mean of the patch tokens: with few steps it trains better than the class token.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, loaded: bool = False) -> None:
         super().__init__()
+        self._loaded = loaded
         self.model = model
         self.image_size, self.patch_size = int(model.config.image_size), int(model.config.patch_size)
         self.width = int(model.config.hidden_size)
@@ -107,7 +109,11 @@ class ImageEncoder(nn.Module):
             model.embeddings.mask_token = nn.Parameter(
                 model.embeddings.cls_token.detach().new_zeros(model.embeddings.cls_token.shape)
             )
-        return cls(model)
+        return cls(model, loaded=True)
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "image"."""
+        return {"image": Part(self.model, self._loaded)}
 
     def features(self, batch: Batch) -> ImageFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
@@ -101,8 +102,10 @@ class OpenClipTowers(nn.Module):
         pad_id: int,
         mask_id: int | None,
         frame_ids: tuple[int, ...] = (),
+        loaded: bool = False,
     ) -> None:
         super().__init__()
+        self._loaded = loaded
         self.model: Any = model
         self._tokenize = tokenize
         visual: Any = self.model.visual
@@ -148,6 +151,36 @@ class OpenClipTowers(nn.Module):
         """Learned bias of the sigmoid loss, where the model has one."""
         bias: Tensor | None = getattr(self.model, "logit_bias", None)
         return bias
+
+    def image_half(self) -> OpenClipTowers:
+        """These towers without their text tower, for a pair."""
+        self.model.text = None
+        return self._half()
+
+    def text_half(self) -> OpenClipTowers:
+        """These towers without their image tower, for a pair."""
+        self.model.visual = None
+        return self._half()
+
+    def _half(self) -> OpenClipTowers:
+        self.model.logit_scale = self.model.logit_bias = None
+        return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights were loaded."""
+        return self._loaded
+
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of loaded weights, to which a language-model head is tied; else None."""
+        table: Tensor | None = self.model.text.token_embedding.weight if self._loaded else None
+        return table
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "image", "text" and "temperature"."""
+        temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
+        modules = {"image": self.model.visual, "text": self.model.text, "temperature": temperature}
+        return {name: Part(module, self._loaded) for name, module in modules.items()}
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
         images = self.normalize(pixels)
@@ -292,7 +325,13 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         pad, frame = 0, {tokenizer.sot_token_id, tokenizer.eot_token_id}
     ids = tuple(sorted(frame - {None, pad}))
     return OpenClipTowers(
-        model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None, frame_ids=ids
+        model,
+        tokenizer,
+        context_length=int(tokenizer.context_length),
+        pad_id=pad,
+        mask_id=None,
+        frame_ids=ids,
+        loaded=file is not None,
     )
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.encoders.hugging_face import load_model, load_tokenizer, longest_text, require_input
+from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.hugging_face import check_vocabulary, load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, check_range
 
@@ -58,8 +59,10 @@ class TextEncoder(nn.Module):
         mask_id: int,
         frame_ids: tuple[int, ...],
         tokenize: Any,
+        loaded: bool = False,
     ) -> None:
         super().__init__()
+        self._loaded = loaded
         self.model = model
         self.width = int(model.config.hidden_size)
         self.context_length, self.vocabulary_size = context_length, vocabulary_size
@@ -109,6 +112,7 @@ class TextEncoder(nn.Module):
                 f"{name!r} ({model.config.model_type}) has no mask or padding token, so it is no masked language "
                 "model; give a bidirectional checkpoint such as a BERT or RoBERTa"
             )
+        check_vocabulary(words, model, name)
         check_range(
             f"context_length of {name!r}",
             context_length,
@@ -131,7 +135,17 @@ class TextEncoder(nn.Module):
             mask_id=int(words.mask_token_id),
             frame_ids=tuple(sorted(special)),
             tokenize=tokenize,
+            loaded=True,
         )
+
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of a checkpoint, to which a language-model head is tied; else None."""
+        table: Tensor | None = self.model.get_input_embeddings().weight if self._loaded else None
+        return table
+
+    def parts(self) -> dict[str, Part]:
+        """What can be tuned or frozen: "text"."""
+        return {"text": Part(self.model, self._loaded)}
 
     def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Texts → [N, length] int64, cut and padded; None = `context_length`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from mt2st.batch import Batch
 from mt2st.encoders import TowerOutput, Towers
 from mt2st.encoders._lazy import LazyFeatures
+from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.fusion import Fusion
 
 
@@ -31,6 +33,16 @@ class VisionLanguageEncoder(nn.Module):
             layers=fusion_layers,
             heads=fusion_heads,
         )
+
+    def parts(self) -> Mapping[str, Part]:
+        """The towers' parts that can be tuned or frozen; towers that name none have none."""
+        parts: Mapping[str, Part] = getattr(self.towers, "parts", dict)()
+        return parts
+
+    def token_table(self) -> Tensor | None:
+        """The token embeddings [V, D] of a pretrained text tower, to which a language-model head is tied; else None."""
+        table: Tensor | None = getattr(self.towers, "token_table", lambda: None)()
+        return table
 
     def features(self, batch: Batch) -> VisionLanguageFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""

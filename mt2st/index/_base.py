@@ -9,7 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,18 @@ class SearchIndex(Protocol):
 class VectorIndex(ABC):
     """The part all backends share: checks, normalisation, padding. Backends see unit float32 rows and 1 ≤ k ≤ N only.
 
-    A backend is a file with a class `Index` of this kind; the keyword arguments of its constructor are its parameters.
-    It is final: to change its behaviour, wrap it.
+    A backend is a file with a class `Index` of this kind; the keyword arguments of its constructor are its parameters,
+    kept under their names. It is final: to change its behaviour, wrap it.
+
+    Attributes:
+        backend: the name that `create_index` knows it by.
+        example: the rest of a valid spec, for error messages.
+        search_knobs: parameters that can be changed after building → the largest value.
     """
 
     backend: str
+    example: ClassVar[str] = ""
+    search_knobs: ClassVar[Mapping[str, int]] = {}
 
     def __init__(self) -> None:
         self.width: int | None = None
@@ -72,18 +79,13 @@ class VectorIndex(ABC):
             name for name, parameter in known.items() if parameter.default is parameter.empty and name not in parameters
         ]
         if missing:
-            raise Mt2stError(f"index {cls.backend!r} needs {missing[0]}; for example {cls.backend}{cls.example()}")
+            raise Mt2stError(f"index {cls.backend!r} needs {missing[0]}; for example {cls.backend}{cls.example}")
         return cls(**parameters)
 
-    @classmethod
-    def example(cls) -> str:
-        """The rest of a valid spec, for error messages."""
-        return ""
-
     @property
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
         """Constructor arguments that make its like."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @property
     @abstractmethod
@@ -97,6 +99,24 @@ class VectorIndex(ABC):
     @abstractmethod
     def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
         """Best k of unit queries [q, E], q ≥ 1, 1 ≤ k ≤ N; fewer found: id −1."""
+
+    @final
+    def set_search_knobs(self, **knobs: int | None) -> None:
+        """Change what search looks at, without building again; None leaves a knob as it is.
+
+        Raises:
+            Mt2stError: the backend has no such knob, or the value is out of range.
+        """
+        for name, value in knobs.items():
+            if name not in self.search_knobs:
+                raise unknown_name(f"search-time knob of index {self.backend!r}", name, self.search_knobs)
+            check_knobs(self.backend, {name: value}, high=self.search_knobs[name])
+        given = {name: value for name, value in knobs.items() if value is not None}
+        self._use_knobs(given)
+        vars(self).update(given)
+
+    def _use_knobs(self, knobs: Mapping[str, int | None]) -> None:  # noqa: B027  # most backends have nothing to do
+        """Pass changed search-time knobs on to what was built; for backends that read their attributes: nothing."""
 
     @abstractmethod
     def write(self, path: Path) -> None:

@@ -8,17 +8,17 @@ Cosine is the inner product of unit vectors, so every factory string is built wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats
 
+EXAMPLE = ":IVF64,Flat?nprobe=8"
 EXAMPLES = "Flat, IVF64,Flat, IVF64,PQ16np, HNSW32, SQ8"
+_FAISS_NAMES = {"ef_search": "efSearch", "ef_construction": "efConstruction"}
 _CENTROIDS = re.compile(r"^IVF(\d+)")
 
 
@@ -62,20 +62,15 @@ def build(faiss: Any, factory: str, rows: Floats, seed: int) -> Any:
     check_trainable(factory, len(rows))
     with in_our_words(f"the factory string {factory!r} for vectors {rows.shape[1]} wide (such as {EXAMPLES})"):
         index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    inverted = inverted_file(faiss, index)
+    inverted = faiss.try_extract_index_ivf(index)  # None where it has no IVF part
     if inverted is not None:
         inverted.cp.seed = seed
         inverted.cp.min_points_per_centroid = 1
     return index
 
 
-def inverted_file(faiss: Any, index: Any) -> Any:
-    """The IVF part of an index, None where it has none."""
-    return faiss.try_extract_index_ivf(index)
-
-
-def set_knobs(faiss: Any, index: Any, knobs: dict[str, int | None], space: Any) -> None:
-    """Set search-time knobs that are not None by their FAISS names (nprobe, efSearch).
+def set_knobs(index: Any, knobs: Mapping[str, int | None], space: Any) -> None:
+    """Set the knobs that are not None, by the parameter space of FAISS that suits the index.
 
     Raises:
         Mt2stError: the index has no such knob.
@@ -83,9 +78,4 @@ def set_knobs(faiss: Any, index: Any, knobs: dict[str, int | None], space: Any) 
     for name, value in knobs.items():
         if value is not None:
             with in_our_words(f"the knob {name} = {value} for this kind of index"):
-                space.set_index_parameter(index, name, value)
-
-
-def contiguous(rows: Floats) -> Floats:
-    """FAISS takes float32 C-contiguous rows only."""
-    return np.ascontiguousarray(rows, dtype=np.float32)
+                space.set_index_parameter(index, _FAISS_NAMES.get(name, name), value)

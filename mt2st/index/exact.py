@@ -11,7 +11,9 @@ On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,16 @@ import numpy as np
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats, Ints, VectorIndex
 from mt2st.index._topk import RunningTop
+from mt2st.processes import side_by_side
 from mt2st.threads import product_threads, split_threads, usable_threads
+from mt2st.vectors import as_matrix, row_norms, unit_rows, write_unit_rows
 
 DEVICES = ("auto", "cpu", "cuda")
 _BLOCK_QUERIES = 1024
 _BLOCK_SCORES = 8 << 20  # 34 MB of float32 on the CPU, for each of at most four workers
 _FEW_SCORES = 1 << 17  # up to this many, selecting at once is quicker than setting up anything
 _GPU_BLOCK_SCORES = 1 << 28  # 1 GB
+_PIECES_PER_WORKER = 4  # so that a slow process holds up the others by little
 
 
 class Index(VectorIndex):
@@ -46,15 +51,10 @@ class Index(VectorIndex):
             raise Mt2stError(f"index 'exact': device = {device!r}; give one of {', '.join(DEVICES)}")
         if threads < 0:
             raise Mt2stError(f"index 'exact': threads = {threads} must be 0 (as many as allowed) or more")
-        self.device = _resolved(device)
+        self.device = _resolved(device)  # never "auto"
         self.threads = threads
         self._parts: list[Floats] = []
         self._on_gpu: Any = None
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The device it runs on (never "auto") and the number of threads."""
-        return {"device": self.device, "threads": self.threads}
 
     @property
     def index_bytes(self) -> int:
@@ -157,6 +157,73 @@ class Index(VectorIndex):
         from safetensors.numpy import load
 
         self._parts = [load(path.read_bytes())["embeddings"]]
+
+
+def search_over_processes(
+    gallery: Any, queries: Any, k: int, *, workers: int, scratch: Path | None = None
+) -> tuple[Floats, Ints]:
+    """Scores and ids [Q, k] of an `Index(threads=1)` that holds `gallery`, to the same bits for any number of workers.
+
+    The queries are cut at the blocks that one process takes, and every process multiplies with one thread. All of them
+    map the same files, so the gallery is in memory once.
+
+    Args:
+        gallery: [N, E], an array or the path of an `.npy` file.
+        queries: [Q, E], likewise.
+        k: results a query.
+        workers: processes; 1 = this one.
+        scratch: folder for normalised copies of both while it runs, (N + Q) × E × 4 bytes; None = the system's.
+
+    Raises:
+        Mt2stError: as `Index.add` and `Index.search`, or a worker ended without a word.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise Mt2stError(f"search: k = {k!r} must be a whole number from 1")
+    items = as_matrix("gallery", gallery)
+    asked = as_matrix("queries", queries, items.shape[1])
+    if not len(items):
+        raise Mt2stError("search: the gallery holds no items; give at least one embedding")
+    found = min(int(k), len(items))
+    scores, ids = np.full((len(asked), int(k)), -np.inf, np.float32), np.full((len(asked), int(k)), -1, np.int64)
+    with TemporaryDirectory(prefix=".mt2st-search-", dir=scratch) as place:
+        folder = Path(place)
+        write_unit_rows(folder / "gallery.npy", items, row_norms("gallery", items))
+        np.save(folder / "queries.npy", unit_rows("queries", asked, reuse=True))
+        pieces = [_Piece(folder, start, stop, found) for start, stop in _cuts(len(asked), workers)]
+        for piece, (some_scores, some_ids) in side_by_side(_search_piece, pieces, workers):
+            scores[piece.start : piece.stop, :found] = some_scores
+            ids[piece.start : piece.stop, :found] = some_ids
+    return scores, ids
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The queries from `start` to `stop`, of which the `k` best are wanted, in the files of `folder`."""
+
+    folder: Path
+    start: int
+    stop: int
+    k: int
+
+
+def _cuts(queries: int, workers: int) -> list[tuple[int, int]]:
+    """Whole blocks of queries, a few pieces a worker; the rest of a block goes to the last piece."""
+    blocks = queries // _BLOCK_QUERIES
+    if blocks <= 1:
+        return [(0, queries)] if queries else []
+    each = _BLOCK_QUERIES * -(-blocks // (_PIECES_PER_WORKER * workers))
+    starts = list(range(0, blocks * _BLOCK_QUERIES, each))
+    return list(zip(starts, [*starts[1:], queries], strict=True))
+
+
+def _search_piece(piece: _Piece) -> tuple[Floats, Ints]:
+    rows = np.load(piece.folder / "queries.npy", mmap_mode="r")[piece.start : piece.stop]
+    gallery = np.load(piece.folder / "gallery.npy", mmap_mode="r")
+    scores, ids = np.empty((len(rows), piece.k), np.float32), np.empty((len(rows), piece.k), np.int64)
+    starts = range(0, len(rows), min(_BLOCK_QUERIES, len(rows)))
+    with product_threads(1):
+        Index._search_blocks(np.asarray(rows), np.asarray(gallery), starts, scores, ids)
+    return scores, ids
 
 
 def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:

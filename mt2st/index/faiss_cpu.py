@@ -5,12 +5,13 @@ The first `add` trains an index that needs training, on the items it brings; lat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
-from mt2st.index._faiss import build, import_faiss, in_our_words, set_knobs
+from mt2st.index._faiss import EXAMPLE, build, import_faiss, in_our_words, set_knobs
 
 
 class Index(VectorIndex):
@@ -27,6 +28,8 @@ class Index(VectorIndex):
     """
 
     backend = "faiss_cpu"
+    example = EXAMPLE
+    search_knobs: ClassVar[Mapping[str, int]] = {"nprobe": 1 << 20, "ef_search": 1 << 20}
 
     def __init__(
         self,
@@ -45,35 +48,21 @@ class Index(VectorIndex):
         self.threads, self.seed = threads, seed
         self._index: Any = None
 
-    @classmethod
-    def example(cls) -> str:
-        return ":IVF64,Flat?nprobe=8"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """As given."""
-        names = ("factory", "nprobe", "ef_search", "ef_construction", "threads", "seed")
-        return {name: getattr(self, name) for name in names}
-
     @property
     def index_bytes(self) -> int:
         """Length of FAISS's own serialised form."""
         return 0 if self._index is None else len(self._faiss.serialize_index(self._index))
 
-    def set_search_knobs(self, nprobe: int | None = None, ef_search: int | None = None) -> None:
-        """Change what search looks at, without building again; None leaves a knob as it is."""
-        check_knobs(self.backend, {"nprobe": nprobe, "ef_search": ef_search})
+    def _use_knobs(self, knobs: Mapping[str, int | None]) -> None:
         if self._index is not None:
-            set_knobs(self._faiss, self._index, {"nprobe": nprobe, "efSearch": ef_search}, self._faiss.ParameterSpace())
-        self.nprobe = self.nprobe if nprobe is None else nprobe
-        self.ef_search = self.ef_search if ef_search is None else ef_search
+            set_knobs(self._index, knobs, self._faiss.ParameterSpace())
 
     def _add(self, rows: Floats) -> None:
         self._use_threads()
         if self._index is None:
             index = build(self._faiss, self.factory, rows, self.seed)
-            knobs = {"efConstruction": self.ef_construction, "nprobe": self.nprobe, "efSearch": self.ef_search}
-            set_knobs(self._faiss, index, knobs, self._faiss.ParameterSpace())
+            knobs = {name: getattr(self, name) for name in ("ef_construction", "nprobe", "ef_search")}
+            set_knobs(index, knobs, self._faiss.ParameterSpace())
             with in_our_words(f"to train {self.factory!r} on {len(rows)} items"):
                 index.train(rows)
                 index.add(rows)
@@ -103,6 +92,4 @@ class Index(VectorIndex):
                 self._index = self._faiss.read_index(str(path))
         except Mt2stError as error:
             raise Mt2stError(f"{error}; build the index again") from None
-        set_knobs(
-            self._faiss, self._index, {"nprobe": self.nprobe, "efSearch": self.ef_search}, self._faiss.ParameterSpace()
-        )
+        self._use_knobs({"nprobe": self.nprobe, "ef_search": self.ef_search})

@@ -6,12 +6,13 @@ index that is not on the GPU is an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mt2st.errors import Mt2stError
 from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
-from mt2st.index._faiss import build, import_faiss, in_our_words, set_knobs
+from mt2st.index._faiss import EXAMPLE, build, import_faiss, in_our_words, set_knobs
 
 CAGRA = "CAGRA"
 _LARGEST_K = 2048  # FAISS's own limit on a GPU, for k and nprobe
@@ -29,6 +30,8 @@ class Index(VectorIndex):
     """
 
     backend = "faiss_gpu"
+    example = EXAMPLE
+    search_knobs: ClassVar[Mapping[str, int]] = {"nprobe": _LARGEST_K}
 
     def __init__(
         self,
@@ -51,38 +54,21 @@ class Index(VectorIndex):
             raise Mt2stError(
                 f"index 'faiss_gpu': device = {device}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu"
             )
-        self.factory, self.nprobe, self.device, self.scratch_bytes, self.seed = (
-            factory,
-            nprobe,
-            device,
-            scratch_bytes,
-            seed,
-        )
+        self.factory, self.nprobe, self.device = factory, nprobe, device
+        self.scratch_bytes, self.seed = scratch_bytes, seed
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(scratch_bytes)
         self._index: Any = None
-
-    @classmethod
-    def example(cls) -> str:
-        return ":IVF64,Flat?nprobe=8"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """As given."""
-        return {name: getattr(self, name) for name in ("factory", "nprobe", "device", "scratch_bytes", "seed")}
 
     @property
     def index_bytes(self) -> int:
         """Length of the serialised form of its copy on the CPU; scratch memory not included."""
         return 0 if self._index is None else len(self._faiss.serialize_index(self._on_cpu()))
 
-    def set_search_knobs(self, nprobe: int | None = None) -> None:
-        """Change what search looks at, without building again; None leaves it as it is."""
-        check_knobs(self.backend, {"nprobe": nprobe}, high=_LARGEST_K)
+    def _use_knobs(self, knobs: Mapping[str, int | None]) -> None:
         if self._index is not None:
-            set_knobs(self._faiss, self._index, {"nprobe": nprobe}, self._faiss.GpuParameterSpace())
-        self.nprobe = self.nprobe if nprobe is None else nprobe
+            set_knobs(self._index, knobs, self._faiss.GpuParameterSpace())
 
     def _add(self, rows: Floats) -> None:
         if self._index is not None:
@@ -121,7 +107,7 @@ class Index(VectorIndex):
                 f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, "
                 "IVFn,Flat or IVFn,PQm, or the backend faiss_cpu"
             )
-        set_knobs(self._faiss, moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
+        set_knobs(moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
         return moved
 
     def _on_cpu(self) -> Any:

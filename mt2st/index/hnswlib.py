@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Index(VectorIndex):
     """
 
     backend = "hnswlib"
+    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
 
     def __init__(
         self, links: int = 16, ef_construction: int = 200, ef_search: int = 64, threads: int = 0, seed: int = 1234
@@ -39,19 +41,9 @@ class Index(VectorIndex):
         self._graph: Any = None
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """As given."""
-        return {name: getattr(self, name) for name in ("links", "ef_construction", "ef_search", "threads", "seed")}
-
-    @property
     def index_bytes(self) -> int:
         """Length of hnswlib's own file."""
         return 0 if self._graph is None else int(self._graph.index_file_size())
-
-    def set_search_knobs(self, ef_search: int | None = None) -> None:
-        """Change what search looks at, without building again; None leaves it as it is."""
-        check_knobs(self.backend, {"ef_search": ef_search})
-        self.ef_search = self.ef_search if ef_search is None else ef_search
 
     def _new(self, width: int) -> Any:
         import hnswlib

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Index(VectorIndex):
     """
 
     backend = "usearch"
+    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
 
     def __init__(
         self, storage: str = "f32", links: int = 16, ef_construction: int = 128, ef_search: int = 64, threads: int = 0
@@ -43,19 +45,9 @@ class Index(VectorIndex):
         self._graph: Any = None
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """As given."""
-        return {name: getattr(self, name) for name in ("storage", "links", "ef_construction", "ef_search", "threads")}
-
-    @property
     def index_bytes(self) -> int:
         """Length of usearch's own file."""
         return 0 if self._graph is None else int(self._graph.serialized_length)
-
-    def set_search_knobs(self, ef_search: int | None = None) -> None:
-        """Change what search looks at, without building again; None leaves it as it is."""
-        check_knobs(self.backend, {"ef_search": ef_search})
-        self.ef_search = self.ef_search if ef_search is None else ef_search
 
     def _new(self, width: int) -> Any:
         from usearch.index import Index as Graph

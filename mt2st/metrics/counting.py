@@ -122,7 +122,9 @@ def count_competitors(gallery: Gallery, threads: int = 0) -> tuple[Doubles, Ints
     """
     starts = range(0, len(gallery.texts), BLOCK_TEXTS)
     workers, each = split_threads(threads or usable_threads(), len(starts))
-    count = CompetitorCount(gallery, workers)
+    columns = Columns(gallery.owner, len(gallery.images))
+    image_rows = divided_rows(gallery.images, gallery.image_norms, columns.image_of_column)
+    count = CompetitorCount(gallery, positive_scores(gallery, workers), columns, image_rows)
     with product_threads(each), ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(count.blocks, starts[place::workers]) for place in range(workers)]
         counted = [job.result() for job in jobs]
@@ -169,23 +171,32 @@ class Columns:
         return which, self._by_column[self._first[column][which] + within]
 
 
-class CompetitorCount:
-    """Thresholds of all positives, and the comparison of one block of scores with them."""
+def positive_scores(gallery: Gallery, threads: int) -> Doubles:
+    """The cosine [C] of each text with its own image."""
+    with ThreadPoolExecutor(threads) as pool:
+        parts = np.array_split(np.arange(len(gallery.texts)), threads)
+        return np.concatenate(list(pool.map(lambda part: gallery.scores(part, gallery.owner[part]), parts)))
 
-    def __init__(self, gallery: Gallery, threads: int) -> None:
-        self.gallery = gallery
-        with ThreadPoolExecutor(threads) as pool:
-            parts = np.array_split(np.arange(len(gallery.texts)), threads)
-            exact = np.concatenate(list(pool.map(lambda part: gallery.scores(part, gallery.owner[part]), parts)))
+
+class CompetitorCount:
+    """Thresholds of all positives, and the comparison of one block of scores with them.
+
+    Args:
+        gallery: what is counted.
+        exact: its `positive_scores` [C].
+        columns: the order of its images.
+        image_rows: [N, E] float32, the images in that order, of length 1.
+    """
+
+    def __init__(self, gallery: Gallery, exact: Doubles, columns: Columns, image_rows: NDArray[np.float32]) -> None:
+        self.gallery, self.columns, self.image_rows = gallery, columns, image_rows
         error = gallery.product_error
         self.positive = _Thresholds(exact, (exact - error).astype(np.float32), (exact + error).astype(np.float32))
-        self.columns = Columns(gallery.owner, len(gallery.images))
         self.layers = [self.positive.take(texts) for texts in self.columns.layer_texts]
         self.lowest = self.layers[0].maybe.copy()  # lowest threshold of each column
         for layer in self.layers[1:]:
             np.minimum(self.lowest[: len(layer.maybe)], layer.maybe, out=self.lowest[: len(layer.maybe)])
         self.lowest = np.pad(self.lowest, (0, len(gallery.images) - len(self.lowest)), constant_values=np.inf)
-        self.image_rows = divided_rows(gallery.images, gallery.image_norms, self.columns.image_of_column)
 
     def blocks(self, starts: range) -> _Worker:
         """Multiply and count the blocks of texts that begin at `starts`.

@@ -22,6 +22,7 @@ Shape legend: N images, C texts, E width; b texts × w images a tile.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,36 +76,58 @@ def checked_owner(text_image_index: ArrayLike | Any, num_texts: int, num_images:
 
 
 def retrieval_ranks(
-    image_embeddings: Any, text_embeddings: Any, text_image_index: ArrayLike, *, threads: int = 0
+    image_embeddings: Any,
+    text_embeddings: Any,
+    text_image_index: ArrayLike,
+    *,
+    threads: int = 0,
+    workers: int = 1,
+    scratch: Path | None = None,
 ) -> RetrievalRanks:
     """Exact cosine-similarity ranks of both directions; memory grows with N + C, never with N × C.
 
     Args:
-        image_embeddings: [N, E], NumPy or torch, float16 to float64, any strides; never written to.
+        image_embeddings: [N, E], NumPy or torch, float16 to float64, any strides, or the path of an `.npy` file; never
+            written to.
         text_embeddings: [C, E]. Where both are CUDA tensors, everything is counted there, in float64.
         text_image_index: [C], the image that each text belongs to; any number of texts an image.
         threads: threads in all; 0 = as many as the process may use. While it runs, other products of the process are
             held to them.
+        workers: processes that count, each with one thread; 1 = this one, with `threads`. The ranks are the same for
+            any number. All of them map the same files: give paths, or arrays are written to `scratch` first.
+        scratch: folder for files of several workers while they run, N × E × 4 bytes; None = the system's.
 
     Raises:
-        Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, indices out of range.
+        Mt2stError: NaN, infinite or zero vectors, unequal widths, no items, indices out of range, or a worker process
+            that ended without a word.
     """
+    if workers < 1:
+        raise Mt2stError(f"workers = {workers} must be ≥ 1; 1 counts in this process")
     if getattr(image_embeddings, "is_cuda", False) and getattr(text_embeddings, "is_cuda", False):
         from mt2st.metrics.ranks_cuda import competitors_on_gpu
 
         owner = checked_owner(text_image_index, len(text_embeddings), len(image_embeddings))
+        num_images = len(image_embeddings)
         positive, ahead_images, ahead_texts = competitors_on_gpu(image_embeddings, text_embeddings, owner)
     else:
         from mt2st.metrics.counting import Gallery, count_competitors
 
         images = as_matrix("image_embeddings", image_embeddings)
         texts = as_matrix("text_embeddings", text_embeddings, width=images.shape[1])
-        owner = checked_owner(text_image_index, len(texts), len(images))
+        num_images = len(images)
+        owner = checked_owner(text_image_index, len(texts), num_images)
         gallery = Gallery(
             images, row_norms("image_embeddings", images), texts, row_norms("text_embeddings", texts), owner
         )
-        positive, ahead_images, ahead_texts = count_competitors(gallery, threads)
-    return _ranks(owner, positive, ahead_images, ahead_texts, len(image_embeddings))
+        if workers == 1:
+            positive, ahead_images, ahead_texts = count_competitors(gallery, threads)
+        else:
+            from mt2st.metrics.ranks_processes import count_over_processes
+
+            given = {"images": image_embeddings, "texts": text_embeddings}
+            paths = {name: source for name, source in given.items() if isinstance(source, Path)}
+            positive, ahead_images, ahead_texts = count_over_processes(gallery, paths, workers, scratch)
+    return _ranks(owner, positive, ahead_images, ahead_texts, num_images)
 
 
 def _ranks(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mt2st.errors import check_range
-from mt2st.objectives.masked_lm import choose_positions
+from mt2st.objectives.masked_lm import masked_loss, outside_frame, vocabulary_head, vocabulary_logits
 
 
 class MaskedTokenObjective(nn.Module):
@@ -25,6 +23,7 @@ class MaskedTokenObjective(nn.Module):
         rate: share of a text's tokens to mask, in (0, 1]; BERT's is 0.15.
         frame_ids: ids that are never masked, besides padding.
         name: task name in ledger and logs.
+        table: a pretrained encoder's token embeddings [V, D], to tie the head to; None = the head has its own matrix.
     """
 
     def __init__(
@@ -36,24 +35,18 @@ class MaskedTokenObjective(nn.Module):
         rate: float = 0.15,
         frame_ids: tuple[int, ...] = (),
         name: str = "masked_lm",
+        table: Tensor | None = None,
     ) -> None:
         super().__init__()
         check_range("rate", rate, 1e-6, 1.0, "it is the share of tokens that are masked, for example 0.15")
         self.name, self.rate, self.mask_id, self.frame_ids = name, rate, mask_id, frame_ids
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary_size))
+        self.head = vocabulary_head(width, vocabulary_size, table)
 
     def forward(self, features: Any) -> Tensor:
-        tokens = features["tokens"]  # [B, T]
-        maskable = features.encoder.real(tokens)
-        for frame_id in self.frame_ids:
-            maskable = maskable & (tokens != frame_id)
-        positions, chosen = choose_positions(maskable, self.rate)
-        originals = tokens.gather(1, positions)  # [B, M]
-        masked = tokens.scatter(1, positions, torch.where(chosen, self.mask_id, originals))
-        encoded = features.encoder.encode(masked)  # [B, T, D]
-        at_masks = encoded.gather(1, positions[..., None].expand(-1, -1, encoded.shape[-1]))  # [B, M, D]
-        losses = functional.cross_entropy(
-            self.head(at_masks).float().flatten(0, 1), originals.flatten(), reduction="none"
-        )
-        used = chosen.flatten().to(losses.dtype)
-        return (losses * used).sum() / used.sum().clamp_min(1.0)
+        encoder, tokens = features.encoder, features["tokens"]
+        maskable = outside_frame(tokens, encoder.real(tokens), self.frame_ids)
+
+        def logits(hidden: Tensor) -> Tensor:
+            return vocabulary_logits(self.head, hidden, encoder)
+
+        return masked_loss(tokens, maskable, encoder.encode, logits, mask_id=self.mask_id, rate=self.rate)

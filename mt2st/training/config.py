@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,8 @@ from mt2st.errors import Mt2stError, check_range, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mt2st.encoders.fine_tuning import RateGroup
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -99,22 +102,51 @@ def _finite(name: str, value: float) -> None:
         raise Mt2stError(f"{name} = {value!r} must be finite and ≥ 0")
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
+def learning_rate_at(step: int, config: TrainConfig, peak: float | None = None) -> float:
     """Learning rate of optimiser step `step`, from 0: linear warm-up, then one cosine to 0.
 
-    It never starts again at a switch.
+    It never starts again at a switch. `peak` is that of a group of its own; None = the configuration's.
     """
+    peak = config.learning_rate if peak is None else peak
     warmup = max(1, round(config.warmup_fraction * config.total_steps))
     if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.total_steps - warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices with weight decay, vectors and scalars (norms, biases, temperatures) without."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def decay_groups(module: nn.Module, weight_decay: float, rates: Sequence[RateGroup] = ()) -> list[dict[str, Any]]:
+    """Parameter groups: matrices with weight decay, vectors and scalars (norms, biases, temperatures) without.
+
+    Those of `rates` come in groups of their own with their peak learning rate as "peak". What is frozen is in none.
+    """
+    owner = {parameter: rate for rate in rates for parameter in rate.parameters}
+    groups = []
+    for rate in (None, *rates):
+        own = [part for part in module.parameters() if part.requires_grad and owner.get(part) is rate]
+        peak = {} if rate is None else {"peak": rate.learning_rate}
+        matrices, vectors = [part for part in own if part.ndim >= 2], [part for part in own if part.ndim < 2]
+        groups += [
+            {"params": matrices, "weight_decay": weight_decay, **peak},
+            {"params": vectors, "weight_decay": 0.0, **peak},
+        ]
     return [group for group in groups if group["params"]]
+
+
+def trained_parameters(
+    module: nn.Module, learning_rate: float, rates: Sequence[RateGroup] = ()
+) -> list[dict[str, str | int | float]]:
+    """What is trained with what: a group's name, its number of parameters and peak learning rate; 0 = frozen."""
+    mine = {parameter for rate in rates for parameter in rate.parameters}
+    others = [part for part in module.parameters() if part.requires_grad and part not in mine]
+    frozen = [part for part in module.parameters() if not part.requires_grad]
+    rows = [
+        ("others" if rates else "all", others, learning_rate),
+        *((rate.name, rate.parameters, rate.learning_rate) for rate in rates),
+        ("frozen", frozen, 0.0),
+    ]
+    return [
+        {"group": name, "parameters": sum(part.numel() for part in parts), "learning_rate": peak}
+        for name, parts, peak in rows
+        if parts
+    ]

@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 from accelerate.tracking import LoggerType, get_available_trackers
+from torch import Tensor, nn
 
 from mt2st.errors import Mt2stError, unknown_name
+from mt2st.training.checkpoint import newest_checkpoint
+from mt2st.training.peers import Peers
 
 
 @contextmanager
@@ -78,3 +81,48 @@ def check_trackers(trackers: Sequence[Any], folder: Path | None) -> None:
             )
         if tracker == "tensorboard" and folder is None:
             raise Mt2stError("tracker 'tensorboard' writes files, but no folder was given; give the run one")
+
+
+def check_losses(unchecked: Sequence[tuple[int, str, Tensor]], step: int, folder: Path | None, peers: Peers) -> None:
+    """Raise if a loss is not finite in any process: all must end at one step, also those whose own losses are.
+
+    Args:
+        unchecked: (step from 0, task, loss) of every loss since the last look.
+        step: optimiser steps done.
+        folder: where the last good checkpoint is looked for.
+
+    Raises:
+        Mt2stError: names step, task, last good checkpoint and cure.
+    """
+    if not unchecked:
+        return
+    bad = not bool(torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all())
+    if not peers.any_of(bad)[0]:
+        return
+    cure = f"{_last_good(folder)}; lower the learning rate or the task's weight, or use precision=no"
+    for at, name, loss in unchecked:
+        if not bool(torch.isfinite(loss)):
+            raise Mt2stError(f"the loss of task {name!r} is {float(loss)} at step {at} (from 0); {cure}")
+    raise Mt2stError(f"a loss of another process is not finite by step {step}; {cure}")
+
+
+def check_weights(model: nn.Module, step: int, folder: Path | None) -> None:
+    """Raise if a weight is not finite: a finite loss can leave infinite gradients behind.
+
+    Such weights must never become the last good checkpoint.
+
+    Raises:
+        Mt2stError: names the weight, the step, the last good checkpoint and the cure.
+    """
+    if bool(torch.stack([torch.isfinite(parameter).all() for parameter in model.parameters()]).all()):
+        return
+    bad = next(name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all()))
+    raise Mt2stError(
+        f"weight {bad} is not finite after step {step}; {_last_good(folder)}; lower the learning rate, or use "
+        "precision=no"
+    )
+
+
+def _last_good(folder: Path | None) -> str:
+    good = newest_checkpoint(folder) if folder else None
+    return f"last good checkpoint: {good[0] if good else 'none'}"

@@ -22,6 +22,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
+from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
@@ -30,12 +31,16 @@ from mt2st.randomness import step_seed
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at
-from mt2st.training.guards import check_trackers, deterministic, stop_signals
+from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
+from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
 from mt2st.training.joint_norm import join_norms
+from mt2st.training.peers import Peers
 from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
 
-__all__ = ["Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
+__all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
+
+
+ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
 class Encoder(Protocol):
@@ -104,13 +109,17 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
             identity is refused.
+        rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
     On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
     of its own share; what is logged, saved and returned is their sum.
 
+    Attributes:
+        trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
+
     Raises:
-        Mt2stError: a task's stream is missing, or a tracker is unknown or not installed.
+        Mt2stError: a task's stream is missing, all parameters are frozen, or a tracker is unknown or not installed.
     """
 
     def __init__(
@@ -125,6 +134,7 @@ class Trainer:
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
+        rates: Sequence[RateGroup] = (),
         trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
@@ -149,15 +159,19 @@ class Trainer:
             log_with=list(trackers) or None,
             project_dir=str(folder) if folder else None,
         )
+        self._peers = Peers(self.accelerator)
         joint = _Joint(encoder, mixture).to(self.accelerator.device)
-        if self.accelerator.num_processes > 1:
+        if not self._peers.alone:
             join_norms(joint)
         self._bare = joint
-        groups = decay_groups(joint, config.weight_decay)
+        groups = decay_groups(joint, config.weight_decay, rates)
+        if not groups:
+            raise Mt2stError(ALL_FROZEN)
+        self.trained = trained_parameters(joint, config.learning_rate, rates)
         device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
         if config.shard:
             recompute_activations(joint)
-        if config.shard and self.accelerator.num_processes > 1:
+        if config.shard and not self._peers.alone:
             optimizer: torch.optim.Optimizer = sharded_adamw(groups, config.learning_rate, fused=device_has_fused)
         else:
             optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
@@ -175,6 +189,8 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
+        if rates:
+            whole["trained"] = self.trained
         self._fingerprint = content_hash(whole)
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self.saved_step: int | None = None
@@ -200,9 +216,8 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
         streams = self.mixture.streams(weights)
-        learning_rate = learning_rate_at(step, config)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate_at(step, config, group.get("peak"))
         losses: dict[str, Tensor] = {}
         for micro in range(config.accumulation):
             index = step * config.accumulation + micro
@@ -219,6 +234,8 @@ class Trainer:
                     (weights[name] * loss for name, loss in losses.items()),
                     start=torch.zeros((), device=accelerator.device),
                 )
+                if not total.requires_grad:
+                    raise Mt2stError(ALL_FROZEN)
                 accelerator.backward(total / config.accumulation)
             if counter:
                 self.ledger.learn(kind, counter.counts, counter.unknown_operations)
@@ -273,7 +290,7 @@ class Trainer:
                 self._maybe_validate()
                 self.on_step(progress.step)
                 timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
-                stopping, timed = self._agree(stop.is_set(), timed)
+                stopping, timed = self._agreed(stop.is_set(), timed)
                 if (
                     stopping
                     or timed
@@ -282,43 +299,30 @@ class Trainer:
                     self.save()
                     last_save = time.monotonic()
                 if stopping:
-                    where = (
-                        f"; checkpoint in {self.folder}" if self.folder else "; no checkpoint, for no folder was given"
-                    )
-                    raise TrainingInterrupted(f"interrupted after step {progress.step} of {config.total_steps}{where}")
-        self._check_weights()
+                    where = f"checkpoint in {self.folder}" if self.folder else "no checkpoint, for no folder was given"
+                    ended = f"interrupted after step {progress.step} of {config.total_steps}"
+                    raise TrainingInterrupted(f"{ended}; {where}")
+        check_weights(self._bare, self._progress.step, self.folder)
         for tracker in self.accelerator.trackers:
             tracker.finish()
         ledger = FlopLedger()
-        for state in self._ledgers():
+        for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
         return TrainResult(progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, ledger)
 
-    def _joint_flops(self) -> int:
-        """Training FLOPs so far, of all processes."""
-        if self.accelerator.num_processes == 1:
-            return self.ledger.total
-        return int(self.accelerator.reduce(torch.tensor(self.ledger.total, device=self.accelerator.device), "sum"))
-
-    def _ledgers(self) -> list[dict[str, Any]]:
-        """The ledgers' states, by rank."""
-        if self.accelerator.num_processes == 1:
-            return [self.ledger.state_dict()]
-        states: list[Any] = [None] * self.accelerator.num_processes
-        torch.distributed.all_gather_object(states, self.ledger.state_dict())
-        return states
-
-    def _agree(self, *wishes: bool) -> list[bool]:
+    def _agreed(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process has it: all must save and stop at one step.
 
-        Asked at log lines only, for asking waits.
+        Asked at log lines only where there are several, for asking waits.
         """
-        if self.accelerator.num_processes == 1:
-            return list(wishes)
-        if self._progress.step % self.config.log_every_steps:
+        if not self._peers.alone and self._progress.step % self.config.log_every_steps:
             return [False] * len(wishes)
-        counts = torch.tensor([float(wish) for wish in wishes], device=self.accelerator.device)
-        return [count > 0 for count in self.accelerator.reduce(counts, "sum").tolist()]
+        return self._peers.any_of(*wishes)
+
+    def _check_losses(self) -> None:
+        """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
+        unchecked, self._unchecked = self._unchecked, []
+        check_losses(unchecked, self._progress.step, self.folder, self._peers)
 
     def _maybe_validate(self) -> None:
         progress, every = self._progress, self.config.evaluate_every_steps
@@ -337,7 +341,8 @@ class Trainer:
                 raise Mt2stError(
                     f"validation after step {progress.step}: {name} = {value}; leave a metric that has no value out"
                 )
-        row = {"step": progress.step, "flops": self._joint_flops(), "seconds": progress.train_seconds, **metrics}
+        flops = self._peers.total(self.ledger.total)
+        row = {"step": progress.step, "flops": flops, "seconds": progress.train_seconds, **metrics}
         progress.curve.append(row)
         self._emit({"event": "validation", **row})
 
@@ -347,13 +352,10 @@ class Trainer:
         line: dict[str, Any] = {
             "event": "train",
             "step": step,
-            "flops": self._joint_flops(),
+            "flops": self._peers.total(self.ledger.total),
             "learning_rate": learning_rate_at(step - 1, self.config),
         }
-        shown = {name: loss.detach().float() for name, loss in losses.items()}
-        if self.accelerator.num_processes > 1:  # each knows its own share of the batch
-            shown = {name: self.accelerator.reduce(loss, "mean") for name, loss in shown.items()}
-        line |= {f"loss/{name}": float(loss) for name, loss in shown.items()}
+        line |= {f"loss/{name}": loss for name, loss in self._peers.means(losses).items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
@@ -364,63 +366,22 @@ class Trainer:
             numbers = {key: value for key, value in line.items() if isinstance(value, int | float)}
             self.accelerator.log(numbers, step=self._progress.step)
 
-    def _check_losses(self) -> None:
-        """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
-        unchecked, self._unchecked = self._unchecked, []
-        if not unchecked:
-            return
-        bad = ~torch.isfinite(torch.stack([loss.float() for _, _, loss in unchecked])).all()
-        if self.accelerator.num_processes > 1:  # all must end at one step, also those whose own losses are finite
-            bad = self.accelerator.reduce(bad.float(), "sum")
-        if not bool(bad):
-            return
-        good = newest_checkpoint(self.folder) if self.folder else None
-        cure = (
-            f"last good checkpoint: {good[0] if good else 'none'}; lower the learning rate or the task's weight, or "
-            "use precision=no"
-        )
-        for step, name, loss in unchecked:
-            if not bool(torch.isfinite(loss)):
-                raise Mt2stError(f"the loss of task {name!r} is {float(loss)} at step {step} (from 0); {cure}")
-        raise Mt2stError(f"a loss of another process is not finite by step {self._progress.step}; {cure}")
-
-    def _check_weights(self) -> None:
-        """A finite loss can leave infinite gradients behind.
-
-        Such weights must never become the last good checkpoint.
-        """
-        if bool(torch.stack([torch.isfinite(parameter).all() for parameter in self.parameters()]).all()):
-            return
-        good = newest_checkpoint(self.folder) if self.folder else None
-        bad = next(
-            name for name, parameter in self._bare.named_parameters() if not bool(torch.isfinite(parameter).all())
-        )
-        raise Mt2stError(
-            f"weight {bad} is not finite after step {self._progress.step}; last good checkpoint: "
-            f"{good[0] if good else 'none'}; lower the learning rate, or use precision=no"
-        )
-
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self) -> Path | None:
         """Write a checkpoint of the steps done so far; None without a folder."""
+        progress = self._progress
         self._check_losses()
-        self._check_weights()
+        check_weights(self._bare, progress.step, self.folder)
         if self.folder is None:
             return None
-        progress = self._progress
-        ledgers = self._ledgers()
+        ledgers = self._peers.states(self.ledger.state_dict())
         gather_states(self._optimizer.optimizer)
         self.saved_step = progress.step
         if not self.accelerator.is_main_process:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        state = {
-            "fingerprint": self._fingerprint,
-            "ledgers": ledgers,
-            "progress": asdict(progress),
-            "scaler": scaler,
-        }
+        state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
         return save_checkpoint(
             self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
@@ -431,11 +392,10 @@ class Trainer:
         Raises:
             Mt2stError: the checkpoint was written under another configuration.
         """
-        found = (
-            newest_checkpoint(self.folder, lambda message: self._emit({"event": "warning", "message": message}))
-            if self.folder
-            else None
-        )
+        def passed_over(message: str) -> None:
+            self._emit({"event": "warning", "message": message})
+
+        found = newest_checkpoint(self.folder, passed_over) if self.folder else None
         if found is None:
             return self._progress.step
         path, state = found

@@ -381,6 +381,12 @@ def test_knobs_change_without_building_again(gallery: np.ndarray, queries: np.nd
     np.testing.assert_array_equal(all_, np.argsort(-cosines(queries, gallery), axis=1)[:, :10])
     assert (few != all_).any()
     assert index.parameters["nprobe"] == 16
+    index.set_search_knobs(nprobe=None)
+    assert index.parameters["nprobe"] == 16
+    with pytest.raises(Mt2stError, match="nprobe = 0 must be a whole number"):
+        index.set_search_knobs(nprobe=0)
+    with pytest.raises(Mt2stError, match="unknown search-time knob of index 'exact' 'nprobe'"):
+        create_index("exact").set_search_knobs(nprobe=1)
 
 
 def test_searches_from_several_threads(gallery: np.ndarray, queries: np.ndarray) -> None:

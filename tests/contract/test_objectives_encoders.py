@@ -168,7 +168,16 @@ class TestSchedules:
 class TestTowers:
     def test_every_file_of_encoders_is_known(self) -> None:
         families = {"open_clip_towers", "hugging_face"}
-        around = {"_lazy", "factory", "fusion", "normalisation", "text_tokenizer", "vision_language"}
+        around = {
+            "_lazy",
+            "factory",
+            "fine_tuning",
+            "fusion",
+            "normalisation",
+            "pair",
+            "text_tokenizer",
+            "vision_language",
+        }
         assert {module.name for module in iter_modules(mt2st.encoders.__path__)} == families | around | ENCODER_FILES
 
     def test_protocol_and_shapes(self, towers: Any) -> None:

@@ -1,191 +1,94 @@
-"""Small models with random weights, written as true checkpoints, and sets of drawn photos."""
+"""Tiny checkpoints of transformers, with their tokenizers, written by `save_pretrained`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from benchmarks.speed.evaluate_worker import write_checkpoint
-
-MODEL: dict[str, Any] = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
-}
-WORDS = ("red", "green", "small", "large", "dog", "house", "tree", "boat", "sky", "old", "near", "two")
+WORDS = ("a", "red", "blue", "circle", "square", "is", "it", "?")
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION = {**SIZES, "image_size": 16, "patch_size": 8}
+TEXTS = ["a red circle", "is it blue ?", "square"]
 
 
-def open_clip_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """A random open_clip model in its own local format. Returns the folder."""
-    write_checkpoint(folder, MODEL, seed)
-    return folder
-
-
-def photo(number: int) -> Image.Image:
-    """A photo-like picture, no square; the same one for the same number."""
-    random = np.random.default_rng(number)
-    low = random.integers(0, 256, (5, 4, 3), dtype=np.uint8)
-    size = (40 + int(random.integers(40)), 40 + int(random.integers(40)))
-    return Image.fromarray(low).resize(size, Image.Resampling.BICUBIC)
-
-
-def captions_of(number: int) -> list[str]:
-    """One to three captions of a photo, of different lengths."""
-    random = np.random.default_rng(1000 + number)
-    return [
-        f"a {' '.join(random.choice(WORDS, 2 + int(random.integers(6))))} number {number}"
-        for _ in range(1 + int(random.integers(3)))
-    ]
-
-
-def photo_files(folder: Path, count: int) -> list[Path]:
-    """PNG files of the first `count` photos."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number}.png" for number in range(count)]
-    for number, path in enumerate(paths):
-        photo(number).save(path)
-    return paths
-
-
-def captioned_photos(folder: Path, count: int, name: str = "photos") -> Path:
-    """An adapter file for `count` photos with captions, in a split `test`."""
-    photo_files(folder / "photos", count)
-    return _adapter(
-        folder / f"{name}.py",
-        f"""
-        from pathlib import Path
-        from mt2st.data.card import DatasetCard, Example
-        from tests.helpers.checkpoints import captions_of
-
-        CARD = DatasetCard(
-            name="{name}", title="Photos", task="retrieval", source="drawn by the tests", revision="1",
-            licence="CC0-1.0", splits={{"test": {count}}}, main_metric="hit_rate@1",
-        )
-
-        def examples(split):
-            for number in range({count}):
-                path = Path({str(folder)!r}, "photos", f"{{number}}.png")
-                yield Example(image=path, image_id=str(number), captions=tuple(captions_of(number)))
-        """,
-    )
-
-
-def labelled_photos(folder: Path, train: int, test: int, classes: int, name: str = "classes") -> Path:
-    """An adapter file for photos with labels c0, c1, …, in splits `train` and `test`."""
-    photo_files(folder / "photos", train + test)
-    return _adapter(
-        folder / f"{name}.py",
-        f"""
-        from pathlib import Path
-        from mt2st.data.card import DatasetCard, Example
-
-        CARD = DatasetCard(
-            name="{name}", title="Classes", task="classification", source="drawn by the tests", revision="1",
-            licence="CC0-1.0", splits={{"train": {train}, "test": {test}}}, main_metric="accuracy",
-        )
-
-        def examples(split):
-            first, count = (0, {train}) if split == "train" else ({train}, {test})
-            for number in range(first, first + count):
-                path = Path({str(folder)!r}, "photos", f"{{number}}.png")
-                yield Example(image=path, image_id=str(number), label=f"c{{number % {classes}}}")
-        """,
-    )
-
-
-def _adapter(path: Path, text: str) -> Path:
-    import textwrap
-
-    path.write_text(textwrap.dedent(text))
-    return path
-
-
-def clip_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """A random CLIP model of transformers with tokenizer and image processor, as `save_pretrained` writes them."""
-    import transformers
-
-    letters = sorted({letter for word in (*WORDS, "anumberphotf?c0123456789.") for letter in word})
+def clip_tokenizer() -> Any:
+    letters = sorted({letter for word in WORDS for letter in word})
     pieces = ["!", *letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {piece: at for at, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {name: getattr(tokenizer, name) for name in ("eos_token_id", "bos_token_id", "pad_token_id")}
-    text = {**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 77, **ids}
-    vision = {**sizes, "image_size": 32, "patch_size": 8}
-    torch.manual_seed(seed)
-    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    processor.save_pretrained(folder)
-    return folder
+    return transformers.CLIPTokenizer(
+        vocab={piece: at for at, piece in enumerate(pieces)}, merges=[], model_max_length=24
+    )
 
 
-CHAT = (
-    "{% for message in messages %}{{ message['role'] }} : {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}answer :{% endif %}"
-)
+def word_tokenizer(special: tuple[str, ...], **roles: str) -> Any:
+    """A tokenizer.json of whole words, ending every text with the role `eos_token` if there is one."""
+    vocabulary = {word: at for at, word in enumerate((*special, *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if "eos_token" in roles:
+        end = roles["eos_token"]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {end}", special_tokens=[(end, vocabulary[end])]
+        )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=10, padding_side="right", **roles
+    )
 
 
-def llava_checkpoint(folder: Path, *, chat_template: bool = True, seed: int = 0) -> Path:
-    """A random LLaVA model of transformers: CLIP vision, Llama, a tokenizer of words, its processor."""
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def save(folder: Path, config: Any, tokenizer: Any = None, preprocessor: dict[str, Any] | None = None) -> str:
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if preprocessor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return str(folder)
 
-    words = [
-        *WORDS,
-        "user",
-        "answer",
-        ":",
-        "?",
-        "it",
-        "is",
-        "what",
-        "colour",
-        "which",
-        "shape",
-        "square",
-        "bar",
-        "blue",
-    ]
-    special = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
-    vocabulary = {word: at for at, word in enumerate(dict.fromkeys((*special, *words)))}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(seed)
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=16),
-        text_config=transformers.LlamaConfig(
-            **sizes, vocab_size=len(tokenizer), max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
-            pad_token_id=3,
-        ),
-        image_token_index=vocabulary["<image>"],
-        image_seq_length=4,
-    )  # fmt: skip
-    model = transformers.LlavaForConditionalGeneration(config)
-    with torch.no_grad():  # weights as large as trained ones, so that answers depend on picture and question
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(8)
-    model.save_pretrained(folder)
-    transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-        ),
-        tokenizer=tokenizer,
-        patch_size=16,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT if chat_template else None,
-    ).save_pretrained(folder)
-    return folder
+
+def clip(folder: Path) -> str:
+    tokenizer = clip_tokenizer()
+    ids = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 24, **ids}
+    return save(folder, transformers.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8), tokenizer)
+
+
+def siglip(folder: Path) -> str:
+    tokenizer = word_tokenizer(("<unk>", "</s>"), unk_token="<unk>", pad_token="</s>", eos_token="</s>")
+    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 10, "projection_size": 16}
+    return save(folder, transformers.SiglipConfig(text_config=text, vision_config=VISION), tokenizer)
+
+
+def siglip2(folder: Path) -> str:
+    tokenizer = word_tokenizer(("<pad>", "<eos>", "<unk>"), unk_token="<unk>", pad_token="<pad>", eos_token="<eos>")
+    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 10, "projection_size": 16}
+    vision = {**SIZES, "patch_size": 8, "num_patches": 4}
+    return save(folder, transformers.Siglip2Config(text_config=text, vision_config=vision), tokenizer)
+
+
+def vit(folder: Path, **more: Any) -> str:
+    return save(folder, transformers.ViTConfig(**VISION), **more)
+
+
+def dinov2(folder: Path) -> str:
+    return save(folder, transformers.Dinov2Config(**VISION, mlp_ratio=1))
+
+
+def resnet(folder: Path) -> str:
+    return save(folder, transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]))
+
+
+def bert(folder: Path, **sizes: Any) -> str:
+    tokenizer = word_tokenizer(("[PAD]", "[UNK]", "[MASK]"), unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
+    sizes = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 32, **sizes}
+    return save(folder, transformers.BertConfig(**sizes), tokenizer)
+
+
+DUAL = {"clip": clip, "siglip": siglip, "siglip2": siglip2}

@@ -1,4 +1,4 @@
-"""One rank of two: a step of the contrastive objective, and whole trainings.
+"""One rank of two: a step of the contrastive objective, of batch normalisation, and whole trainings.
 
 Run by `tests/integration/test_two_processes.py`.
 """
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mt2st.objectives.contrastive import ContrastiveObjective
 from mt2st.schedules import Switch
 from mt2st.training.config import TrainConfig
+from mt2st.training.joint_norm import join_norms
 from mt2st.training.trainer import Trainer, TrainingInterrupted
 from tests.helpers.toy_models import Rows, regression
 
@@ -65,6 +66,35 @@ def step(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Te
     return {"loss": loss.detach(), **gradients}
 
 
+NORMS: dict[str, dict[str, Any]] = {"default": {}, "cumulative": {"momentum": None}, "plain": {"affine": False}}
+
+
+def normalise(name: str, own: slice, *, joint: bool) -> dict[str, Tensor]:
+    """Two training steps and one evaluation of a batch normalisation on images `own` of eight; double precision.
+
+    Returns:
+        Outputs and the input's gradient (both of the own images), the parameters' gradients, the running statistics.
+        The loss is the mean over the own images, as in training.
+    """
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.BatchNorm2d(3, **NORMS[name])).double()
+    if joint:
+        join_norms(model)
+        model = DistributedDataParallel(model) if list(model.parameters()) else model
+    found: dict[str, Tensor] = {}
+    for training in (True, True, False):
+        images, weights = torch.randn(8, 3, 4, 5).double() * 3 + 2, torch.randn(8, 3, 4, 5).double()
+        model.train(training)
+        model.zero_grad()
+        values = images[own].clone().requires_grad_()
+        output = model(values)
+        (output * weights[own]).square().mean().backward()
+        found |= {f"output/{training}": output.detach(), f"input/{training}": values.grad}  # type: ignore[dict-item]
+        gradients = {key.rpartition(".")[2]: parameter.grad for key, parameter in model.named_parameters()}
+        found |= {f"{key}/{training}": gradient for key, gradient in gradients.items()}
+    return found | {key.rpartition(".")[2]: buffer for key, buffer in model.named_buffers()}
+
+
 TRAININGS = ("plain", "interrupted")
 
 
@@ -104,6 +134,8 @@ def main(folder: str, rank: int) -> None:
         half = slice(4 * rank, 4 * rank + 4)
         found = step(DistributedDataParallel(model), tuple(part[half] for part in batch))  # type: ignore[arg-type]
         torch.save(found, Path(folder) / f"{loss}-{rank}.pt")
+    for name in NORMS:
+        torch.save(normalise(name, slice(4 * rank, 4 * rank + 4), joint=True), Path(folder) / f"norm-{name}-{rank}.pt")
     for name in TRAININGS:
         torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
     distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Two processes equal one on the joined batch: the contrastive loss with its gradients, and whole trainings."""
+"""Two processes equal one on the joined batch: contrastive loss, batch normalisation, whole trainings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.two_processes import TRAININGS, model_and_batch, step, train
+from tests.helpers.two_processes import NORMS, TRAININGS, model_and_batch, normalise, step, train
 
 
 @pytest.mark.timeout(240)
@@ -19,6 +19,8 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     launch(tmp_path)
     for loss in ("softmax", "sigmoid"):
         check_contrastive(loss, *(torch.load(tmp_path / f"{loss}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    for name in NORMS:
+        check_norm(name, *(torch.load(tmp_path / f"norm-{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
     alone = train("plain", tmp_path / "alone", rank=0, rows=8)
     for name in TRAININGS:
         check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
@@ -59,6 +61,22 @@ def check_contrastive(loss: str, first: dict[str, Any], second: dict[str, Any]) 
     for name, gradient in expected.items():
         for found in (first, second):
             torch.testing.assert_close(found[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def check_norm(name: str, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Outputs, gradients of input and parameters, and running statistics of torch's own class on all eight images."""
+    expected = normalise(name, slice(0, 8), joint=False)
+    assert set(first) == set(second) == set(expected)
+    assert not torch.equal(first["output/True"], normalise(name, slice(0, 4), joint=False)["output/True"])
+    for part, whole in expected.items():
+        if part.startswith(("output/", "input/")):
+            found = torch.cat([first[part], second[part]])
+            if part.startswith("input/"):
+                found = found / 2  # each process's loss is the mean over half of the images
+            torch.testing.assert_close(found, whole, msg=lambda text, part=part: f"{name}, {part}: {text}")
+            continue
+        for own in (first, second):
+            torch.testing.assert_close(own[part], whole, msg=lambda text, part=part: f"{name}, {part}: {text}")
 
 
 def check_training(name: str, alone: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:

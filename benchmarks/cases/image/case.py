@@ -12,6 +12,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.image.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.labels import (
     check_taught,
     class_codes,
@@ -75,6 +76,7 @@ class ImageCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_image_encoder(knobs.encoder, knobs.image_size, seed)
+        rates = tune_towers(knobs.encoder, encoder)
         primary = ClassificationObjective(encoder.width, len(self.names))
         labelled = items_of(self.labelled, self.taught, knobs.images_per_batch, seed)
         validation = items_of(self.validation, self.validation_truth)
@@ -98,6 +100,7 @@ class ImageCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
+            rates=rates,
             streams={
                 PRIMARY: labelled,
                 AUXILIARY: ItemStream(

@@ -12,13 +12,12 @@ import torch
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
+from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.representation.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
-from mt2st.data.streams import ItemStream
 from mt2st.encoders.words import BagEncoder, WordVocabulary
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
@@ -64,7 +63,6 @@ class RepresentationCase:
             len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
         )
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
-        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
 
         def test() -> TestResult:
             result = glosses.grade(encoder, primary, self.test_tokens)
@@ -78,12 +76,7 @@ class RepresentationCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            streams={
-                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
-                AUXILIARY: ItemStream(
-                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
-                ),
-            },
+            streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,

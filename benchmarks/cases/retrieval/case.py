@@ -15,6 +15,7 @@ from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
@@ -77,6 +78,7 @@ class RetrievalCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
+        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
         streams: dict[str, Stream] = {
             PRIMARY: CaptionStream(
@@ -131,6 +133,7 @@ class RetrievalCase:
             encoder=encoder,
             primary=ContrastiveObjective(name="retrieval"),
             auxiliaries=build_auxiliaries(self, encoder),
+            rates=rates,
             streams=streams,
             validate=validate,
             test=test,

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from mt2st.errors import Mt2stError, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningKnobs:
+    """How the towers of an encoder are tuned; `mt2st.encoders.fine_tuning` does it."""
+
+    learning_rate: float | None = None
+    """peak learning rate of pretrained parameters; None = 1e-4 for hf: and open_clip: checkpoints, with LoRA 1e-3.
+    Small towers have nothing pretrained: they train at the strategy's rate. At 2e-3, which suits those,
+    all-MiniLM-L6-v2 falls to the majority class in the text case; at 1e-4 it does not"""
+    layer_decay: float = 1.0
+    """factor on the learning rate of pretrained parameters from one layer to the one below; 1 = off"""
+    freeze: tuple[str, ...] = ()
+    """parts that are not trained: image, text, temperature; or up to a layer, such as text:0 (its embeddings)"""
+    gradient_checkpointing: bool = False
+    """compute the towers' activations again in the backward pass: less memory, another forward pass of FLOPs"""
+    lora_rank: int = 0
+    """rank of LoRA in the pretrained towers, whose own weights are then fixed; 0 = none; needs the extra lora"""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise Mt2stError(
+                f"encoder.learning_rate = {self.learning_rate!r} must be finite and > 0, for example 1e-4; "
+                "--encoder.freeze keeps a tower as it is"
+            )
+        check_range("encoder.layer_decay", self.layer_decay, 1e-6, 1.0, "it is a factor a layer, for example 0.9")
+        if self.lora_rank < 0:
+            raise Mt2stError(f"encoder.lora_rank = {self.lora_rank} must be ≥ 0; 0 = no LoRA")
 
 
 @dataclass(frozen=True)
-class EncoderKnobs:
+class EncoderKnobs(FineTuningKnobs):
     """Which towers, how large; the sizes are those of `small` towers, trained from scratch."""
 
     towers: str = "small"
-    """small, open_clip:NAME[:PRETRAINED[:weights-only]] or hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]"""
+    """small, open_clip:NAME[:PRETRAINED[:weights-only]], hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER], or a pair of them,
+    images first, such as small+hf:TEXT"""
     width: int = 64
     """width of image and text tokens"""
     layers: int = 1
@@ -36,7 +68,7 @@ class EncoderKnobs:
 
 
 @dataclass(frozen=True)
-class VitKnobs:
+class VitKnobs(FineTuningKnobs):
     """Which vision transformer; the sizes are those of the small one, trained from scratch."""
 
     model: str = "small"

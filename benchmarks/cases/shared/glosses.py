@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.cases import TestResult
+from benchmarks.cases import AUXILIARY, PRIMARY, TestResult
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.labels import (
@@ -122,6 +122,17 @@ class GlossData:
             "hypernym_tokens": tokenize(train.hypernyms, lemma_length),
             "hypernym_group": _groups(train.hypernyms),
             "part": torch.from_numpy(train.parts),
+        }
+
+    def streams(
+        self, knobs: Any, tokens: Tensor, auxiliary_tensors: Mapping[str, Tensor], seed: int
+    ) -> dict[str, ItemStream]:
+        """The streams of an experiment; `tokens` [N, T] are the training glosses."""
+        labelled = {"tokens": tokens[self.labelled], "label": torch.from_numpy(self.taught)}
+        primary, auxiliary = knobs.glosses_per_batch, knobs.auxiliary_glosses_per_batch
+        return {
+            PRIMARY: ItemStream(labelled, items_per_batch=primary, seed=seed, name="labelled"),
+            AUXILIARY: ItemStream(auxiliary_tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
         }
 
     def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
-from benchmarks.report.views import MULTI_TASK
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
 from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, strategy_names
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
 Knobs = TypeVar("Knobs")
-EQUAL_STEPS: Literal["equal-steps"] = "equal-steps"
-EQUAL_BUDGET: Literal["equal-budget"] = "equal-budget"
 View = Literal["equal-steps", "equal-budget"]
 VIEWS: tuple[View, ...] = (EQUAL_STEPS, EQUAL_BUDGET)
 _DECIDES_NOTHING = {"decides_numbers": False}

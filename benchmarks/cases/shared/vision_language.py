@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
-from mt2st.encoders.factory import make_towers
+from mt2st.encoders.factory import make_towers, text_side
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
@@ -16,8 +16,8 @@ from mt2st.objectives.masked_lm import MaskedLanguageObjective
 
 
 def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
-    """A tokenizer trained on `texts` for small towers; None for towers that bring their own."""
-    return TextTokenizer.train(texts, knobs.vocabulary_size) if knobs.towers == "small" else None
+    """A tokenizer trained on `texts` for a small text tower; None where the text tower brings its own."""
+    return TextTokenizer.train(texts, knobs.vocabulary_size) if text_side(knobs.towers) == "small" else None
 
 
 def build_encoder(
@@ -63,5 +63,10 @@ def masked_language(
     frame = (tokenizer.start_id, tokenizer.end_id) if tokenizer is not None else ()
     towers = encoder.towers
     return MaskedLanguageObjective(
-        encoder.fusion.width, towers.vocabulary_size, towers.mask_id, rate=mask_rate, frame_ids=frame
+        encoder.fusion.width,
+        towers.vocabulary_size,
+        towers.mask_id,
+        rate=mask_rate,
+        frame_ids=frame,
+        table=encoder.token_table(),
     )

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from rich.console import Console
 
-from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
+from benchmarks.cases import Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
-from mt2st.data.streams import ItemStream
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.errors import unknown_name
@@ -32,6 +32,7 @@ class TextCase:
             encoder.mask_id,
             rate=case.knobs.mask_rate,
             frame_ids=encoder.frame_ids,
+            table=encoder.token_table(),
         ),
         "part_of_speech": lambda case, encoder: ClassificationObjective(
             encoder.width, len(case.glosses.train.part_names), label="part", name="part_of_speech"
@@ -65,8 +66,8 @@ class TextCase:
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
+        rates = tune_towers(knobs.encoder, encoder)
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
-        labelled = {"tokens": self.tokens[glosses.labelled], "label": torch.from_numpy(glosses.taught)}
 
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
@@ -76,12 +77,8 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            streams={
-                PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
-                AUXILIARY: ItemStream(
-                    self.auxiliary_tensors, items_per_batch=knobs.auxiliary_glosses_per_batch, seed=seed, name="glosses"
-                ),
-            },
+            rates=rates,
+            streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
             save=save,

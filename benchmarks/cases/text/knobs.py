@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from benchmarks.cases import auxiliary_names
+from benchmarks.cases.shared.encoder_knobs import FineTuningKnobs
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
@@ -39,7 +40,7 @@ SPEC = ReportSpec(
 
 
 @dataclass(frozen=True)
-class BertKnobs:
+class BertKnobs(FineTuningKnobs):
     """Which text transformer; the sizes are those of the small one, trained from scratch."""
 
     model: str = "small"

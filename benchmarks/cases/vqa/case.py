@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
@@ -78,6 +79,7 @@ class VqaCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
+        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
         streams: dict[str, Stream] = {
@@ -105,6 +107,7 @@ class VqaCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=auxiliaries,
+            rates=rates,
             streams=streams,
             validate=grader.validator(self.validation),
             test=lambda: grader.test(self.test_split, self.labelled),

@@ -5,6 +5,7 @@ Standard library alone, because an actor of Ray carries this file to other machi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -57,7 +58,8 @@ class WorkerProcess:
         if self._process.stdout is None:
             return
         for line in self._process.stdout:
-            self._answers.put(json.loads(line))
+            with contextlib.suppress(ValueError):  # a line that a kill tore; the end of the stream follows
+                self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def give(self, order: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.suite.engines import Check, Ended, Needs, Order, slots_here
 from benchmarks.suite.engines._process import WorkerProcess
-from benchmarks.suite.machine import ROOT, gpu_count
+from benchmarks.suite.machine import ROOT, gpu_names
 from mt2st.errors import Mt2stError
 
 
@@ -16,14 +16,14 @@ class Engine:
 
     def __init__(self, knobs: JobKnobs, needs: Needs, check: Check, most: int) -> None:
         self.slots = knobs.jobs or slots_here(needs, knobs.jobs_per_device, most)
-        devices = gpu_count()
-        if devices and knobs.jobs > devices * knobs.jobs_per_device:
+        devices = gpu_names()
+        if devices and knobs.jobs > len(devices) * knobs.jobs_per_device:
             raise Mt2stError(
-                f"--jobs {knobs.jobs} are more than {devices} GPUs × {knobs.jobs_per_device} runs; lower --jobs, or "
-                "raise --jobs-per-device"
+                f"--jobs {knobs.jobs} are more than {len(devices)} GPUs × {knobs.jobs_per_device} runs; lower --jobs, "
+                "or raise --jobs-per-device"
             )
         self._needs, self._check = needs, check
-        self._devices = [str(slot % devices) if devices else None for slot in range(self.slots)]
+        self._devices = [devices[slot % len(devices)] if devices else None for slot in range(self.slots)]
         self._workers: list[WorkerProcess | None] = [None] * self.slots
         self._orders: list[Order | None] = [None] * self.slots
 
@@ -43,7 +43,9 @@ class Engine:
                 continue
             if answer["kind"] == "refused":
                 raise Mt2stError(answer["text"])
-            if answer["kind"] == "died":
+            if answer["kind"] in ("died", "interrupted"):  # this worker takes no more orders
+                worker.end()
+                worker.wait()
                 self._workers[slot] = None
             self._orders[slot] = None
             found.append(Ended(order.run_dir, **answer))

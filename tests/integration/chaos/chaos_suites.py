@@ -6,7 +6,6 @@ and not what importing torch costs. A child ends with the command line's own exi
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import mmap
@@ -36,10 +35,10 @@ from benchmarks.cases.vqa import knobs as vqa  # noqa: E402
 from benchmarks.cases.vqa.case import VqaCase  # noqa: E402
 from benchmarks.commands._case import run_suite  # noqa: E402
 from benchmarks.records.folder import RunFolder  # noqa: E402
-from benchmarks.records.read import load_records  # noqa: E402
 from benchmarks.report import write  # noqa: E402
 from benchmarks.suite import train  # noqa: E402
 from mt2st.training.config import TrainSettings  # noqa: E402
+from tests.helpers.tiny_suite import outcome  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -106,42 +105,7 @@ class Suite:
         Raises:
             AssertionError: there are holes.
         """
-        records = load_records(results, self.name, "chaos")
-        assert not records.holes, records.holes
-        return {record.folder.name: self._outcome_of(record) for record in records.finished}
-
-    def _outcome_of(self, record: Any) -> dict[str, Any]:
-        newest = max((record.folder / "checkpoints").glob("step-*"))
-        log = RunFolder.existing(record.folder).metrics()
-        return {
-            "weights": _digest((newest / "model.safetensors").read_bytes()),
-            "optimizer": _digest((newest / "optimizer.safetensors").read_bytes()),
-            "flops": record.values["flops"],
-            "steps": record.steps,
-            "curve": [_without_seconds(row) for row in record.curve],
-            "metrics": record.values["metrics"],
-            "items": {name: _digest(array.tobytes()) for name, array in record.items.items()},
-            "log": [_without_seconds(row) for row in log if row["event"] != "resume"],
-        }
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _without_seconds(row: Any) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "seconds"}
-
-
-def differences(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> list[str]:
-    """What differs, as "run: part"."""
-    found = [f"{name}: only in one" for name in one.keys() ^ other.keys()]
-    return found + [
-        f"{name}: {part}"
-        for name in one.keys() & other.keys()
-        for part in one[name]
-        if one[name][part] != other[name][part]
-    ]
+        return outcome(results, self.name, "chaos")
 
 
 def fork(action: Callable[[], int], output: Path) -> int:

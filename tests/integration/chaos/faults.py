@@ -65,7 +65,9 @@ def compiler() -> str:
 
 def campaign(every: int, first: int, folder: Path, library: ctypes.CDLL) -> dict[str, Any]:
     """Inject at operations first, first + every, …, each time in another mode (all modes, if `every` is 1)."""
-    from chaos_suites import Suite, differences, fork, wait
+    from chaos_suites import Suite, fork, wait
+
+    from tests.helpers.tiny_suite import differences
 
     suite = Suite("vqa", folder / "data", steps=4, strategies=("Switch",))
     suite.case.build(0)

@@ -20,9 +20,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from chaos_suites import CASES, PHASES, PhaseWatch, Suite, as_json, differences, fork, wait
+from chaos_suites import CASES, PHASES, PhaseWatch, Suite, as_json, fork, wait
 
 from benchmarks.records.read import load_records
+from tests.helpers.tiny_suite import differences
 
 # How often a phase is aimed at, and at most which of its entries since the attempt began.
 _AIMS = {

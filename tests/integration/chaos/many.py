@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from chaos_suites import CASES, Suite, as_json, differences, fork, wait
+from chaos_suites import CASES, Suite, as_json, fork, wait
+
+from tests.helpers.tiny_suite import differences
 
 
 def campaign(name: str, processes: int, rounds: int, folder: Path, **changes: Any) -> dict[str, Any]:

@@ -107,3 +107,13 @@ def test_long_soak() -> None:
 @pytest.mark.timeout(3600)
 def test_memory_of_a_long_training_is_flat() -> None:
     assert script("soak.py", "--steps", 10_000, seconds=3600)["flat"]
+
+
+@LINUX
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("what", ["worker", "driver", "rank"])
+def test_long_kills_of_workers_driver_and_ranks(what: str) -> None:
+    found = script("jobs.py", "--what", what, "--kills", 20, seconds=3600)
+    assert found["kills"] == 20
+    assert found["bad"] == []

@@ -13,7 +13,7 @@ from benchmarks.commands.evaluate import main as evaluate
 from benchmarks.evaluate.classification import class_ranks, lines_of, mean_class_accuracy, named
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json
-from tests.helpers.checkpoints import labelled_photos, open_clip_checkpoint, photo_files
+from tests.helpers.finished_models import labelled_photos, open_clip_checkpoint, photo_files
 
 CLASSES, TRAIN, TEST = 7, 42, 40
 TEMPLATES = ["a photo of a {}.", "the small {c} near a tree", "{}"]

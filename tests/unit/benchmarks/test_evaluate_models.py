@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 
 from benchmarks.cli import main
 from benchmarks.commands.evaluate import main as evaluate
-from benchmarks.evaluate.dual import DualModel
 from benchmarks.evaluate.embed import Embedder
+from benchmarks.evaluate.model import DualModel
 from benchmarks.evaluate.models import fingerprint, load_model
 from benchmarks.evaluate.options import Options
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json
 from mt2st.flops import count_flops
-from tests.helpers.checkpoints import (
+from tests.helpers.finished_models import (
     captioned_photos,
     captions_of,
     clip_checkpoint,

@@ -101,3 +101,15 @@ def test_lines_of_evaluation_tell_quartiles_and_missed_goals() -> None:
     assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": slower}, judge=True)[1]["met"] is False
     other = [{**one, "metrics": {"a": 0.6}} for one in theirs]
     assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": other}, judge=False)[0]["met"] is False
+
+
+def test_generation_is_compared_answer_by_answer(tmp_path: Path) -> None:
+    evaluate_worker.make_inputs(tmp_path, 20, 64, 1)
+    runs = {"ours": [evaluate_worker.ours_generating(tmp_path)], "theirs": [evaluate_worker.bare_generating(tmp_path)]}
+    lines = peers_evaluate.generation_lines("x", runs, judge=False)
+    assert (lines[0]["value"], lines[0]["met"]) == ("20 of 20", True)
+    assert len(set(runs["theirs"][0]["answers"])) > 1
+    slow = {"ours": [{**runs["ours"][0], "seconds": 2.0}], "theirs": [{**runs["theirs"][0], "seconds": 1.0}]}
+    assert peers_evaluate.generation_lines("x", slow, judge=True)[1]["met"] is False
+    other = {**runs, "ours": [{**runs["ours"][0], "answers": ["no"] * 20}]}
+    assert peers_evaluate.generation_lines("x", other, judge=False)[0]["met"] is False

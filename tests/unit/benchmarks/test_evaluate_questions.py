@@ -21,8 +21,8 @@ from mt2st.data.images import load_rgb
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json
 from mt2st.metrics import PROTOCOLS, vqa_accuracy
-from tests.helpers.checkpoints import captioned_photos, llava_checkpoint, open_clip_checkpoint, photo
 from tests.helpers.drawn_dataset import examples
+from tests.helpers.finished_models import captioned_photos, llava_checkpoint, open_clip_checkpoint, photo
 
 DRAWN = Path(__file__).parents[2] / "helpers" / "drawn_dataset.py"
 

@@ -556,3 +556,10 @@ def test_every_number_of_the_table_is_in_the_summary(suite: Path) -> None:
         assert cells[6] == f"{row['steps']:.0f}"
         assert cells[7] == f"{row['flops'] / 1e12:.3g}"
     assert STEPS == 800
+
+
+def test_a_run_that_learned_nothing_is_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, "STL", "equal-steps", 0, items=20, warnings=["all 20 test predictions are one class; lower it"])
+    write_run(tmp_path, "STL", "equal-steps", 1, items=20, warnings=[])
+    marked = [remark for remark in summary_of(tmp_path).remarks if "one class" in remark]
+    assert marked == ["STL, seed 0 (equal-steps): all 20 test predictions are one class; lower it"]

@@ -12,96 +12,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from mt2st.encoders import Towers
 from mt2st.encoders.hugging_face import hugging_face_towers
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
-
-WORDS = ("a", "red", "blue", "circle", "square", "is", "it", "?")
-SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-VISION = {**SIZES, "image_size": 16, "patch_size": 8}
-TEXTS = ["a red circle", "is it blue ?", "square"]
-
-
-def clip_tokenizer() -> Any:
-    letters = sorted({letter for word in WORDS for letter in word})
-    pieces = ["!", *letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return transformers.CLIPTokenizer(
-        vocab={piece: at for at, piece in enumerate(pieces)}, merges=[], model_max_length=24
-    )
-
-
-def word_tokenizer(special: tuple[str, ...], **roles: str) -> Any:
-    """A tokenizer.json of whole words, ending every text with the role `eos_token` if there is one."""
-    vocabulary = {word: at for at, word in enumerate((*special, *WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if "eos_token" in roles:
-        end = roles["eos_token"]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"$A {end}", special_tokens=[(end, vocabulary[end])]
-        )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=10, padding_side="right", **roles
-    )
-
-
-def save(folder: Path, config: Any, tokenizer: Any = None, preprocessor: dict[str, Any] | None = None) -> str:
-    torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    if preprocessor is not None:
-        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return str(folder)
-
-
-def clip(folder: Path) -> str:
-    tokenizer = clip_tokenizer()
-    ids = {
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 24, **ids}
-    return save(folder, transformers.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8), tokenizer)
-
-
-def siglip(folder: Path) -> str:
-    tokenizer = word_tokenizer(("<unk>", "</s>"), unk_token="<unk>", pad_token="</s>", eos_token="</s>")
-    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 10, "projection_size": 16}
-    return save(folder, transformers.SiglipConfig(text_config=text, vision_config=VISION), tokenizer)
-
-
-def siglip2(folder: Path) -> str:
-    tokenizer = word_tokenizer(("<pad>", "<eos>", "<unk>"), unk_token="<unk>", pad_token="<pad>", eos_token="<eos>")
-    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 10, "projection_size": 16}
-    vision = {**SIZES, "patch_size": 8, "num_patches": 4}
-    return save(folder, transformers.Siglip2Config(text_config=text, vision_config=vision), tokenizer)
-
-
-def vit(folder: Path, **more: Any) -> str:
-    return save(folder, transformers.ViTConfig(**VISION), **more)
-
-
-def dinov2(folder: Path) -> str:
-    return save(folder, transformers.Dinov2Config(**VISION, mlp_ratio=1))
-
-
-def resnet(folder: Path) -> str:
-    return save(folder, transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1]))
-
-
-def bert(folder: Path) -> str:
-    tokenizer = word_tokenizer(("[PAD]", "[UNK]", "[MASK]"), unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
-    return save(
-        folder, transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **SIZES), tokenizer
-    )
-
-
-DUAL = {"clip": clip, "siglip": siglip, "siglip2": siglip2}
+from tests.helpers.checkpoints import DUAL, TEXTS, WORDS, bert, clip, dinov2, resnet, vit, word_tokenizer
 
 
 def pixels(size: int = 16, count: int = 3) -> torch.Tensor:
@@ -184,7 +100,7 @@ def test_padding_does_not_change_a_pairs_text_embedding(tmp_path: Path) -> None:
 
 def test_a_missing_mask_token_is_appended_and_learns(tmp_path: Path) -> None:
     towers = hugging_face_towers(clip(tmp_path))
-    embedding = towers.text.get_input_embeddings()
+    embedding = towers.text.text.get_input_embeddings()
     assert towers.mask_id == embedding.num_embeddings - 1 == towers.vocabulary_size - 1
     torch.testing.assert_close(embedding.weight[-1], embedding.weight[:-1].mean(0))
     tokens = towers.tokenize(TEXTS)
@@ -196,12 +112,12 @@ def test_a_missing_mask_token_is_appended_and_learns(tmp_path: Path) -> None:
 def test_pixels_are_normalised_as_the_preprocessor_says(tmp_path: Path) -> None:
     folder = vit(tmp_path / "v", preprocessor={"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.25, 1.0]})
     towers = hugging_face_towers(folder, text=bert(tmp_path / "t"))
-    found = towers.normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8))[0, :, 0, 0]
+    found = towers.image.normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8))[0, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([0.9 / 0.5, 0.8 / 0.25, 0.7]))
     (tmp_path / "v" / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
     towers = hugging_face_towers(folder, text=bert(tmp_path / "t"))
     torch.testing.assert_close(
-        towers.normalize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8))[0, :, 0, 0], torch.full((3,), 0.2)
+        towers.image.normalize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8))[0, :, 0, 0], torch.full((3,), 0.2)
     )
 
 
