@@ -24,6 +24,10 @@ def main(argv: list[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(argv)
+    except ranks.PeerLostError as error:
+        if os.environ.get(ranks.LAUNCHED_BY_US):
+            return ranks.LOST  # the launcher names the process that ended
+        return _complain(str(error), alone=True)
     except Mt2stError as error:
         return _complain(str(error), alone=isinstance(error, ranks.RankError))
     except ModuleNotFoundError as error:

@@ -7,7 +7,9 @@ folder, with its own seed, by one process with a fixed number of threads.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from benchmarks.cases import Case
@@ -113,11 +116,14 @@ class InThisProcess:
 def _beacon(folder: Path) -> Iterator[tuple[Path, str]]:
     """A file by which workers see that they look at the driver's results folder; gone afterwards."""
     word = secrets.token_hex(16)
-    path = folder / f".driver-{word[:8]}"
+    path = folder / f".driver-{socket.gethostname()}-{os.getpid()}"
     if not ranks.is_first():
         yield path, word
         return
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".driver-{socket.gethostname()}-*"):  # by drivers that were killed
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            left.unlink(missing_ok=True)
     path.write_text(word, encoding="utf-8")
     try:
         yield path, word

@@ -72,22 +72,35 @@ def _watched(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[by
     """Until all have ended; the first one's exit code."""
     while True:
         codes = [child.poll() for child in children]
-        for rank, code in enumerate(codes):
-            if code in (None, *_ORDERLY):
-                continue
+        culprit = _culprit(codes)
+        if culprit is not None:
             _wait(children, _AFTER_A_DEATH_SECONDS)
-            if code == 2 and rank == 0:
+            if children[0].poll() == 2:
                 return 2  # it has said why
             raise Mt2stError(
-                f"process {rank} of {len(children)} {_story(code, errors[rank])}; all were ended; the same command "
-                "goes on from the last checkpoint"
+                f"process {culprit} of {len(children)} {_story(codes[culprit] or 0, errors[culprit])}; all were ended; "
+                "the same command goes on from the last checkpoint"
             )
-        if all(code is not None for code in codes):
+        if all(code in _ORDERLY for code in codes):
             return codes[0] or 0
+        if any(code is not None for code in codes):
+            _wait(children, _GRACE_SECONDS if 130 in codes else _AFTER_A_DEATH_SECONDS)
+            codes = [child.poll() for child in children]
+            if _culprit(codes) is None and not all(code in _ORDERLY for code in codes):
+                first = next((rank for rank, code in enumerate(codes) if code in _ORDERLY), 0)
+                raise Mt2stError(
+                    f"process {first} of {len(children)} ended with exit code {codes[first]} without the others; all "
+                    "were ended; the same command goes on from the last checkpoint"
+                )
         time.sleep(_LOOK_SECONDS)
 
 
 _ORDERLY = (0, 1, 130)  # as `EXIT_CODES` says
+
+
+def _culprit(codes: Sequence[int | None]) -> int | None:
+    """The process that ended badly by itself."""
+    return next((rank for rank, code in enumerate(codes) if code not in (None, ranks.LOST, *_ORDERLY)), None)
 
 
 def _story(code: int, errors: IO[bytes]) -> str:

@@ -21,6 +21,7 @@ from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 
 LAUNCHED_BY_US = "MT2ST_LAUNCHED"  # set by `--processes`, whose launcher says itself which process died
+LOST = 3  # exit code of a process that ended because another one did, for the launcher of `--processes`
 _CONNECT_SECONDS = 120
 _AGREE_SECONDS = 20  # for the others to come to where one gave up
 _PATIENCE = timedelta(days=7)  # a dead process is noticed by its closed connection, not by waiting

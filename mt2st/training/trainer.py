@@ -33,12 +33,12 @@ from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
+from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
-
 
 ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
@@ -78,21 +78,6 @@ class _Progress:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
-
-
-class _Joint(nn.Module):
-    """Encoder and objectives as one module, so that a distributed wrapper sees one forward pass."""
-
-    def __init__(self, encoder: Any, mixture: MT2ST) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.mixture = mixture
-
-    def forward(
-        self, batches: Mapping[str, Batch], weights: Mapping[str, float], scope: Any = None
-    ) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.mixture(self.encoder.features, batches, weights, scope)
-        return losses
 
 
 class Trainer:
@@ -160,7 +145,7 @@ class Trainer:
             project_dir=str(folder) if folder else None,
         )
         self._peers = Peers(self.accelerator)
-        joint = _Joint(encoder, mixture).to(self.accelerator.device)
+        joint = JointModel(encoder, mixture).to(self.accelerator.device)
         if not self._peers.alone:
             join_norms(joint)
         self._bare = joint
@@ -182,10 +167,9 @@ class Trainer:
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = _Progress()
-        tasks = {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()}
         whole = {
             "config": deciding(config),
-            "tasks": tasks,
+            "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
@@ -396,6 +380,9 @@ class Trainer:
             self._emit({"event": "warning", "message": message})
 
         found = newest_checkpoint(self.folder, passed_over) if self.folder else None
+        steps = {seen["step"] for seen in self._peers.states({"step": found[1]["step"] if found else -1})}
+        if len(steps) > 1:
+            raise Mt2stError(f"processes see different checkpoints in {self.folder}: {sorted(steps)}; try again")
         if found is None:
             return self._progress.step
         path, state = found

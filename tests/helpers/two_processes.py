@@ -95,23 +95,24 @@ def normalise(name: str, own: slice, *, joint: bool) -> dict[str, Tensor]:
     return found | {key.rpartition(".")[2]: buffer for key, buffer in model.named_buffers()}
 
 
-TRAININGS = ("plain", "interrupted")
+TRAININGS = ("plain", "interrupted", "sharded")
 
 
 def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
     """Twelve steps through a switch.
 
-    "interrupted" stops once because of a signal that one rank alone gets, and goes on.
+    "interrupted" stops once because of a signal that one rank alone gets, and goes on; so does "sharded", with AdamW's
+    states shared out.
     """
     lines: list[Any] = []
 
     def on_step(step: int) -> None:
-        if name == "interrupted" and rank == 1 and step == 4:
+        if name != "plain" and rank == 1 and step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def build(on_step: Any) -> Trainer:
         encoder, tasks = regression(aux=Switch(0.5))
-        config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5)
+        config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5, shard=name == "sharded")
         return Trainer(
             encoder, tasks, {"primary": Rows(rows, size=24)}, config, folder=folder, on_step=on_step, log=lines.append
         )

@@ -21,6 +21,8 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
         check_contrastive(loss, *(torch.load(tmp_path / f"{loss}-{rank}.pt", weights_only=True) for rank in (0, 1)))
     for name in NORMS:
         check_norm(name, *(torch.load(tmp_path / f"norm-{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    plain, sharded = (torch.load(tmp_path / f"{name}-0.pt", weights_only=True) for name in ("plain", "sharded"))
+    assert all(torch.equal(plain["weights"][name], weights) for name, weights in sharded["weights"].items())
     alone = train("plain", tmp_path / "alone", rank=0, rows=8)
     for name in TRAININGS:
         check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
@@ -89,4 +91,4 @@ def check_training(name: str, alone: dict[str, Any], first: dict[str, Any], seco
     assert second["lines"] == 0
     # One rank got the signal at step 4; both agree at the next log line, save, stop there, and go on together.
     assert first["stopped"] == second["stopped"]
-    assert ("interrupted after step 6 of 12; checkpoint in" in first["stopped"]) == (name == "interrupted")
+    assert ("interrupted after step 6 of 12; checkpoint in" in first["stopped"]) == (name != "plain")

@@ -37,7 +37,7 @@ _KILLS_A_ROUND = 5
 _START_SHARE = 0.25  # of the kills come at any instant since the start, the others while a run is in work
 _LONGEST_START_SECONDS = 8.0
 _LONGEST_DELAY_SECONDS = 2.5
-_ENDS_WITHIN_SECONDS = 30.0  # all processes of a suite, once its driver or a rank was killed
+_ENDS_WITHIN_SECONDS = 90.0  # all processes of a suite, once its driver or a rank was stopped or killed
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from rich.console import Console
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.records.folder import RunFolder
-from benchmarks.suite import drive, machine
-from benchmarks.suite.engines import Check, Ended, Needs, Order, engine_names, local, open_engine
+from benchmarks.suite import drive, engines
+from benchmarks.suite.engines import Check, Ended, Needs, Order, engine_names, local, open_engine, slots_here
 from benchmarks.suite.engines._process import WorkerProcess
-from benchmarks.suite.machine import slots_here
 from benchmarks.suite.progress import Board
 from benchmarks.suite.runs import Planned, Run
 from mt2st.errors import Mt2stError
@@ -155,7 +154,7 @@ class TestLocalEngine:
         assert not any(map(psutil.pid_exists, pids))
 
     def test_more_jobs_than_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(local, "gpu_count", lambda: 2)
+        monkeypatch.setattr(local, "gpu_names", lambda: ["0", "1"])
         with pytest.raises(Mt2stError, match=r"--jobs 5 are more than 2 GPUs × 2 runs; lower --jobs, or raise"):
             local.Engine(JobKnobs(jobs=5, jobs_per_device=2), Needs(), CHECK, 9)
         assert local.Engine(JobKnobs(jobs=4, jobs_per_device=2), Needs(), CHECK, 9).slots == 4
@@ -253,8 +252,8 @@ class TestDriver:
 class TestSlots:
     @pytest.fixture(autouse=True)
     def eight_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "usable_cores", lambda: 8)
-        monkeypatch.setattr(machine, "gpu_count", lambda: 0)
+        monkeypatch.setattr(engines, "usable_cores", lambda: 8)
+        monkeypatch.setattr(engines, "gpu_count", lambda: 0)
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
 
     @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ class TestSlots:
         assert slots_here(needs, 1, most) == slots
 
     def test_gpus_decide_where_there_are_some(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "gpu_count", lambda: 2)
+        monkeypatch.setattr(engines, "gpu_count", lambda: 2)
         assert slots_here(Needs(), 3, 100) == 6
 
 
