@@ -39,9 +39,7 @@ class Made:
     names: frozenset[str]
 
 
-def make_suite(
-    case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, results: Path, console: Console
-) -> Made:
+def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, results: Path, console: Console) -> Made:
     """Make the runs that are not finished yet: a sweep's where `knobs.sweep_budgets` names budgets.
 
     Raises:

@@ -52,9 +52,7 @@ class Worker:
             case = self._case(card, knobs)
             self._surroundings = self._surroundings or environment()
             planned = begun_folder(case, knobs, run, run_dir)
-            return run_one(
-                case, planned, self._surroundings, wait_seconds=order.wait_seconds, shared=order.shared
-            )
+            return run_one(case, planned, self._surroundings, wait_seconds=order.wait_seconds, shared=order.shared)
 
     def _case(self, card: CaseCard, knobs: SuiteKnobs) -> Case:
         """The case with its data; the same for all strategies and seeds."""

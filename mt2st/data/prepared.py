@@ -20,20 +20,23 @@ has no image, has a row like an image and no pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mt2st.data.card import Answer, DatasetCard
-from mt2st.data.images import decode_image
+from mt2st.data.images import decode_image, load_rgb
 from mt2st.data.manifest import CURE, IMAGES_BIN, MANIFEST, TABLES, check_manifest, check_tables
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.files import file_hash, read_sealed_json
 from mt2st.randomness import hashed_order
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class PreparedDataset:
@@ -161,23 +164,20 @@ class PreparedSplit:
 
     def pixels(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         """Pixels of the images `rows`: uint8 [len(rows), S, S, 3], RGB, a copy of the caller's own."""
-        rows = _checked_rows(rows, self.num_images, f"split {self.name!r}")
-        wanted = self._pixel_rows[rows]
-        if wanted.size and wanted.min() < 0:
-            first = self.image_ids(rows[wanted < 0][:1])[0]
-            raise Mt2stError(
-                f"split {self.name!r}: item {first!r} is text-only and has no pixels; ask only for rows where "
-                "has_pixels() is true"
-            )
+        rows = self._checked_pixel_rows(rows)
         if self.dataset.manifest["store"] == "pixels":
-            return np.asarray(self.dataset.store[wanted])
+            return np.asarray(self.dataset.store[self._pixel_rows[rows]])
         side = self.image_size
-        offsets, lengths = (self._image_column(name).to_numpy()[rows] for name in ("offset", "length"))
-        pixels = np.empty((len(rows), side, side, 3), dtype=np.uint8)
-        for at, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
-            encoded = self.dataset.store[offset : offset + length].tobytes()
-            pixels[at] = decode_image(encoded, side, fit=self.dataset.manifest["fit"])
-        return pixels
+        squares = [decode_image(encoded, side, fit=self.dataset.manifest["fit"]) for encoded in self._encoded(rows)]
+        return np.array(squares, dtype=np.uint8).reshape(-1, side, side, 3)
+
+    def pictures(self, rows: np.ndarray | Sequence[int]) -> list[Image]:
+        """PIL images (RGB) of the images `rows`: originals where they are stored, else the stored squares."""
+        from PIL import Image as Pillow
+
+        if self.dataset.manifest["store"] == "pixels":
+            return [Pillow.fromarray(square) for square in self.pixels(rows)]
+        return [load_rgb(encoded) for encoded in self._encoded(self._checked_pixel_rows(rows))]
 
     def has_pixels(self) -> np.ndarray:
         """bool [num_images]: False for text-only items."""
@@ -326,6 +326,20 @@ class PreparedSplit:
         rows.setflags(write=False)
         local.setflags(write=False)
         return rows, local
+
+    def _checked_pixel_rows(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
+        rows = _checked_rows(rows, self.num_images, f"split {self.name!r}")
+        if textual := self.image_ids(rows[self._pixel_rows[rows] < 0][:1]):
+            raise Mt2stError(
+                f"split {self.name!r}: item {textual[0]!r} is text-only and has no pixels; ask only for rows "
+                "where has_pixels() is true"
+            )
+        return rows
+
+    def _encoded(self, rows: np.ndarray) -> Iterator[bytes]:
+        offsets, lengths = (self._image_column(name).to_numpy()[rows] for name in ("offset", "length"))
+        for offset, length in zip(offsets, lengths, strict=True):
+            yield self.dataset.store[offset : offset + length].tobytes()
 
     def _image_column(self, name: str) -> Any:
         return self.dataset.tables["images"].column(name).take(self._rows + self._range["images"][0])

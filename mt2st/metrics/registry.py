@@ -72,6 +72,18 @@ _ALL = (
     ),
     _share("accuracy", "share of items whose predicted class is the labelled one", **_PER_CENT),
     _share(
+        "accuracy@k",
+        f"share of items whose labelled class is among the k with the highest scores; {_TIES}",
+        "Krizhevsky, Sutskever and Hinton 2012, ImageNet classification with deep convolutional neural networks",
+        **_PER_CENT,
+    ),
+    _share(
+        "mean_class_accuracy",
+        "mean over the classes that occur, unweighted, of the share of their items whose predicted class is theirs",
+        "scikit-learn's balanced accuracy; the mean per class of Radford et al. 2021, CLIP",
+        **_PER_CENT,
+    ),
+    _share(
         "macro_f1",
         "mean over classes, unweighted, of the harmonic mean of precision and recall",
         "van Rijsbergen 1979, Information Retrieval; averaged as in Opitz and Burst 2019",

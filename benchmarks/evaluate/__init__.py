@@ -1,0 +1,1 @@
+"""Evaluation of finished models, without training: retrieval, zero-shot classification, probes, questions."""
