@@ -96,7 +96,7 @@ def hugging_face_model(name: str) -> DualModel:
     ):  # of variable resolution: the towers cut the patches
         return _uint8_model(towers, towers.image_size)
     processor = load_pretrained(transformers.AutoImageProcessor, name, None)
-    towers.image.add_module("normalize", nn.Identity())  # the processor does it
+    towers.add_module("normalize", nn.Identity())  # the processor does it
 
     def transform(picture: Any) -> Tensor:
         pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
