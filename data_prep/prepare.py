@@ -26,7 +26,7 @@ from data_prep.decode import ImageJob, ImagePool, ImageTask, decode_pool
 from data_prep.find import checked_adapter, find_adapter
 from data_prep.store import StoredImage, StoreWriter, item_key, partial_folder
 from mt2st.data.card import Adapter, DatasetCard, Example
-from mt2st.data.images import DEFAULT_MAX_PIXELS, FITS, check_max_pixels
+from mt2st.data.images import DEFAULT_MAX_PIXELS, check_max_pixels, checked_fit
 from mt2st.data.manifest import FORMAT_VERSION
 from mt2st.data.prepared import PreparedDataset
 from mt2st.errors import Mt2stError, check_range, unknown_name
@@ -93,7 +93,8 @@ def prepare(
         store: "pixels" keeps decoded squares, fastest to read, 3 · image_size² bytes an image; "encoded" keeps the
             original bytes, decoded at every read; "auto" takes pixels unless the card's declared examples would need
             more than 64 GiB so.
-        fit: how an image becomes square: "squash", "crop" or "pad" (see `mt2st.data.images.decode_image`).
+        fit: how an image becomes square: "squash", "crop", "pad", or in a checkpoint's own way (see
+            `mt2st.data.images.checked_fit`).
         on_error: "fail" stops at the first bad image; "skip" leaves out bad images with their texts and counts them.
         max_pixels: largest width × height that is decoded; at most 10⁹. Above the default with store="pixels" alone:
             stored originals are decoded again at every read, under the default limit.
@@ -161,7 +162,8 @@ def _checked_settings(
 ) -> _Settings:
     check_range("image_size", image_size, 1, 16384, "give the side of the stored square in pixels")
     check_max_pixels(max_pixels)
-    for what, value, known in (("store", store, STORES), ("fit", fit, FITS), ("on_error", on_error, ("fail", "skip"))):
+    checked_fit(fit)
+    for what, value, known in (("store", store, STORES), ("on_error", on_error, ("fail", "skip"))):
         if value not in known:
             raise unknown_name(what, value, known)
     for name, value in options.items():

@@ -1,6 +1,6 @@
 """The import path of version 0.1 for prepared data. It stays.
 
-    from mt2st.dataset import PreparedDataset, carve_validation
+from mt2st.dataset import PreparedDataset, carve_validation
 """
 
 from mt2st.data.prepared import PreparedDataset, PreparedSplit

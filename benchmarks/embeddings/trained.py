@@ -12,9 +12,11 @@ from torch import nn
 
 from benchmarks.cases.shared.data_knobs import DataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder
 from benchmarks.records.folder import RunFolder
 from benchmarks.suite.runs import begun_run
+from mt2st.encoders.factory import text_side
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
@@ -48,9 +50,10 @@ class TrainedRun:
             Mt2stError: the tokenizer is missing, or the weights are those of another model.
         """
         tokenizer = None
-        if self.knobs.encoder.towers == "small":
+        if text_side(self.knobs.encoder.towers) == "small":
             tokenizer = TextTokenizer.load(self.path / "tokenizer.json")
         encoder = build_encoder(self.knobs.encoder, self.knobs.image_size, tokenizer, self.facts["seed"])
+        tune_towers(self.knobs.encoder, encoder)  # LoRA's matrices are part of the model
         try:
             missing, _ = load_model(_Trained(encoder), str(self.weights), strict=False)  # the objectives stay behind
         except (RuntimeError, SafetensorError) as error:

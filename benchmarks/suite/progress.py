@@ -29,12 +29,13 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass
 class InWork:
-    """A run in work. Attributes: started, in seconds; first_step that it did since; step and score seen last."""
+    """A run in work. Attributes: started, in seconds; first_step since; step, score seen last; found before."""
 
     planned: Planned
     started: float
     first_step: int | None = None
     step: int = 0
+    found: int = 0
     score: str = ""
     size: int = field(default=-1, repr=False)
 
@@ -64,8 +65,8 @@ class InWork:
 
     @property
     def found_share(self) -> float:
-        """Of the steps that were done when it was first seen."""
-        return (self.first_step or 0) / self.planned.run.steps
+        """Of the steps that an earlier attempt had done."""
+        return self.found / self.planned.run.steps
 
     @property
     def seconds_left(self) -> float | None:
@@ -114,7 +115,10 @@ class Board:
 
     def start(self, planned: Planned) -> None:
         """A run begins."""
-        self.in_work[str(planned.folder.path)] = InWork(planned, time.monotonic())
+        run = InWork(planned, time.monotonic())
+        run.look()
+        run.found = run.step
+        self.in_work[str(planned.folder.path)] = run
 
     def put_back(self, planned: Planned) -> None:
         """A run in work is not being made after all."""

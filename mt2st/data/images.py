@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FITS = ("squash", "crop", "pad")
+"""how other aspect ratios become square; also in a checkpoint's own way, see `checked_fit`"""
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 HIGHEST_MAX_PIXELS = 1_000_000_000  # what max_pixels may be raised to: 4 GB, at Pillow's 4 bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -55,7 +57,7 @@ def decode_image(
         image: a path, the encoded bytes, or a PIL image.
         size: side of the result, in pixels.
         fit: how other aspect ratios become square: "squash" keeps everything and distorts; "crop" cuts the longer side
-            at the centre; "pad" adds white at the shorter side.
+            at the centre; "pad" adds white at the shorter side; or a checkpoint's own way (see `checked_fit`).
         max_pixels: largest width × height that is decoded (a small file can claim a picture of many gigabytes), at most
             `HIGHEST_MAX_PIXELS`. Up to the default, a lower limit set in Pillow holds too; above it, this one alone.
         name: what errors call the image; by default its path.
@@ -107,16 +109,49 @@ def fit_image(image: Image, size: int, fit: str) -> np.ndarray:
     from PIL import ImageOps
 
     check_range("image_size", size, 1, 16384, "give the side of the stored square in pixels")
-    if fit not in FITS:
-        raise unknown_name("fit", fit, FITS)
+    kind, edge, interpolation = checked_fit(fit)
     square = (size, size)
-    if fit == "crop":
+    if edge:
+        image = _shortest_edge(image, size, edge, interpolation, floor=kind == "edge-floor")
+    elif kind == "crop":
         image = ImageOps.fit(image, square, method=Pillow.Resampling.BICUBIC)
-    elif fit == "pad":
+    elif kind == "pad":
         image = ImageOps.pad(image, square, method=Pillow.Resampling.BICUBIC, color=(255, 255, 255))
     elif image.size != square:
-        image = image.resize(square, Pillow.Resampling.BICUBIC)
+        image = image.resize(square, Pillow.Resampling[interpolation.upper()])
     return np.asarray(image, dtype=np.uint8)
+
+
+def checked_fit(fit: str) -> tuple[str, int, str]:
+    """Kind, length of the shortest edge in pixels (0 = none) and interpolation of a `fit`.
+
+    Beside `FITS`, which are bicubic, the ways of checkpoints: "squash:bilinear"; and "edge:256:bicubic", which brings
+    the shortest edge to 256 pixels and cuts the square out of the centre, as torchvision's Resize and CenterCrop do.
+    Where the margin is odd, those round half a pixel to even; "edge-floor", as transformers does, rounds it down.
+
+    Raises:
+        Mt2stError: another text.
+    """
+    kind, *rest = fit.split(":")
+    edges = ("edge", "edge-floor")
+    edge = int(rest.pop(0)) if kind in edges and rest and rest[0].isdecimal() else 0
+    interpolation = rest.pop(0) if rest and kind in ("squash", *edges) else "bicubic"
+    if rest or interpolation not in INTERPOLATIONS or (kind not in FITS and not edge):
+        raise unknown_name("fit", fit, FITS, 'Or "squash:bilinear", "edge:256:bicubic" for a checkpoint\'s own way.')
+    return kind, edge, interpolation
+
+
+def _shortest_edge(image: Image, size: int, edge: int, interpolation: str, *, floor: bool) -> Image:
+    from PIL import Image as Pillow
+
+    check_range("image_size", size, 1, edge, "the square is cut out of an image whose shortest edge that is")
+    width, height = image.size
+    longest = int(edge * max(width, height) / min(width, height))
+    scaled = (edge, longest) if width <= height else (longest, edge)
+    if image.size != scaled:
+        image = image.resize(scaled, Pillow.Resampling[interpolation.upper()])
+    left, top = ((side - size) // 2 if floor else round((side - size) / 2) for side in scaled)
+    return image.crop((left, top, left + size, top + size))
 
 
 def check_max_pixels(max_pixels: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from mt2st.data.images import FITS
+from mt2st.data.images import FITS, checked_fit
 from mt2st.errors import Mt2stError
 
 FORMAT_VERSION = 2
@@ -85,9 +85,10 @@ def check_manifest(manifest: Mapping[str, Any], path: Path) -> None:
     side = manifest.get("image_size")
     if not _count(side) or not 1 <= side <= _LARGEST_SIDE:
         raise refuse("image_size", side, f"a number of pixels from 1 to {_LARGEST_SIDE}")
-    for field, known in (("store", STORES), ("fit", FITS)):
-        if manifest.get(field) not in known:
-            raise refuse(field, manifest.get(field), f"one of {', '.join(known)}")
+    if manifest.get("store") not in STORES:
+        raise refuse("store", manifest.get("store"), f"one of {', '.join(STORES)}")
+    if not _is_fit(manifest.get("fit")):
+        raise refuse("fit", manifest.get("fit"), f"one of {', '.join(FITS)} or a checkpoint's own")
     if not isinstance(manifest.get("content_hash"), str):
         raise refuse("content_hash", manifest.get("content_hash"), "a text")
     card = manifest.get("card")
@@ -188,6 +189,13 @@ def check_tables(tables: Mapping[str, Any], manifest: Mapping[str, Any], folder:
                     table,
                     f"split {name!r} has rows of images {found['min']} … {found['max']}, outside {low} … {high - 1}",
                 )
+
+
+def _is_fit(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(checked_fit(value))
+    except Mt2stError:
+        return False
 
 
 def _count(value: object) -> TypeGuard[int]:

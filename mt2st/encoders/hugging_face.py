@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelNormalizer
+from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.encoders.pair import PairTowers
+from mt2st.encoders.preprocessing import image_processor, mean_and_std
 from mt2st.errors import Mt2stError, check_range
 
 DUAL_MODELS = ("clip", "siglip", "siglip2")
-HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and std
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
@@ -204,7 +204,7 @@ def _images_of(model: Any, name: str, revision: str | None, image_size: int | No
     return HuggingFaceImages(
         vision,
         image_size=size,
-        normalize=PixelNormalizer(size, *_mean_and_std(name, revision, model.config.model_type)),
+        normalize=PixelNormalizer(size, *mean_and_std(image_processor(name, revision), model.config.model_type)),
         projection=(getattr(model, "visual_projection", None) or nn.Identity()) if dual else None,
     )
 
@@ -237,8 +237,17 @@ def load_model(name: str, revision: str | None = None) -> Any:
         pickles = [path.name for pattern in _PICKLES for path in sorted(Path(name).glob(pattern))]
         found = f"only {', '.join(pickles)}, which can execute code when loaded" if pickles else "no weights"
         raise Mt2stError(f"{name!r} holds {found}; save the model with save_pretrained(…, safe_serialization=True)")
+    model, found = load_pretrained(
+        transformers.AutoModel, name, revision, use_safetensors=True, output_loading_info=True
+    )
+    # Without its weights a parameter would start at random. A pooler may be missing: few checkpoints need theirs.
+    if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):
+        raise Mt2stError(
+            f"{name!r} has no weights for {len(missing)} parameters of the {model.config.model_type} that its "
+            f"config.json describes, such as {missing[0]}; bring config.json and weights of one and the same model"
+        )
     # Half-precision checkpoints become float32: mixed precision is the trainer's business.
-    return load_pretrained(transformers.AutoModel, name, revision, use_safetensors=True).float()
+    return model.float()
 
 
 def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) -> Any:
@@ -346,23 +355,6 @@ def _must_interpolate(vision: Any, image_size: int) -> bool:
         image_size != _image_size(vision.config)
         and "interpolate_pos_encoding" in inspect.signature(vision.forward).parameters
     )
-
-
-def _mean_and_std(name: str, revision: str | None, model_type: str) -> tuple[Any, Any]:
-    """From the model's preprocessor configuration; without one, what models of this type were trained with."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        found = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
-    except (OSError, ValueError):
-        found = {}
-    if found.get("do_normalize", True) and found.get("image_mean") and found.get("image_std"):
-        return found["image_mean"], found["image_std"]
-    if found and not found.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if model_type.startswith("siglip"):
-        return HALF, HALF
-    return (CLIP_MEAN, CLIP_STD) if model_type.startswith("clip") else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _naflex(images: Tensor, patch: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,9 +15,8 @@ from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.hugging_face import load_model
 from mt2st.encoders.normalisation import PixelNormalizer
+from mt2st.encoders.preprocessing import HALF, image_processor, mean_and_std
 from mt2st.errors import Mt2stError
-
-_HALF = (0.5, 0.5, 0.5)  # a picture's values end up in [-1, 1], as ViT's own checkpoints expect
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,20 @@ class ImageEncoder(nn.Module):
         encoder = ImageEncoder.small(ImageConfig(image_size=8, patch_size=2))
         encoder.features({"pixels": pixels}).embedding      # [B, D]
 
+    Pixels are normalised as the checkpoint's image processor says; without one, values end up in [-1, 1].
     The embedding is the mean of the patch tokens: with few steps it trains better than the class token.
     """
 
-    def __init__(self, model: Any, *, loaded: bool = False) -> None:
+    def __init__(
+        self, model: Any, *, loaded: bool = False, statistics: tuple[Sequence[float], Sequence[float]] = (HALF, HALF)
+    ) -> None:
         super().__init__()
         self._loaded = loaded
         self.model = model
         self.image_size, self.patch_size = int(model.config.image_size), int(model.config.patch_size)
         self.width = int(model.config.hidden_size)
         self.patches = (self.image_size // self.patch_size) ** 2  # P
-        self.normalize = PixelNormalizer(self.image_size, _HALF, _HALF)
+        self.normalize = PixelNormalizer(self.image_size, *statistics)
 
     @classmethod
     def small(cls, config: ImageConfig) -> ImageEncoder:
@@ -109,7 +112,8 @@ class ImageEncoder(nn.Module):
             model.embeddings.mask_token = nn.Parameter(
                 model.embeddings.cls_token.detach().new_zeros(model.embeddings.cls_token.shape)
             )
-        return cls(model, loaded=True)
+        settings = image_processor(name, revision)
+        return cls(model, loaded=True, statistics=mean_and_std(settings, "vit") if settings else (HALF, HALF))
 
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "image"."""

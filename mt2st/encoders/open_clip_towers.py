@@ -153,17 +153,13 @@ class OpenClipTowers(nn.Module):
         return bias
 
     def image_half(self) -> OpenClipTowers:
-        """These towers without their text tower, for a pair."""
-        self.model.text = None
-        return self._half()
+        """These towers without their text tower and temperature, for a pair."""
+        self.model = nn.ModuleDict({"visual": self.model.visual})
+        return self
 
     def text_half(self) -> OpenClipTowers:
-        """These towers without their image tower, for a pair."""
-        self.model.visual = None
-        return self._half()
-
-    def _half(self) -> OpenClipTowers:
-        self.model.logit_scale = self.model.logit_bias = None
+        """These towers without their image tower and temperature, for a pair."""
+        self.model = nn.ModuleDict({"text": self.model.text})
         return self
 
     @property

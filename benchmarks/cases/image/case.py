@@ -26,6 +26,7 @@ from benchmarks.cases.shared.labels import (
 )
 from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from mt2st.data.streams import ItemStream
+from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.masked_patches import MaskedPatchObjective
@@ -47,7 +48,7 @@ class ImageCase:
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
-        dataset = prepared(knobs, knobs.image_size, console=console)
+        dataset = prepared(knobs, knobs.image_size, fit=own_fit(knobs.encoder.model), console=console)
         self.test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
         if not whole.has_pixels().all():

@@ -19,6 +19,7 @@ from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
+from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import evaluate_retrieval
 from mt2st.files import write_bytes
@@ -44,7 +45,7 @@ class RetrievalCase:
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
         options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
-        dataset = prepared(knobs, knobs.image_size, options=options, console=console)
+        dataset = prepared(knobs, knobs.image_size, options=options, fit=own_fit(knobs.encoder.towers), console=console)
         # The usual protocols ask with every caption (five an image on COCO and Flickr30k); a card can say that one of
         # them is the name.
         main_only = dataset.card.protocol == MAIN_CAPTION

@@ -18,12 +18,18 @@ from mt2st.errors import Mt2stError
 
 
 def prepared(
-    knobs: DataKnobs, image_size: int | None, *, options: dict[str, Any] | None = None, console: Console
+    knobs: DataKnobs,
+    image_size: int | None,
+    *,
+    options: dict[str, Any] | None = None,
+    fit: str = "squash",
+    console: Console,
 ) -> PreparedDataset:
     """Prepare `knobs.data` if that was not done before, and open it: a folder of prepared data is opened as it is.
 
     Args:
         image_size: side of the pictures, in pixels; None for a case of texts alone, which takes a folder of any.
+        fit: how an image becomes square, as the image tower's weights expect it.
 
     Raises:
         Mt2stError: a prepared folder of another image size, or one with settings that only preparing can follow.
@@ -49,6 +55,7 @@ def prepared(
             out=knobs.data_folder,
             image_size=image_size or 1,
             options=options or None,
+            fit=fit,
             source=knobs.source or None,
             mapping=mapping,
         )

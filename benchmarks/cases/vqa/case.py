@@ -19,6 +19,7 @@ from benchmarks.cases.vqa.knobs import Knobs
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream, QuestionStream
 from mt2st.data.vocabulary import AnswerVocabulary
+from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 from mt2st.objectives.contrastive import ContrastiveObjective
@@ -39,7 +40,7 @@ class VqaCase:
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
-        dataset = prepared(knobs, knobs.image_size, console=console)
+        dataset = prepared(knobs, knobs.image_size, fit=own_fit(knobs.encoder.towers), console=console)
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)

@@ -309,9 +309,9 @@ class TestBoard:
         plan = [planned(tmp_path, seed, steps=100) for seed in range(4)]
         console = Console(file=io.StringIO(), width=40)
         board = Board(plan, lambda path: "here", console)
-        assert board.seconds_left() == 0.0
+        assert board.seconds_left() is None
         board.end(plan[0], "finished before, skipped", trained=False)  # what was skipped says nothing of the pace
-        assert board.seconds_left() == 0.0
+        assert board.seconds_left() is None
         board.start(plan[1])
         board.tick()
         self.log(plan[1], {"event": "train", "step": 20})
@@ -331,7 +331,7 @@ class TestBoard:
         board.end(plan[1], "acc 0.3000", trained=True)
         printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         assert printed == [
-            "[1/4] MTL seed 0, 100 steps (equal-steps): finished before, skipped; about 0 s left",
+            "[1/4] MTL seed 0, 100 steps (equal-steps): finished before, skipped; time left not known yet",
             "in work: MTL seed 1 step 50/100 acc 0.2500; about 7.1 min left",
             "[2/4] MTL seed 1, 100 steps (equal-steps): acc 0.3000; about 2.8 min left",
         ]

@@ -172,6 +172,25 @@ def test_lora_starts_where_the_checkpoint_is(tmp_path: Path) -> None:
     assert all("text" in name or "logit_scale" in name for name in named)
 
 
+def test_lora_in_open_clips_attention_trains_both_towers() -> None:
+    pytest.importorskip("peft")
+    towers = tiny_towers().eval()
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    tokens = towers.tokenize(["a red square", "a bar"])
+    with torch.no_grad():
+        image, text = towers.encode_image(pixels).embedding, towers.encode_text(tokens).embedding
+    loaded = {name: Part(part.module, True) for name, part in towers.parts().items()}
+    groups = fine_tune(loaded, lora_rank=2)
+    # A block of open_clip: attention's joint matrix and its output, and the two matrices of the MLP; two of LoRA each.
+    assert [(group.name, len(group.parameters)) for group in groups] == [("image", 8), ("text", 8), ("temperature", 1)]
+    found_image, found_text = towers.encode_image(pixels).embedding, towers.encode_text(tokens).embedding
+    torch.testing.assert_close(found_image, image, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found_text, text, atol=1e-5, rtol=1e-5)
+    (found_image.square().sum() + found_text.square().sum()).backward()
+    second = [name for name, parameter in towers.named_parameters() if "lora_B" in name and parameter.grad.any()]
+    assert len(second) == 8
+
+
 def test_what_cannot_be_tuned_is_one_line(encoder: TextEncoder) -> None:
     with pytest.raises(Mt2stError, match="unknown part to freeze 'txt'; did you mean 'text'"):
         fine_tune(encoder.parts(), freeze=("txt",))

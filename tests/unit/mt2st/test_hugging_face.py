@@ -112,12 +112,12 @@ def test_a_missing_mask_token_is_appended_and_learns(tmp_path: Path) -> None:
 def test_pixels_are_normalised_as_the_preprocessor_says(tmp_path: Path) -> None:
     folder = vit(tmp_path / "v", preprocessor={"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.25, 1.0]})
     towers = hugging_face_towers(folder, text=bert(tmp_path / "t"))
-    found = towers.image.normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8))[0, :, 0, 0]
+    found = towers.normalize(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8))[0, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([0.9 / 0.5, 0.8 / 0.25, 0.7]))
     (tmp_path / "v" / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
     towers = hugging_face_towers(folder, text=bert(tmp_path / "t"))
     torch.testing.assert_close(
-        towers.image.normalize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8))[0, :, 0, 0], torch.full((3,), 0.2)
+        towers.normalize(torch.full((1, 3, 16, 16), 51, dtype=torch.uint8))[0, :, 0, 0], torch.full((3,), 0.2)
     )
 
 

@@ -86,7 +86,7 @@ def test_a_half_computes_what_the_whole_model_does(folders: dict[str, str]) -> N
     whole, half = made("hf:CLIP", folders).eval(), made("hf:CLIP+small", folders).eval()
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
-        expected, found = whole.encode_image(pixels), half.image.encode_image(pixels)
+        expected, found = whole.encode_image(pixels), half.image.encode_image(half.normalize(pixels))
     assert torch.equal(found.tokens, expected.tokens)
     assert torch.equal(found.embedding, expected.embedding)
 
@@ -159,6 +159,38 @@ def test_small_towers_keep_a_head_of_their_own(folders: dict[str, str]) -> None:
     encoder = VisionLanguageEncoder(made("hf:VIT+small", folders))
     assert encoder.token_table() is None
     assert isinstance(MaskedLanguageObjective(16, 30, 2, table=None).head, nn.Sequential)
+
+
+def test_weights_of_another_architecture_are_not_replaced_by_random_ones(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "bert")
+    other = vit(tmp_path / "vit")
+    weights = (Path(other) / "model.safetensors").read_bytes()
+    (Path(folder) / "model.safetensors").write_bytes(weights)
+    message = r"has no weights for \d+ parameters of the bert that its config\.json describes, such as embeddings\."
+    with pytest.raises(Mt2stError, match=message) as caught:
+        TextEncoder.pretrained(folder, 8)
+    assert "\n" not in str(caught.value)
+    deeper = bert(tmp_path / "deeper", num_hidden_layers=2)
+    shallow = bert(tmp_path / "shallow", num_hidden_layers=1)
+    (Path(deeper) / "model.safetensors").write_bytes((Path(shallow) / "model.safetensors").read_bytes())
+    with pytest.raises(Mt2stError, match=r"of the bert that .*, such as encoder\.layer\.1\."):
+        TextEncoder.pretrained(deeper, 8)
+
+
+def test_weights_of_another_width_are_one_line(tmp_path: Path) -> None:
+    wide = bert(tmp_path / "wide", hidden_size=32)
+    narrow = bert(tmp_path / "narrow")
+    (Path(narrow) / "model.safetensors").write_bytes((Path(wide) / "model.safetensors").read_bytes())
+    with pytest.raises(Mt2stError, match="AutoModel cannot load") as caught:
+        TextEncoder.pretrained(narrow, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_its_pooler_is_whole_enough(tmp_path: Path) -> None:
+    folder = bert(tmp_path)
+    language = transformers.BertForMaskedLM.from_pretrained(folder)  # has no pooler
+    language.save_pretrained(folder)
+    assert TextEncoder.pretrained(folder, 8).width == 16
 
 
 def test_images_smaller_than_a_patch_and_tokens_without_embedding(tmp_path: Path) -> None:
