@@ -20,12 +20,12 @@ _METRICS = (
 )
 
 
-def evaluation_table(records: Sequence[Mapping[str, Any]], holes: Sequence[tuple[str, str]]) -> TextTable:
-    """One line a pair of model and data: its scores, then what it cost. Pairs that failed follow with the reason.
+def evaluation_table(records: Sequence[Mapping[str, Any]], failed: Sequence[str]) -> TextTable:
+    """One line a pair of model and data: its scores, then what it cost. Pairs that failed follow, without numbers.
 
     Args:
         records: of finished pairs.
-        holes: pair and reason.
+        failed: names of the others.
     """
     columns = [column for column in _METRICS if any(column[0] in record["metrics"] for record in records)]
     kinds = [kind for kind in ("images", "texts", "answers") if any(kind in record["costs"] for record in records)]
@@ -41,13 +41,14 @@ def evaluation_table(records: Sequence[Mapping[str, Any]], holes: Sequence[tuple
             cells += _speed(record["costs"].get(kind))
         peak = record["gpu_peak_memory_bytes"] or record["peak_memory_bytes"]
         body.append((*cells, f"{peak / 1e6:,.0f}"))
-    body += [(f"{pair}: {why}", *[NOTHING] * (len(head) - 1)) for pair, why in holes]
+    body += [(f"{pair}: failed", *[NOTHING] * (len(head) - 1)) for pair in failed]
     caption = (
         "hit@k: the share of queries with a relevant item among the first k (the CLIP papers' R@k), ties count against "
         "the model; FLOPs: forward, 1 multiply-add = 2; images/s: with decoding; texts/s: distinct texts; peak: of the "
         "GPU where one was used, else resident"
     )
-    return TextTable("Evaluation without training", tuple(head), tuple(body), caption, 1 + len(columns))
+    faint = frozenset(range(len(records), len(body)))
+    return TextTable("Evaluation without training", tuple(head), tuple(body), caption, 1 + len(columns), faint)
 
 
 def _speed(cost: Mapping[str, float] | None) -> list[str]:

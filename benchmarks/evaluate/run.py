@@ -49,7 +49,7 @@ from benchmarks.records.machine import (
     reset_peak_resident,
 )
 from benchmarks.records.metrics_log import plain
-from benchmarks.report.text_table import print_tables, to_markdown
+from benchmarks.report.text_table import markdown_list, print_tables, to_markdown
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, read_sealed_json, write_bytes, write_sealed_json, write_text
 from mt2st.threads import computing_threads, usable_threads
@@ -101,16 +101,19 @@ def run(options: Options) -> int:
                     records.append(_pair(spec, name, model, opened[name], options, surroundings, console))
                 except _FAILURES as error:  # one pair that fails must not sink the others
                     why = str(error) if isinstance(error, Mt2stError) else traceback.format_exception_only(error)[-1]
-                    holes.append((f"{spec} × {name}", " ".join(why.split())))
+                    holes.append((f"{spec} on {name}", " ".join(why.split())))
                     console.print(f"    failed: {holes[-1][1]}", markup=False, highlight=False)
             del model
             gc.collect()  # not two models at a time
     if not records:
         raise Mt2stError(f"none of the {len(holes)} pairs could be measured; the first, {': '.join(holes[0])}")
-    table = evaluation_table(records, holes)
+    table = evaluation_table(records, [pair for pair, _ in holes])
+    reasons = [": ".join(hole) for hole in holes]
     print_tables([table], console)
+    for line in reasons:
+        console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
     path = options.results / "evaluate" / "TABLE.md"
-    write_text(path, to_markdown(table))
+    write_text(path, "\n".join([to_markdown(table), *markdown_list("Failed", reasons)]))
     console.print(f"table: {path}", markup=False, highlight=False, soft_wrap=True)
     return 1 if holes else 0
 
@@ -171,9 +174,9 @@ def _pair(
     if path.is_file():
         record = read_sealed_json(path, f"delete {folder}; the same command measures the pair again")
         if record["status"] == "finished":
-            console.print(f"{spec} × {name}: finished before, skipped", markup=False, highlight=False)
+            console.print(f"{spec} on {name}: finished before, skipped", markup=False, highlight=False)
             return record
-    console.print(f"{spec} × {name}", markup=False, highlight=False)
+    console.print(f"{spec} on {name}", markup=False, highlight=False)
     with RunLock(folder / "lock"):
         return _measured(spec, model(), data, options, folder, {**surroundings, "config": config})
 

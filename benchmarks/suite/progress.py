@@ -29,7 +29,7 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass
 class InWork:
-    """A run in work. Attributes: started, in seconds; first_step since; step and score seen last; found, steps before."""
+    """A run in work. Attributes: started, in seconds; first_step since; step, score seen last; found before."""
 
     planned: Planned
     started: float
