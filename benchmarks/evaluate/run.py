@@ -102,7 +102,7 @@ def run(options: Options) -> int:
                 except _FAILURES as error:  # one pair that fails must not sink the others
                     why = str(error) if isinstance(error, Mt2stError) else traceback.format_exception_only(error)[-1]
                     holes.append((f"{spec} on {name}", " ".join(why.split())))
-                    console.print(f"    failed: {holes[-1][1]}", markup=False, highlight=False)
+                    console.print(f"    failed: {holes[-1][1]}", markup=False, highlight=False, soft_wrap=True)
             del model
             gc.collect()  # not two models at a time
     if not records:
@@ -174,9 +174,9 @@ def _pair(
     if path.is_file():
         record = read_sealed_json(path, f"delete {folder}; the same command measures the pair again")
         if record["status"] == "finished":
-            console.print(f"{spec} on {name}: finished before, skipped", markup=False, highlight=False)
+            console.print(f"{spec} on {name}: finished before, skipped", markup=False, highlight=False, soft_wrap=True)
             return record
-    console.print(f"{spec} on {name}", markup=False, highlight=False)
+    console.print(f"{spec} on {name}", markup=False, highlight=False, soft_wrap=True)
     with RunLock(folder / "lock"):
         return _measured(spec, model(), data, options, folder, {**surroundings, "config": config})
 

@@ -92,9 +92,8 @@ class PreparedDataset:
             try:
                 tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise Mt2stError(
-                    f"{path} cannot be read as Arrow ({' '.join(str(error).split())[:200]}); {CURE}"
-                ) from None
+                told = " ".join(str(error).split())[:200]
+                raise Mt2stError(f"{path} cannot be read as Arrow ({told}); {CURE}") from None
         check_tables(tables, self.manifest, self.folder)
         return tables
 
@@ -330,10 +329,8 @@ class PreparedSplit:
     def _checked_pixel_rows(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         rows = _checked_rows(rows, self.num_images, f"split {self.name!r}")
         if textual := self.image_ids(rows[self._pixel_rows[rows] < 0][:1]):
-            raise Mt2stError(
-                f"split {self.name!r}: item {textual[0]!r} is text-only and has no pixels; ask only for rows "
-                "where has_pixels() is true"
-            )
+            cure = "ask only for rows where has_pixels() is true"
+            raise Mt2stError(f"split {self.name!r}: item {textual[0]!r} is text-only and has no pixels; {cure}")
         return rows
 
     def _encoded(self, rows: np.ndarray) -> Iterator[bytes]:
@@ -395,9 +392,8 @@ def _checked_rows(rows: np.ndarray | Sequence[int], count: int, place: str, dist
         )
     array = array.astype(np.int64)
     if array.min() < 0 or array.max() >= count:
-        raise Mt2stError(
-            f"{place}: row {int(array.min() if array.min() < 0 else array.max())} is outside 0 … {count - 1}"
-        )
+        worst = int(array.min() if array.min() < 0 else array.max())
+        raise Mt2stError(f"{place}: row {worst} is outside 0 … {count - 1}")
     if distinct and len(np.unique(array)) != len(array):
         raise Mt2stError(f"{place}: a row is named twice; each image can be in a subset once")
     return array

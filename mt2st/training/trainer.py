@@ -92,8 +92,7 @@ class Trainer:
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
         log: called with one flat mapping a log line.
         on_step: called with the number of steps done after each step (progress bars).
-        identity: further JSON values that make this run what it is (data hash, model size); a checkpoint of another
-            identity is refused.
+        identity: further JSON values that make this run what it is; a checkpoint of another identity is refused.
         rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 

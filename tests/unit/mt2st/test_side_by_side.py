@@ -127,7 +127,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
     script.write_text(
         "from pathlib import Path\n"
         "from mt2st.processes import side_by_side\n"
-        "from tests.unit.mt2st.test_processes import _note_and_wait\n"
+        "from tests.unit.mt2st.test_side_by_side import _note_and_wait\n"
         "if __name__ == '__main__':\n"
         f"    list(side_by_side(_note_and_wait, [Path({str(tmp_path)!r}) / n for n in 'ab'], 2))\n"
     )
