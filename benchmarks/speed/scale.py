@@ -83,7 +83,7 @@ def _short() -> str | None:
 
 
 def _plain(options: ScaleOptions) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {name: value for name, value in vars(options).items() if name != "results"}
 
 
 def _made(options: ScaleOptions, way: str, place: Path) -> dict[str, Any]:
