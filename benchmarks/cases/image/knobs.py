@@ -10,7 +10,7 @@ The method card is image.md beside this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
@@ -55,10 +55,16 @@ class Knobs(LabelledDataKnobs):
     """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 8
     """height and width to which all pictures are brought, in pixels"""
+    question: Literal["same_class", "class"] = "same_class"
+    """what the primary task asks: are both pictures of a pair of one class, or of which class is a picture"""
+    labelled_pairs: int = 1000
+    """pairs of training pictures whose answer may be used (question same_class)"""
+    validation_pairs: int = 2000
+    """pairs of validation pictures, at most (question same_class)"""
     label_fraction: float = 0.1
-    """share of training pictures whose labels may be used, class by class"""
+    """share of training pictures whose labels may be used, class by class (question class)"""
     images_per_batch: int = 64
-    """labelled pictures a step"""
+    """labelled pictures a step; two make a pair"""
     auxiliary_images_per_batch: int = 32
     """pictures of the auxiliary batch, shared by all auxiliaries"""
     auxiliaries: tuple[str, ...] = ("masked_patches", "rotation", "two_views")
