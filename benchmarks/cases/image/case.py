@@ -67,7 +67,8 @@ class ImageCase:
         self.train, self.validation = carved(whole, knobs.validation_fraction, draw)
         self.splits = (self.train, self.validation, self.test_split)
         self.codes = [class_codes(split, self.names) for split in self.splits]
-        self.question = _SameClass(self, draw) if knobs.question == "same_class" else _Class(self, draw)
+        kind = _SameClass if knobs.question == "same_class" else _Class
+        self.question = kind(self, draw)
         self.data: Mapping[str, Any] = {
             **facts(dataset, leaked),
             "training_images": self.train.num_images,
@@ -108,14 +109,16 @@ class _SameClass:
 
     def __init__(self, case: ImageCase, draw: int) -> None:
         self._knobs = case.knobs
-        self._train, self._validation, self._test = (ItemStream({}, split=split, items_per_batch=1) for split in case.splits)
+        self._train, self._validation, self._test = (
+            ItemStream({}, split=split, items_per_batch=1) for split in case.splits
+        )
         self._asked = SameClassQuestion(
             case.codes,
             labelled=case.knobs.labelled_pairs,
             validation=case.knobs.validation_pairs,
             test=case.test_split.num_images,
             draw=draw,
-            vectors=lambda: principal_components([flat_pixels(split) for split in case.splits]),
+            vectors=lambda: principal_components([grey_pixels(split) for split in case.splits]),
             about="pixels",
         )
         self.data = self._asked.data
@@ -182,6 +185,12 @@ class _Class:
 def flat_pixels(split: PreparedSplit) -> np.ndarray:
     """Pixels [N, S·S·3] float32."""
     return split.pixels(np.arange(split.num_images)).reshape(split.num_images, -1).astype(np.float32)
+
+
+def grey_pixels(split: PreparedSplit) -> np.ndarray:
+    """Mean of the three colours [N, S·S] float32."""
+    parts = np.array_split(np.arange(split.num_images), 1 + split.num_images // 1000)
+    return np.concatenate([split.pixels(rows).mean(3, dtype=np.float32).reshape(len(rows), -1) for rows in parts])
 
 
 def principal_components(parts: Sequence[np.ndarray], width: int = 20) -> list[np.ndarray]:

@@ -54,7 +54,9 @@ def pair_floors(train: Asked, validation: Asked, test: Asked, *, about: str) -> 
         f"cosine of {about}": _best(_regression, (1.0,), cosines, answers),
         f"logistic regression on {about}": _best(_regression, (1e-3, 1e-2, 1e-1, 1.0, 10.0), compared, answers),
         f"SVM on {about}": _best(_machine, (0.3, 1.0, 3.0, 10.0, 30.0), compared, answers),
-        f"k-NN on {about}": _best(_neighbours, [k for k in (1, 3, 10, 30, 100) if k <= len(train.rows)], compared, answers),
+        f"k-NN on {about}": _best(
+            _neighbours, [k for k in (1, 3, 10, 30, 100) if k <= len(train.rows)], compared, answers
+        ),
         "classes by logistic regression, compared": _two_steps(train, test),
     }
 
