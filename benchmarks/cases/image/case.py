@@ -147,7 +147,7 @@ class _Class:
         check_taught(self._taught, self._truth, case.names, "test")
         check_taught(self._taught, self._validation_truth, case.names, "validation")
         self._validation, self._test = case.validation, case.test_split
-        self._floors = self._simple()
+        self.floors = self._simple()
         self.data = {"labelled_images": self._labelled.num_images}
 
     def objective(self, width: int) -> ClassificationObjective:
@@ -173,7 +173,7 @@ class _Class:
             right = probe(frozen, self._taught, found.embeddings) == self._truth
             metrics[f"{name}/accuracy"] = float(right.mean())
             items[f"{name}_score"] = right.astype(np.float32)
-        return TestResult(metrics, items, {"label": self._names}, self._floors)
+        return TestResult(metrics, items, {"label": self._names}, self.floors)
 
     def _simple(self) -> dict[str, dict[str, float]]:
         """The most frequent class; nearest neighbours on raw pixels, from the same labels."""
