@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
-from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, strategy_names
+from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, schedule_of, strategy_names
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -117,7 +117,7 @@ class SuiteKnobs:
                 if name not in self.auxiliaries:
                     raise unknown_name(f"auxiliary in {each.name} of {type(settings).__name__}", name, self.auxiliaries)
         for auxiliary in self.auxiliaries or ("any",):  # schedules check their own knobs
-            settings.schedule(auxiliary)
+            schedule_of(settings, auxiliary)
 
     def kinds(self) -> tuple[StrategyKind, ...]:
         """The strategies to run."""
@@ -126,11 +126,10 @@ class SuiteKnobs:
     def strategy(self, name: str) -> Strategy:
         """The settings of strategy `name`, a name in tables or as in `strategies`."""
         kind = next((kind for kind in self.kinds() if kind.name == name), None) or find_strategy(name)
-        for settings in self.settings:
-            if type(settings) is kind.kind:
-                return settings
-        reference = find_strategy(MULTI_TASK).kind
-        return kind.started_from(next((settings for settings in self.settings if type(settings) is reference), None))
+        found = {type(settings): settings for settings in reversed(self.settings)}
+        settings = found.get(kind.kind) or kind.started_from(found.get(find_strategy(MULTI_TASK).kind))
+        restricted: Strategy = kind.restricted(settings, self.auxiliaries)
+        return restricted
 
     def with_settings(self, *changed: Any) -> Any:
         """These knobs with other settings of some strategies."""
