@@ -44,7 +44,7 @@ def flattened(losses: Sequence[float], patience: int, threshold: float) -> bool:
     return before - last < threshold * abs(before)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Listener(ABC):
     """Full weight until `says_stop`, then 0 for good. Settings are fields; what was heard is no part of a description.
 
@@ -115,7 +115,7 @@ class _Listener(ABC):
         self._heard, self._stopped = [float(value) for value in state["heard"]], bool(state["stopped"])
 
 
-@dataclass
+@dataclass(eq=False)
 class Flattening(_Listener):
     """Stops when the loss of its own task on validation flattens; see `flattened`.
 
@@ -139,7 +139,7 @@ class Flattening(_Listener):
         return flattened(heard, self.patience, self.threshold)
 
 
-@dataclass
+@dataclass(eq=False)
 class Forked(_Listener):
     """Stops when short forks show no benefit for the primary: the mean of the last `patience` benefits is ≤ `margin`.
 
@@ -177,7 +177,7 @@ class Forked(_Listener):
         return len(heard) >= self.patience and math.fsum(heard[-self.patience :]) / self.patience <= self.margin
 
 
-@dataclass
+@dataclass(eq=False)
 class Aligned(_Listener):
     """Stops when its gradient no longer points the primary's way: the mean of the last `patience` cosines is below
     `threshold`.
