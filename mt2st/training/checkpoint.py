@@ -1,8 +1,7 @@
 """Checkpoints: a folder a step, safetensors and sealed JSON, whole or not there.
 
 `step-00000120/` holds `model.safetensors`, `optimizer.safetensors` and `state.json`; the last is sealed and names the
-SHA-256 of the other two, so a torn or flipped bit anywhere is noticed. Where a run has further state with tensors,
-such as that of a schedule that listens, there is `extra.safetensors`, too. A folder is written aside and renamed when
+SHA-256 of the other two, so a torn or flipped bit anywhere is noticed. A folder is written aside and renamed when
 whole; older ones are deleted only after the new one has been read back.
 """
 
@@ -11,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,14 @@ from torch import nn
 
 from mt2st.errors import Mt2stError
 from mt2st.files import PARTIAL_SUFFIX, file_hash, read_sealed_json, sync_file, sync_folder, write_sealed_json
-from mt2st.training.extra_state import put_together, taken_apart
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _FILES = ("model.safetensors", "optimizer.safetensors")
-_EXTRA = "extra.safetensors"
 _CURE = "delete that checkpoint folder; the run then resumes from the one before, or from the start"
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
-    *,
-    extra: Mapping[str, Any] | None = None,
-    keep: int = 2,
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep: int = 2
 ) -> Path:
     """Write the checkpoint of `step` under `folder`, verify it, and delete all but the last `keep`.
 
@@ -46,12 +36,10 @@ def save_checkpoint(
         folder: the run's folder of checkpoints.
         step: optimiser steps done.
         state: JSON values kept beside the tensors.
-        extra: name → further state of plain values and tensors; `load_extra` gives it back.
 
     Returns:
         The folder of the checkpoint.
     """
-    plain, tensors = taken_apart(dict(extra or {}), "extra")
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
@@ -59,14 +47,10 @@ def save_checkpoint(
     try:
         save_model(model, str(partial / _FILES[0]))
         save_file(_optimizer_tensors(optimizer), partial / _FILES[1])
-        if tensors:
-            save_file(tensors, partial / _EXTRA)
-        names = (*_FILES, _EXTRA) if tensors else _FILES
-        for name in names:
+        for name in _FILES:
             sync_file(partial / name)
-        hashes = {name: file_hash(partial / name) for name in names}
-        more = {"extra": plain} if plain else {}
-        write_sealed_json(partial / "state.json", {**state, **more, "step": step, "files": hashes})
+        hashes = {name: file_hash(partial / name) for name in _FILES}
+        write_sealed_json(partial / "state.json", {**state, "step": step, "files": hashes})
         if final.exists():  # a damaged one of the same step, or the same step saved twice
             shutil.rmtree(final)
         partial.rename(final)
@@ -111,13 +95,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return state
 
 
-def load_extra(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The `extra` of a checkpoint whose state is known; empty if there was none."""
-    tensors = load_file(path / _EXTRA) if _EXTRA in state["files"] else {}
-    found: dict[str, Any] = put_together(state.get("extra", {}), tensors)
-    return found
-
-
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load only the model's weights from a checkpoint folder.
 
@@ -147,7 +124,7 @@ def _folders(folder: Path) -> list[Path]:
 def _read_state(path: Path) -> dict[str, Any]:
     state = read_sealed_json(path / "state.json", _CURE)
     files = state.get("files")
-    if not isinstance(files, dict) or set(files) - {_EXTRA} != set(_FILES):
+    if not isinstance(files, dict) or set(files) != set(_FILES):
         raise Mt2stError(f"{path / 'state.json'} names no files of a checkpoint; {_CURE}")
     for name, digest in files.items():
         if not (path / name).is_file():

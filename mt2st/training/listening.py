@@ -22,8 +22,8 @@ from mt2st.errors import Mt2stError, unknown_name
 from mt2st.flops import BACKWARD, FORWARD, Counts, FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
 from mt2st.schedules import SIGNALS, Listens, listens
+from mt2st.training.interface import Stream
 from mt2st.training.joint_model import JointModel
-from mt2st.training.parts import Stream
 from mt2st.training.peers import Peers
 
 LISTENING = "listening"  # its row in the ledger

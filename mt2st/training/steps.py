@@ -20,9 +20,9 @@ from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
 from mt2st.training.aside import aside
 from mt2st.training.config import TrainConfig, learning_rate_at, learning_rate_of
+from mt2st.training.interface import Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
-from mt2st.training.parts import Stream
 from mt2st.training.peers import Peers
 
 ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"

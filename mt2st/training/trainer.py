@@ -28,16 +28,16 @@ from mt2st.flops import FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
-from mt2st.training.checkpoint import load_checkpoint, load_extra, newest_checkpoint, save_checkpoint
+from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
-from mt2st.training.extra_state import HasState
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
+from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.listening import LISTENING, Listening
-from mt2st.training.parts import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import adamw, gather_states, recompute_activations
+from mt2st.training.stateful import Stateful, load_states, states_of
 from mt2st.training.steps import ALL_FROZEN, Steps
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
@@ -135,8 +135,8 @@ class Trainer:
         self.listening = Listening(
             joint, heard, self.ledger, self._peers, self.accelerator, config.seed, self.steps.fork
         )
-        # name → what a checkpoint keeps besides model and optimiser
-        self.extra: dict[str, HasState] = {LISTENING: self.listening} if mixture.listening else {}
+        # what else a checkpoint must keep, by name
+        self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
         whole = {
             "config": {name: value for name, value in deciding(config).items() if value or name != "total_flops"},
             "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
@@ -289,14 +289,10 @@ class Trainer:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
+        if self._parts:
+            state["parts"] = states_of(self._parts)
         return save_checkpoint(
-            self.folder,
-            progress.step,
-            self._bare,
-            self._optimizer.optimizer,
-            state,
-            extra={name: holder.state_dict() for name, holder in self.extra.items()},
-            keep=self.config.keep_checkpoints,
+            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
 
     def resume(self) -> int:
@@ -324,8 +320,7 @@ class Trainer:
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
-        for name, own in load_extra(path, state).items():
-            self.extra[name].load_state_dict(own)
+        load_states(self._parts, state.get("parts", {}))
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.saved_step = self._progress.step

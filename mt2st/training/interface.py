@@ -1,4 +1,4 @@
-"""What a training is given, and what it leaves."""
+"""What the training loop needs of others, and what it leaves: encoders, streams, results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass
 class Progress:
-    """What a checkpoint keeps beside the tensors."""
+    """What a checkpoint keeps beside the tensors and the parts."""
 
     step: int = 0
     train_seconds: float = 0.0
