@@ -21,7 +21,6 @@ What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
     position   class attribute: its place in tables; without it after those that have one, by name
     trials     class method, learning rate → the settings that `tune` tries
-    variants   method: the settings that a sweep compares
 This package imports no torch.
 """
 
@@ -111,10 +110,6 @@ class StrategyKind:
         if hasattr(self.kind, "trials"):
             return tuple(self.kind.trials(learning_rate))
         return tuple(self.kind(learning_rate=factor * learning_rate) for factor in (0.5, 1.0, 2.0, 4.0))
-
-    def variants(self, settings: Any) -> tuple[Strategy, ...]:
-        """The settings that a sweep compares: the strategy's own, else `settings` alone."""
-        return tuple(settings.variants()) if hasattr(settings, "variants") else (settings,)
 
     def started_from(self, reference: Strategy | None) -> Strategy:
         """Settings that nobody has tuned: the strategy's defaults, at the learning rate and weight of `reference`."""
