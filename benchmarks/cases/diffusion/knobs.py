@@ -91,6 +91,8 @@ class Knobs(DataKnobs):
     """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 32
     """height and width to which all pictures are brought, in pixels"""
+    label_fraction: float = 1.0
+    """share of training pictures whose class is known and that the primary task learns from, class by class"""
     images_per_batch: int = 32
     """pictures a step"""
     auxiliary_images_per_batch: int = 32
