@@ -27,11 +27,14 @@ from mt2st.randomness import coin
 __all__ = [
     "Constant",
     "Diminish",
+    "Late",
+    "Linear",
     "Off",
     "Sampled",
     "SamplesWeight",
     "Schedule",
     "Switch",
+    "Thinned",
     "coin",
     "describe",
     "samples_weight",
@@ -47,7 +50,7 @@ class Schedule(Protocol):
 
     A user's schedule inherits nothing; it only has to be callable like this and to know its start.
 
-    Does *not* assume monotony: a schedule may rise, though none here does.
+    Does *not* assume monotony: a schedule may rise, as `Late` does.
     """
 
     @property
@@ -218,6 +221,95 @@ class Sampled:
     def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
         """γ₀ with probability γ(progress)/γ₀, else 0."""
         return self.initial if coin(seed, step, task) < self.probability(progress) else 0.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Full weight until a point, then down a line to 0 at another one.
+
+    Attributes:
+        start: progress ∈ [0, end] from which the weight falls. start = end is `Switch(at=end)`.
+        end: progress ∈ [0, 1] from which the weight is 0. 0 = single-task from the start; 1 = off only after the last
+            step.
+        initial: γ₀ > 0, the weight before `start`.
+    """
+
+    start: float
+    end: float
+    initial: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_initial(self.initial)
+        check_range("end", self.end, 0.0, 1.0, "it is a share of the total steps, for example 0.8")
+        check_range("start", self.start, 0.0, self.end, "the weight falls between start and end")
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        if progress >= self.end:
+            return 0.0
+        if progress <= self.start:
+            return self.initial
+        return self.initial * (self.end - progress) / (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Late:
+    """0 until a point, then full weight: the reverse of `Switch`, a control for the order of tasks.
+
+    Attributes:
+        at: progress ∈ [0, 1] from which the task runs. 0 = Constant; 1 = on only after the last step.
+        final: the weight from there on, > 0.
+    """
+
+    at: float
+    final: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.final) and self.final > 0):
+            raise Mt2stError(f"final = {self.final!r} must be a finite weight > 0; to switch a task off use Off()")
+        check_range("at", self.at, 0.0, 1.0, "it is a share of the total steps, for example 0.6")
+
+    @property
+    def initial(self) -> float:
+        return 0.0 if self.at > 0 else self.final
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        return self.final if progress >= self.at else 0.0
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """Full weight in a share of the steps, drawn at random to the end: a control for *when* a task runs.
+
+    The coin is that of `Sampled`. Calling the schedule gives the *expected* weight, share · weight when it runs.
+
+    Attributes:
+        share: probability ∈ (0, 1] that the task runs at a step. 1 = Constant; towards 0 = single-task.
+        full: the weight of a step at which it runs, > 0.
+    """
+
+    share: float = 0.5
+    full: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.full) and self.full > 0):
+            raise Mt2stError(f"full = {self.full!r} must be a finite weight > 0; to switch a task off use Off()")
+        if not 0.0 < self.share <= 1.0:
+            raise Mt2stError(f"share = {self.share!r} must be above 0 and at most 1; it is a share of the steps")
+
+    @property
+    def initial(self) -> float:
+        return self.share * self.full
+
+    def __call__(self, progress: float) -> float:
+        _check_progress(progress)
+        return self.share * self.full
+
+    def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
+        """`full` with probability `share`, else 0."""
+        _check_progress(progress)
+        return self.full if coin(seed, step, task) < self.share else 0.0
 
 
 def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, task: str) -> float:

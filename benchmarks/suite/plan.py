@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
-from benchmarks.suite.costs import StepCosts, schedules_of
+from benchmarks.strategies import schedules_of
+from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, weight_at
@@ -36,10 +37,14 @@ class SuiteCosts:
             costs.close()
 
 
-def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for both views is planned once."""
+def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
+    """The runs of a suite, seed by seed; one that counts for both views is planned once.
+
+    Args:
+        seeds: None = the suite's own.
+    """
     runs = []
-    for seed in range(knobs.seeds):
+    for seed in range(knobs.seeds) if seeds is None else seeds:
         step = costs.of(seed)
 
         def cost(active: tuple[str, ...], step: StepCosts = step) -> int:

@@ -14,6 +14,7 @@ from benchmarks.cases import Case
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.strategies import schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -144,7 +145,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     reset_peak_gpu()
     experiment = case.build(run.seed)
     record["data"] |= experiment.data
-    mixture = mixture_of(experiment, knobs.strategy(run.strategy).schedule)
+    names = [objective.name for objective in experiment.auxiliaries]
+    mixture = mixture_of(experiment, schedules_of(knobs.strategy(run.strategy), names).__getitem__)
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
