@@ -21,7 +21,6 @@ What a strategy may say besides:
     recipe     class attribute of a file of this folder: "default" = it runs where nobody names strategies; another word
                = in the recipe of that name, beside the default ones; without it on request alone
     axes       class attribute: field → `Axis`, along which `tune` moves it; learning rate and weight have one anyway
-    variants   method: the settings that a sweep compares
     schedules  method in place of `schedule`, auxiliaries → all their schedules: for one that must know them all
     train      method, `TrainSettings` → those it trains with
 This package imports no torch.
@@ -32,10 +31,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-import math
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -159,10 +158,6 @@ class StrategyKind:
         known = {field.name for field in fields(self.kind)}
         own: Mapping[str, Axis] = getattr(self.kind, "axes", {})
         return {**own, **{name: axis for name, axis in _COMMON_AXES.items() if name in known and name not in own}}
-
-    def variants(self, settings: Any) -> tuple[Strategy, ...]:
-        """The settings that a sweep compares: the strategy's own, else `settings` alone."""
-        return tuple(settings.variants()) if hasattr(settings, "variants") else (settings,)
 
     def started_from(self, reference: Strategy | None) -> Strategy:
         """Settings that nobody has tuned: the strategy's defaults, at the learning rate and weight of `reference`."""

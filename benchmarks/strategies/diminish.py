@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Diminish, Schedule
-from mt2st.training.config import decides_nothing
-
-Own = TypeVar("Own", bound="Fading")
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,10 @@ class Fading:
     """ν, exponent of progress; above 1 stays high, then falls"""
     cutoff: Each = 0.05
     """share of γ₀ below which the weight is exactly 0; 0 = never cut off"""
-    sweep: tuple[float, ...] = decides_nothing(default=(3.0, 6.0, 12.0))
-    """rates that a sweep compares"""
 
     def fade(self, auxiliary: str) -> Diminish:
         """The fading of one auxiliary."""
         return Diminish(*(each(value, auxiliary) for value in (self.weight, self.rate, self.shape, self.cutoff)))
-
-    def variants(self: Own) -> tuple[Own, ...]:
-        return tuple(replace(self, rate=rate) for rate in self.sweep)
 
 
 @dataclass(frozen=True)

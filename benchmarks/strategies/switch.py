@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Schedule, Switch
-from mt2st.training.config import decides_nothing
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,6 @@ class Switching:
     """weight of each auxiliary's loss before the switch"""
     at: Each = 0.4
     """progress in [0, 1] at which the auxiliaries stop"""
-    sweep: tuple[float, ...] = decides_nothing(default=(0.3, 0.5, 0.7))
-    """switch points that a sweep compares"""
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
-
-    def variants(self) -> tuple[Switching, ...]:
-        return tuple(replace(self, at=at) for at in self.sweep)

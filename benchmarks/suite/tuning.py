@@ -117,7 +117,9 @@ class _Tuning:
         head = {
             "case": card.name,
             "recipe": recipe,
-            "shared": content_hash({"knobs": knobs.shared(), "budgets": _budgets(knobs), "data": dict(self._case.data)}),
+            "shared": content_hash(
+                {"knobs": knobs.shared(), "budgets": _budgets(knobs), "data": dict(self._case.data)}
+            ),
             "seeds": effort.numbers,
             "budgets": _budgets(knobs),
             "trials_each": effort.trials,
@@ -213,9 +215,14 @@ class _Tuning:
 
     def _plan(self, kind: StrategyKind, settings: Any) -> list[Planned]:
         varied = self._varied(kind, settings)
-        where = {"benchmark": self._card.name, "recipe": self._recipe, "results": self._results / FOLDER}
+        benchmark, recipe, results = self._card.name, self._recipe, self._results / FOLDER
         runs = [replace(run, tested=False) for run in plan_runs(varied, self._costs, self._effort.numbers)]
-        return [Planned(varied, run, run_folder(self._case, varied, run, **where)) for run in runs]
+        return [
+            Planned(
+                varied, run, run_folder(self._case, varied, run, benchmark=benchmark, recipe=recipe, results=results)
+            )
+            for run in runs
+        ]
 
     def _scored(self, planned: Planned) -> dict[str, Any]:
         """What the log keeps of a run that has ended."""
@@ -229,9 +236,7 @@ class _Tuning:
     def _write(self, name: str, trial: Mapping[str, Any], search: PatternSearch) -> None:
         """The log with one trial more of strategy `name`; trials of an earlier search that came later are dropped."""
         order = [*strategy_names(), *(kind.name for kind in self._knobs.kinds())]
-        others = [
-            each for each in self.log["trials"] if each["strategy"] != name or each["number"] < trial["number"]
-        ]
+        others = [each for each in self.log["trials"] if each["strategy"] != name or each["number"] < trial["number"]]
         trials = [*others, trial]
         known = {each["strategy"]: None for each in trials}
         places = {each: order.index(each) if each in order else len(order) for each in known}
@@ -320,14 +325,16 @@ def _about(log: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(trial["strategy"] for trial in log["trials"]))
     counts = {name: sum(trial["strategy"] == name for trial in log["trials"]) for name in names}
     even = len(set(counts.values())) == 1
-    trials = f"{next(iter(counts.values()))} trials of every strategy" if even else (
-        "trials, NOT EQUAL: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+    trials = (
+        f"{next(iter(counts.values()))} trials of every strategy"
+        if even
+        else ("trials, NOT EQUAL: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     )
     edges = "; ".join(f"{name} {', '.join(found)}" for name, found in log["edges"].items() if found)
     refused = len(log["refused"])
     return (
-        f"{log['metric']} on the validation split, seeds {' '.join(map(str, log['seeds']))}, which no suite reports; the "
-        f"test split was not read. {trials}; {refused} degenerate or impossible settings were refused, untrained. "
+        f"{log['metric']} on the validation split, seeds {' '.join(map(str, log['seeds']))}, which no suite reports; "
+        f"the test split was not read. {trials}; {refused} degenerate or impossible settings were refused, untrained. "
         f"Best values on an edge: {edges or 'none'}."
     )
 

@@ -196,8 +196,9 @@ def test_budget_below_one_step() -> None:
         ({"views": ("equal-stepz",)}, "did you mean 'equal-steps'"),
         ({"steps": 0}, "steps = 0"),
         ({"seeds": 0}, "seeds = 0"),
-        ({"budget": -1.0}, "budget = -1.0"),
-        ({"budget_share": 0.0}, "budget_share"),
+        ({"budgets": (0.44, 0.0)}, "budgets = 0.0"),
+        ({"budgets": ()}, "budgets must not be empty"),
+        ({"budgets": (0.44, 0.44)}, "names a share twice"),
         ({"settings": (Switching(at=1.5),)}, r"at = 1.5 is outside \[0, 1\]"),
         ({"strategies": ()}, "must not be empty"),
         ({"threads": -1}, "threads = -1"),
@@ -221,9 +222,10 @@ def test_knobs_survive_a_config_file() -> None:
 
 def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     shared = SuiteKnobs().shared()
-    for name in ("seeds", "strategies", "settings", "views", "data_folder", "data_workers", "trackers", "on_leak"):
+    planned = ("seeds", "strategies", "settings", "views", "budgets")
+    for name in (*planned, "data_folder", "data_workers", "trackers", "on_leak"):
         assert name not in shared, name
-    assert {"steps", "budget_share", "draw", "train", "threads"} <= set(shared)
+    assert {"steps", "draw", "train", "threads"} <= set(shared)
     assert "checkpoint_every_steps" not in shared["train"]
     assert shared["train"]["weight_decay"] == 0.01
 
