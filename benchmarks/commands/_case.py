@@ -129,14 +129,14 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
 
 
 def _named_kinds(default: SuiteKnobs, argv: list[str]) -> tuple[StrategyKind, ...]:
-    """The built-in strategies, and those of other files that `--strategies` names."""
+    """The built-in strategies, and those of other files that `--strategies` names whole."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--strategies", nargs="*", default=list(default.strategies))
     try:
         named = find_strategies(parser.parse_known_args(argv)[0].strategies)
     except argparse.ArgumentError as error:
         raise Mt2stError(str(error)) from None
-    return (*built_in(), *(kind for kind in named if kind.place))
+    return (*built_in(), *(kind for kind in named if kind.place and not kind.only))
 
 
 def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], settings: Mapping[str, Any]) -> Any:

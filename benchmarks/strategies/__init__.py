@@ -15,6 +15,8 @@ A strategy is a frozen dataclass with a method `schedule(auxiliary)`, in a file 
     python -m benchmarks vqa --strategies STL MTL my_fade.py:Cosine --cosine.weight 0.5
 
 Each field is an option, `--<key>.<field>`. A field of type `Each` takes one value, or one for each auxiliary by name.
+An auxiliary of weight 0 is off: it is never computed. `MTL:contrastive+masked_lm` is MTL with these auxiliaries alone,
+a row of its own beside MTL, as an ablation needs it.
 What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
     position   class attribute: its place in tables; without it after those that have one, by name
@@ -42,7 +44,7 @@ from typing import Any, Protocol
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
-from mt2st.schedules import Schedule
+from mt2st.schedules import Off, Schedule
 from mt2st.training.config import TrainSettings
 
 Each = float | Mapping[str, float]
@@ -79,10 +81,14 @@ def each(value: Each, auxiliary: str) -> float:
 
 
 def schedules_of(strategy: Any, auxiliaries: Sequence[str]) -> dict[str, Schedule]:
-    """Auxiliary's name → its schedule under a strategy."""
+    """Auxiliary's name → its schedule under a strategy; where its `weight` is 0, `Off`, whatever the strategy."""
+    weight = getattr(strategy, "weight", None)
+    active = [name for name in auxiliaries if weight is None or each(weight, name) != 0]
     if hasattr(strategy, "schedules"):
-        return dict(strategy.schedules(tuple(auxiliaries)))
-    return {name: strategy.schedule(name) for name in auxiliaries}
+        own = dict(strategy.schedules(tuple(active)))
+    else:
+        own = {name: strategy.schedule(name) for name in active}
+    return {name: own.get(name, Off()) for name in auxiliaries}
 
 
 def training_of(strategy: Any, settings: TrainSettings) -> TrainSettings:
@@ -141,17 +147,20 @@ class StrategyKind:
         key: prefix of its options.
         kind: the class of its settings.
         place: "" for a file of this folder; for somebody else's `file.py:Class`, with the file's absolute path.
+        only: the auxiliaries that run; the others' weight is 0. Empty = all.
     """
 
     name: str
     key: str
     kind: Any
     place: str = ""
+    only: tuple[str, ...] = ()
 
     @property
     def code_hash(self) -> str:
         """SHA-256 of somebody else's file: its code is part of a run. "" for a strategy of this folder."""
-        return file_hash(Path(self.place.rpartition(":")[0])) if self.place else ""
+        whole = self.place.removesuffix(":" + "+".join(self.only))
+        return file_hash(Path(whole.rpartition(":")[0])) if self.place else ""
 
     def axes(self) -> dict[str, Axis]:
         """Field → how `tune` moves it: the strategy's own first, then learning rate and weight."""
@@ -167,6 +176,18 @@ class StrategyKind:
             if name in known and hasattr(reference, name):
                 settings = replace(settings, **{name: getattr(reference, name)})
         return settings
+
+    def restricted(self, settings: Any, auxiliaries: tuple[str, ...]) -> Any:
+        """`settings` with weight 0 for each of `auxiliaries` that is not in `only`.
+
+        Raises:
+            Mt2stError: `only` names an auxiliary that is none of them.
+        """
+        for name in self.only:
+            if name not in auxiliaries:
+                raise unknown_name(f"auxiliary in strategy {self.name!r}", name, auxiliaries)
+        weights = {name: each(settings.weight, name) if name in self.only else 0.0 for name in auxiliaries}
+        return replace(settings, weight=weights) if self.only else settings
 
 
 @cache
@@ -200,7 +221,8 @@ def strategy_recipes() -> tuple[str, ...]:
 def find_strategy(text: str) -> StrategyKind:
     """The strategy called `text`: a name or key of this folder, or `path/to/file.py:Class`.
 
-    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it.
+    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it. A further
+    `:auxiliary+auxiliary` limits the strategy to these auxiliaries.
 
     Raises:
         Mt2stError: no such name (with the nearest ones), no such file, or a class that is no strategy.
@@ -210,6 +232,8 @@ def find_strategy(text: str) -> StrategyKind:
         path, colon, name = text, ":", ""
     if colon and path.endswith(".py"):
         return _outside(Path(path).resolve(), name)
+    if colon:
+        return _limited(find_strategy(path), name)
     for kind in built_in():
         if text.lower() in (kind.name.lower(), kind.key):
             return kind
@@ -232,6 +256,19 @@ def find_strategies(texts: Iterable[str]) -> tuple[StrategyKind, ...]:
                 )
         found.append(kind)
     return tuple(found)
+
+
+def _limited(kind: StrategyKind, names: str) -> StrategyKind:
+    """`kind` with the auxiliaries of `names` alone, such as "contrastive+masked_lm"."""
+    only = tuple(names.split("+"))
+    if kind.only or not all(only) or "weight" not in {field.name for field in fields(kind.kind)}:
+        raise Mt2stError(
+            f"{kind.name}:{names} names no auxiliaries of a strategy that weighs them; for example "
+            "MTL:contrastive+masked_lm"
+        )
+    suffix = f":{names}"
+    place = f"{kind.place}{suffix}" if kind.place else ""
+    return replace(kind, name=kind.name + suffix, key=kind.key + suffix, place=place, only=only)
 
 
 def _outside(path: Path, name: str) -> StrategyKind:

@@ -41,12 +41,12 @@ class Staging:
         """Every auxiliary's schedule: where it leaves depends on how many there are.
 
         Raises:
-            Mt2stError: `order` names others than `auxiliaries`.
+            Mt2stError: `order` leaves an auxiliary out, or names one twice.
         """
-        order = self.order or tuple(auxiliaries)
+        order = tuple(name for name in self.order or auxiliaries if name in auxiliaries)
         if sorted(order) != sorted(auxiliaries):
             raise Mt2stError(
-                f"order = {' '.join(order)} must name each auxiliary once; the auxiliaries are {' '.join(auxiliaries)}"
+                f"order = {' '.join(self.order)} must name each auxiliary once; the auxiliaries are {' '.join(auxiliaries)}"
             )
         ends = [self.end * (place + 1) / len(order) for place in range(len(order))]
         starts = [0.0, *ends[:-1]] if self.linear else ends

@@ -89,7 +89,8 @@ def search(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, effort
         tuning.run()
     table = log_table(tuning.log, card.spec)
     print_tables([table], console)
-    lines = "\n".join(f"{line}," for line in tuning.log["python"].values())
+    names = dict.fromkeys(trial["strategy"] for trial in tuning.log["trials"])
+    lines = "\n".join(f"{tuning.log['python'][name]}," for name in names)
     console.print(f"\nfor settings=(…) in the case's knobs.py:\n{lines}\n", highlight=False, markup=False)
     write_text(tuning.folder / "tuning.md", f"{to_markdown(table)}\n```python\n{lines}\n```\n")
     console.print(f"log: {tuning.path}, table: {tuning.folder / 'tuning.md'}", highlight=False)
@@ -165,17 +166,21 @@ class _Tuning:
 
     def _search_of(self, kind: StrategyKind, start: Any) -> PatternSearch:
         costs = self._costs.of(self._effort.first_seed)
-        references = _auxiliaries_at(start, self._knobs.steps, costs, self._effort.first_seed)
+
+        def share_of(settings: Any) -> float | None:
+            own = self._varied(kind, settings).strategy(kind.name)
+            return _auxiliaries_at(own, self._knobs.steps, costs, self._effort.first_seed)
+
+        usual = share_of(start)
 
         def refusal(settings: Any) -> str:
             """A setting that the knobs refuse, or that makes of a strategy what MTL or STL already are."""
             try:
-                self._varied(kind, settings)
+                share = share_of(settings)
             except Mt2stError as error:
                 return str(error)
-            share = _auxiliaries_at(settings, self._knobs.steps, costs, self._effort.first_seed)
-            if references is None or share is None or not _NEARLY_NONE <= references <= _NEARLY_ALL:
-                return ""
+            if usual is None or share is None or not _NEARLY_NONE <= usual <= _NEARLY_ALL:
+                return ""  # MTL, STL, and what always costs what they cost
             if _NEARLY_NONE <= share <= _NEARLY_ALL:
                 return ""
             return f"its auxiliaries take {share:.0%} of the FLOPs that they take in MTL"
@@ -298,6 +303,8 @@ def not_taken(log: Mapping[str, Any], knobs: SuiteKnobs) -> list[str]:
     found = []
     for name, best in log["best"].items():
         kind = find_strategy(name)
+        if kind.only:  # a row of an ablation; its settings are those of the whole strategy
+            continue
         own, wanted = knobs.strategy(name), from_plain(kind.kind, best)
         if deciding(own) != deciding(wanted):
             found.append(f"{name}: the recipe has {as_python(own)}, the log {as_python(wanted)}")

@@ -132,11 +132,10 @@ class SuiteKnobs:
     def strategy(self, name: str) -> Strategy:
         """The settings of strategy `name`, a name in tables or as in `strategies`."""
         kind = next((kind for kind in self.kinds() if kind.name == name), None) or find_strategy(name)
-        for settings in self.settings:
-            if type(settings) is kind.kind:
-                return settings
-        reference = find_strategy(MULTI_TASK).kind
-        return kind.started_from(next((settings for settings in self.settings if type(settings) is reference), None))
+        found = {type(settings): settings for settings in reversed(self.settings)}
+        settings = found.get(kind.kind) or kind.started_from(found.get(find_strategy(MULTI_TASK).kind))
+        restricted: Strategy = kind.restricted(settings, self.auxiliaries)
+        return restricted
 
     def with_settings(self, *changed: Any) -> Any:
         """These knobs with other settings of some strategies."""
