@@ -46,7 +46,7 @@ class Staging:
         order = tuple(name for name in self.order or auxiliaries if name in auxiliaries)
         if sorted(order) != sorted(auxiliaries):
             raise Mt2stError(
-                f"order = {' '.join(self.order)} must name each auxiliary once; the auxiliaries are {' '.join(auxiliaries)}"
+                f"order = {' '.join(self.order)} must name each auxiliary once; they are {' '.join(auxiliaries)}"
             )
         ends = [self.end * (place + 1) / len(order) for place in range(len(order))]
         starts = [0.0, *ends[:-1]] if self.linear else ends
