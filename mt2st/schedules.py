@@ -282,34 +282,29 @@ class Late:
 class Thinned:
     """Full weight in a share of the steps, drawn at random to the end: a control for *when* a task runs.
 
-    The coin is that of `Sampled`. Calling the schedule gives the *expected* weight, share · weight when it runs.
+    The coin is that of `Sampled`. Calling the schedule gives the *expected* weight, share · initial.
 
     Attributes:
         share: probability ∈ (0, 1] that the task runs at a step. 1 = Constant; towards 0 = single-task.
-        full: the weight of a step at which it runs, > 0.
+        initial: the weight of a step at which it runs, > 0, from the first to the last.
     """
 
     share: float = 0.5
-    full: float = 1.0
+    initial: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.full) and self.full > 0):
-            raise Mt2stError(f"full = {self.full!r} must be a finite weight > 0; to switch a task off use Off()")
+        _check_initial(self.initial)
         if not 0.0 < self.share <= 1.0:
             raise Mt2stError(f"share = {self.share!r} must be above 0 and at most 1; it is a share of the steps")
 
-    @property
-    def initial(self) -> float:
-        return self.share * self.full
-
     def __call__(self, progress: float) -> float:
         _check_progress(progress)
-        return self.share * self.full
+        return self.share * self.initial
 
     def weight(self, progress: float, *, seed: int, step: int, task: str) -> float:
-        """`full` with probability `share`, else 0."""
+        """`initial` with probability `share`, else 0."""
         _check_progress(progress)
-        return self.full if coin(seed, step, task) < self.share else 0.0
+        return self.initial if coin(seed, step, task) < self.share else 0.0
 
 
 def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, task: str) -> float:

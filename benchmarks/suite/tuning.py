@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
@@ -165,25 +165,18 @@ class _Tuning:
         return self._knobs.strategy(kind.name)
 
     def _search_of(self, kind: StrategyKind, start: Any) -> PatternSearch:
-        costs = self._costs.of(self._effort.first_seed)
+        costs, steps, seed = self._costs.of(self._effort.first_seed), self._knobs.steps, self._effort.first_seed
 
         def share_of(settings: Any) -> float | None:
-            own = self._varied(kind, settings).strategy(kind.name)
-            return _auxiliaries_at(own, self._knobs.steps, costs, self._effort.first_seed)
+            return auxiliaries_share(self._varied(kind, settings).strategy(kind.name), costs, steps, seed)
 
         usual = share_of(start)
 
         def refusal(settings: Any) -> str:
-            """A setting that the knobs refuse, or that makes of a strategy what MTL or STL already are."""
             try:
-                share = share_of(settings)
-            except Mt2stError as error:
+                return why_degenerate(share_of(settings), usual)
+            except Mt2stError as error:  # the knobs refuse these settings
                 return str(error)
-            if usual is None or share is None or not _NEARLY_NONE <= usual <= _NEARLY_ALL:
-                return ""  # MTL, STL, and what always costs what they cost
-            if _NEARLY_NONE <= share <= _NEARLY_ALL:
-                return ""
-            return f"its auxiliaries take {share:.0%} of the FLOPs that they take in MTL"
 
         return PatternSearch(start, moves_of(kind.axes(), costs.auxiliaries), refusal)
 
@@ -260,13 +253,33 @@ def _budgets(knobs: SuiteKnobs) -> list[float]:
     return sorted(knobs.budgets)
 
 
-def _auxiliaries_at(settings: Any, steps: int, costs: Any, seed: int) -> float | None:
-    """The auxiliaries' FLOPs as a share of those that they take in MTL; None without auxiliaries."""
-    all_of_them = steps * (costs.everything - costs.primary_only)
-    if not all_of_them:
-        return None
+class Costs(Protocol):
+    """What a step costs; `benchmarks.suite.costs.StepCosts` is one."""
+
+    primary: str
+    auxiliaries: tuple[str, ...]
+
+    def __call__(self, active: tuple[str, ...]) -> int: ...
+
+
+def auxiliaries_share(settings: Any, costs: Costs, steps: int, seed: int) -> float | None:
+    """The auxiliaries' FLOPs in a run of `steps` steps, as a share of those in MTL; None without auxiliaries."""
+    primary = costs((costs.primary,))
+    in_mtl = steps * (costs((costs.primary, *costs.auxiliaries)) - primary)
     total = training_flops(schedules_of(settings, costs.auxiliaries), costs.primary, costs, steps, seed)
-    return float((total - steps * costs.primary_only) / all_of_them)
+    return (total - steps * primary) / in_mtl if in_mtl else None
+
+
+def why_degenerate(share: float | None, usual: float | None) -> str:
+    """Why settings make of a strategy what MTL or STL already are, by `auxiliaries_share`; "" = they do not.
+
+    Args:
+        share: of the settings.
+        usual: of the strategy's usual ones; one that is MTL or STL in cost by itself may be so.
+    """
+    if share is None or usual is None or not _NEARLY_NONE <= usual <= _NEARLY_ALL:
+        return ""
+    return "" if _NEARLY_NONE <= share <= _NEARLY_ALL else f"its auxiliaries take {share:.0%} of their FLOPs in MTL"
 
 
 def _set_aside(path: Path, log: Mapping[str, Any]) -> Path:
