@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmarks.strategies import Axis, Each, each
+from mt2st.controls import Linear
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Linear, Schedule
+from mt2st.schedules import Schedule
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmarks.strategies import Axis, Each, each
-from mt2st.schedules import Schedule, Thinned
+from mt2st.controls import Thinned
+from mt2st.schedules import Schedule
 
 
 @dataclass(frozen=True)

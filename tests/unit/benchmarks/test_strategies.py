@@ -31,8 +31,9 @@ from benchmarks.strategies.mtl import MultiTask
 from benchmarks.strategies.staged import Staging
 from benchmarks.strategies.switch import Switching
 from benchmarks.suite.plan import steps_for_budget, training_flops
+from mt2st.controls import Linear
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Constant, Diminish, Linear, Off, Sampled, Switch, weight_at
+from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch, weight_at
 from tests.helpers.documentation import ROOT, files_of
 
 PRIMARY_COST, AUXILIARY_COST = 5, 7

@@ -14,18 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mt2st
+from mt2st.controls import Late, Linear, Thinned
 from mt2st.errors import Mt2stError
 from mt2st.schedules import (
     Constant,
     Diminish,
-    Late,
-    Linear,
     Off,
     Sampled,
     SamplesWeight,
     Schedule,
     Switch,
-    Thinned,
     coin,
     samples_weight,
     stays_constant,
