@@ -127,8 +127,6 @@ RECIPES = {
     "fashion-mnist-10pct": replace(FASHION, label_fraction=0.1),
 }
 
-TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps."""
