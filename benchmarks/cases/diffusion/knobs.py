@@ -131,7 +131,20 @@ TUNED = Knobs(
         SampledDiminishing(4e-3, 1.0, rate=6.0, shape=2.0),
     ),
 )
-RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
+RECIPES = {
+    "default": TUNED,
+    "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28),
+    "few-labels": replace(
+        TUNED,
+        data="fashion_mnist",
+        image_size=14,
+        label_fraction=0.00556,
+        steps=400,
+        auxiliaries=("unconditional",),
+        encoder=UNetKnobs(fold=1, widths=(16, 32)),
+        classifier=VitKnobs(patch_size=2, width=48),
+    ),
+}
 
 
 def smoke(knobs: Knobs) -> Knobs:
