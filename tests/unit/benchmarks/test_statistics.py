@@ -117,8 +117,8 @@ def test_the_paired_bootstrap_equals_its_slow_twin(name, function) -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     items = scores(0, items=50)
     whole = bootstrap(items, "median"), bootstrap(items)
-    monkeypatch.setattr("benchmarks.report.statistics._CHUNK_CELLS", 70)
-    monkeypatch.setattr("benchmarks.report.statistics._CACHE_CELLS", 0)
+    monkeypatch.setattr("benchmarks.report.resampling._CHUNK_CELLS", 70)
+    monkeypatch.setattr("benchmarks.report.resampling._CACHE_CELLS", 0)
     assert (bootstrap(items, "median"), bootstrap(items)) == whole
 
 
