@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report.plots import figure_of, safe, save, style
+from benchmarks.report.figures import figure_of, safe, save, style
 from benchmarks.report.rows import Summary
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.style import looks

@@ -7,26 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.records.read import RunRecord
 from benchmarks.report.cells import flops_unit, in_unit
+from benchmarks.report.figures import figure_of, safe, save, style
 from benchmarks.report.rows import Row, Summary, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
 from benchmarks.report.views import view_title
-from mt2st.files import atomic_path
-
-_RC = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-}
-DPI = 150
 
 
 def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, view: str, path: Path) -> None:
@@ -227,26 +215,3 @@ def _half(row: Row, metric: Metric) -> float | None:
     assert row.primary is not None
     half = row.primary.half_width
     return half * metric.scale if half == half else None
-
-
-def safe(text: str) -> str:
-    """`text` with dollar signs that matplotlib would take for mathematics escaped."""
-    return text.replace("$", r"\$")
-
-
-def style() -> Any:
-    """The context in which pictures are drawn."""
-    return rc_context(_RC)
-
-
-def figure_of(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, atomically."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", facecolor="white")

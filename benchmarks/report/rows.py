@@ -215,7 +215,7 @@ def _function(metric: Metric) -> Callable[..., float]:
 
 
 def _clusters(runs: Sequence[RunRecord], metric: Metric) -> np.ndarray | None:
-    """The cluster of each item, [N], the same for all runs; None where items are independent.
+    """The cluster of each of the metric's items, [N], the same for all runs; None where items are independent.
 
     Raises:
         Mt2stError: runs disagree, so their items are not the same ones.
@@ -228,6 +228,8 @@ def _clusters(runs: Sequence[RunRecord], metric: Metric) -> np.ndarray | None:
                 f"{run.folder} and {runs[0].folder} have different arrays {metric.cluster!r}: they were tested on "
                 "different items, or by different versions; repeat the older runs"
             )
+    if first is None or not metric.arrays or len(first) != len(runs[0].items[metric.arrays[0]]):
+        return None  # items of another kind, such as images where captions have clusters
     return first
 
 
