@@ -69,7 +69,7 @@ def summarise(
         limit=saving_limit(by_place),
         floors=_floors(records.finished, spec),
         front=tuple(points[index][0] for index in front),
-        remarks=(*_remarks(records, by_place), *left_out),
+        remarks=(*_remarks(records, by_place), *left_out, *_looks_remark(looks, way.confidence)),
         provenance=_provenance(records.finished),
         schedules=_schedules(rows, by_place),
         known=tuple(known),
@@ -88,6 +88,15 @@ def summarise(
 def _looks(runs: Sequence[RunRecord]) -> tuple[int, ...]:
     """Numbers of seeds at which the suite looked at its intervals, to add seeds or not; () = seeds were not added."""
     return next((tuple(run.values["looks"]) for run in runs if run.values.get("looks")), ())
+
+
+def _looks_remark(looks: Sequence[int], confidence: float) -> list[str]:
+    if not looks:
+        return []
+    return [
+        f"seeds were added until the claim was decided, with looks at {', '.join(map(str, looks))} seeds: each "
+        f"interval is one of {confidence:.2%}, so that those of all looks hold together with 95 %"
+    ]
 
 
 def _against_full_and_short(rows: Sequence[Row]) -> dict[str, tuple[Interval | None, Interval | None]]:
