@@ -109,7 +109,7 @@ def draw_points(points: Sequence[Point], draws: int = DRAWS, random_seed: int = 
         spread = (by_seed - means) / math.sqrt(seeds * (seeds - 1))
         student = np.sqrt((seeds - 1) / random.chisquare(seeds - 1, size=draws))[:, None]
         drawn += student * (random.standard_normal((draws, seeds)) @ spread)
-    return drawn + random.standard_normal((draws, len(points))) @ _root(items_covariance(points)).T
+    return drawn + random.standard_normal((draws, len(points))) @ _root(items_covariance(points))
 
 
 def items_covariance(points: Sequence[Point]) -> np.ndarray:
@@ -128,9 +128,10 @@ def items_covariance(points: Sequence[Point]) -> np.ndarray:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A with A·Aᵀ = the covariance; what estimation made negative is 0."""
+    """The symmetric A with A·A = the covariance; what estimation made negative is 0. Unlike others it is unique."""
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
+    root: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return root
 
 
 def fit_curve(
@@ -185,7 +186,9 @@ def fit_curve(
 def log_grid(low: float, high: float) -> np.ndarray:
     """Shares from `low` to `high`, evenly spaced on a logarithmic axis, in steps of less than 1 %."""
     steps = max(1, math.ceil(_PER_EFOLD * math.log(high / low))) if high > low else 0
-    return low * (high / low) ** (np.arange(steps + 1) / max(steps, 1))
+    grid = low * (high / low) ** (np.arange(steps + 1) / max(steps, 1))
+    grid[-1] = high if steps else low  # to the last bit
+    return grid
 
 
 def interpolated(shares: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -200,7 +203,7 @@ def interpolated(shares: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np
 
 def _crossing(grid: np.ndarray, curves: np.ndarray, level: np.ndarray, confidence: float) -> Crossing:
     """Where each curve reaches the level first; the first row is the estimate."""
-    reached = curves >= level - 1e-12 * np.abs(level)
+    reached = curves >= level - 1e-9 * np.maximum(np.abs(level), 1.0)  # full MTL reaches itself, whatever the rounding
     first = np.where(reached.any(axis=1), grid[reached.argmax(axis=1)], np.inf)
     low, high = np.quantile(first[1:], [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
     return Crossing(float(first[0]), float(low), float(high))
