@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, TestResult
+from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.labels import (
@@ -166,6 +167,7 @@ class _Class:
 
     def __init__(self, glosses: GlossData, knobs: GlossKnobs, draw: int) -> None:
         train, self._validation, self._test = glosses.train, glosses.validation.codes, glosses.test.codes
+        self._clusters = clusters_of(glosses.test.lemmas)
         self._names = glosses.names
         self._rows = stratified_rows(train.codes, knobs.label_fraction, draw, glosses.names)  # of train
         self._taught = train.codes[self._rows]
@@ -198,6 +200,7 @@ class _Class:
     def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:
         found = predict_classes(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1).in_order())
         metrics, items = graded(found, self._test)
+        items["cluster"] = self._clusters
         return TestResult(metrics, items, {"label": self._names}, self.floors)
 
 
