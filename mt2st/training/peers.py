@@ -41,6 +41,13 @@ class Peers:
             shown = {name: self._accelerator.reduce(loss, "mean") for name, loss in shown.items()}
         return {name: float(loss) for name, loss in shown.items()}
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of `tensor`, whose shape is the same in all."""
+        if self.alone:
+            return tensor
+        mean: Tensor = self._accelerator.reduce(tensor, "mean")
+        return mean
+
     def states(self, state: Mapping[str, Any]) -> list[Any]:
         """The plain values of all processes, by rank."""
         if self.alone:

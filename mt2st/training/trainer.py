@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,28 +21,33 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from mt2st.balancing import Balancer
 from mt2st.batch import Batch, shape_key
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
-from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.randomness import step_seed
-from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
-from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
-from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
-from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
+from mt2st.training.balanced import Balancing, check_balancer
+from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, run_fingerprint, save_checkpoint
+from mt2st.training.config import TrainConfig, decay_groups, learning_rate_at, trained_parameters
+from mt2st.training.guards import (
+    check_losses,
+    check_trackers,
+    check_weights,
+    deterministic,
+    seed_device,
+    stop_signals,
+)
+from mt2st.training.interface import ALL_FROZEN, Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.peers import Peers
-from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
+from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
-
-ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
 class Trainer:
@@ -53,6 +58,7 @@ class Trainer:
         mixture: the tasks; its stream names must be keys of `streams`.
         streams: stream name → source of batches.
         config: how to train.
+        balancer: makes one gradient of the tasks' losses while several tasks are active; None = their weighted sum.
         folder: where checkpoints are kept and looked for; None = no checkpoints.
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
         log: called with one flat mapping a log line.
@@ -68,7 +74,8 @@ class Trainer:
         trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
 
     Raises:
-        Mt2stError: a task's stream is missing, all parameters are frozen, or a tracker is unknown or not installed.
+        Mt2stError: a task's stream is missing, all parameters are frozen, a tracker is unknown or not installed, or the
+            balancer cannot work under this configuration.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Trainer:
         streams: Mapping[str, Stream],
         config: TrainConfig,
         *,
+        balancer: Balancer | None = None,
         folder: Path | None = None,
         validate: Callable[[], Mapping[str, float]] | None = None,
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
@@ -117,13 +125,9 @@ class Trainer:
         if not groups:
             raise Mt2stError(ALL_FROZEN)
         self.trained = trained_parameters(joint, config.learning_rate, rates)
-        device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
+        optimizer = adamw(groups, config, self.accelerator.device, alone=self._peers.alone)
         if config.shard:
             recompute_activations(joint)
-        if config.shard and not self._peers.alone:
-            optimizer: torch.optim.Optimizer = sharded_adamw(groups, config.learning_rate, fused=device_has_fused)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
         if config.compile:
             joint.compile()
         self._model = self.accelerator.prepare(joint)
@@ -132,15 +136,21 @@ class Trainer:
         self.ledger = FlopLedger()
         self._progress = Progress()
         self._parts: dict[str, Stateful] = {}  # what else a checkpoint must keep, by name
-        whole = {
-            "config": deciding(config),
-            "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
-            "processes": self.accelerator.num_processes,
-            "identity": dict(identity or {}),
-        }
-        if rates:
-            whole["trained"] = self.trained
-        self._fingerprint = content_hash(whole)
+        self._balancing: Balancing | None = None
+        if balancer is not None:
+            check_balancer(balancer, config)
+            self._parts["balancer"] = balancer
+            self._balancing = Balancing(
+                balancer, self._parameters, backward=self.accelerator.backward, mean=self._peers.mean
+            )
+        self._fingerprint = run_fingerprint(
+            config,
+            mixture,
+            processes=self.accelerator.num_processes,
+            identity=dict(identity or {}),
+            trained=self.trained if rates else None,
+            balancer=balancer,
+        )
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self.saved_step: int | None = None
         if trackers:
@@ -168,24 +178,24 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config, group.get("peak"))
         losses: dict[str, Tensor] = {}
+        balancing = self._balancing if len(weights) > 1 else None
         for micro in range(config.accumulation):
             index = step * config.accumulation + micro
             batches = {stream: self._batch(stream, index) for stream in streams}
             kind = self.kind(batches, weights)
-            self._seed(step_seed(config.seed, step, micro, accelerator.process_index))
-            last = micro == config.accumulation - 1
+            random = step_seed(config.seed, step, micro, accelerator.process_index)
+            seed_device(random, accelerator.device)
+            # Processes exchange gradients in the last backward pass, or the balancer does it.
+            exchange = micro == config.accumulation - 1 and not (balancing and balancing.weighs_gradients)
             # The first step of a kind runs under the counter, which only observes.
             counter = None if self.ledger.knows(kind) else FlopCounter()
-            eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
-            with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
+            with self._watched(counter), nullcontext() if exchange else accelerator.no_sync(self._model):
                 losses = self._model(batches, weights, counter.task if counter else None)
-                total = sum(
-                    (weights[name] * loss for name, loss in losses.items()),
-                    start=torch.zeros((), device=accelerator.device),
-                )
-                if not total.requires_grad:
-                    raise Mt2stError(ALL_FROZEN)
-                accelerator.backward(total / config.accumulation)
+                if balancing:
+                    balancing.backward(losses, weights, step_seed(config.seed, step, config.accumulation, 0))
+                    losses = {name: loss.detach() for name, loss in losses.items()}  # lets the graphs go
+                else:
+                    self._backward(losses, weights)
             if counter:
                 self.ledger.learn(kind, counter.counts, counter.unknown_operations)
             self.ledger.add(kind)
@@ -194,18 +204,35 @@ class Trainer:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if balancing:
+
+            def losses_again() -> dict[str, Tensor]:
+                seed_device(random, accelerator.device)
+                with self._watched(counter):
+                    again: dict[str, Tensor] = self._model(batches, weights, counter.task if counter else None)
+                if counter:
+                    self.ledger.learn(kind, counter.counts, counter.unknown_operations)
+                return again
+
+            balancing.learn(learning_rate_at(step, config), losses_again)
         return losses
 
-    def _seed(self, seed: int) -> None:
-        """What `torch.manual_seed` does for this device.
+    def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
+        """The gradient of the weighted sum."""
+        total = sum(
+            (weights[name] * loss for name, loss in losses.items()),
+            start=torch.zeros((), device=self.accelerator.device),
+        )
+        if not total.requires_grad:
+            raise Mt2stError(ALL_FROZEN)
+        self.accelerator.backward(total / self.config.accumulation)
 
-        That function looks for every kind of accelerator each time, for 0.1 ms.
-        """
-        torch.default_generator.manual_seed(seed)
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.manual_seed_all(seed)
-        elif self.accelerator.device.type != "cpu":
-            torch.manual_seed(seed)
+    @contextmanager
+    def _watched(self, counter: FlopCounter | None) -> Iterator[None]:
+        """Under the counter, without compilation, which would hide operations from it; None = as usual."""
+        eager = torch.compiler.set_stance("force_eager") if counter and self.config.compile else nullcontext()
+        with eager, counter or nullcontext():
+            yield
 
     def _batch(self, stream: str, index: int) -> Batch:
         batch = self.streams[stream].batch(index, self.accelerator.process_index, self.accelerator.num_processes)
@@ -305,6 +332,8 @@ class Trainer:
             "learning_rate": learning_rate_at(step - 1, self.config),
         }
         line |= {f"loss/{name}": loss for name, loss in self._peers.means(losses).items()}
+        if self._balancing and len(losses) > 1:
+            line |= {f"balance/{name}": float(value) for name, value in self._balancing.shown.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
