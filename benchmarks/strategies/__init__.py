@@ -19,9 +19,10 @@ An auxiliary of weight 0 is off: it is never computed. `MTL:contrastive+masked_l
 a row of its own beside MTL, as an ablation needs it.
 What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
-    position   class attribute: its place in tables; without it after those that have one, by name
+    position   class attribute: its place in tables; without it after those that have one, by name, and on request alone
     trials     class method, learning rate → the settings that `tune` tries
     variants   method: the settings that a sweep compares
+    balancer   method, names of all tasks → what makes one gradient of their losses (see `mt2st.balancing`)
 This package imports no torch.
 """
 
@@ -36,11 +37,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
 from mt2st.schedules import Off, Schedule
+
+if TYPE_CHECKING:
+    from mt2st.balancing import Balancer
 
 Each = float | Mapping[str, float]
 _FOLDER = Path(__file__).parent
@@ -80,6 +84,16 @@ def schedule_of(settings: Strategy, auxiliary: str) -> Schedule:
     if weight is not None and each(weight, auxiliary) == 0:
         return Off()
     return settings.schedule(auxiliary)
+
+
+def balancer_of(settings: Any, tasks: tuple[str, ...]) -> Balancer | None:
+    """What makes one gradient of the tasks' losses under these settings; None = their weighted sum.
+
+    Raises:
+        Mt2stError: it needs a package that is not installed, or a knob is out of range.
+    """
+    made: Balancer | None = settings.balancer(tasks) if hasattr(settings, "balancer") else None
+    return made
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,11 @@ def built_in() -> tuple[StrategyKind, ...]:
 def strategy_names() -> tuple[str, ...]:
     """Names of the strategies of this folder, in the order of tables."""
     return tuple(kind.name for kind in built_in())
+
+
+def default_strategies() -> tuple[str, ...]:
+    """Those that run where nobody names strategies: the ones with a place in tables."""
+    return tuple(kind.name for kind in built_in() if hasattr(kind.kind, "position"))
 
 
 def find_strategy(text: str) -> StrategyKind:

@@ -9,8 +9,10 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
+from benchmarks.strategies import balancer_of
 from benchmarks.suite.costs import StepCosts, schedules_of
 from benchmarks.suite.runs import Run
+from mt2st.balancing import Balancer
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, weight_at
 
@@ -42,13 +44,16 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
     for seed in range(knobs.seeds):
         step = costs.of(seed)
 
-        def cost(active: tuple[str, ...], step: StepCosts = step) -> int:
-            return step(active) * knobs.train.accumulation
-
-        everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
+        everything = step.everything * knobs.train.accumulation * knobs.steps
         budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
         for kind in knobs.kinds():
-            schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
+            strategy = knobs.strategy(kind.name)
+            schedules = schedules_of(strategy, step.auxiliaries)
+            balancer = balancer_of(strategy, (step.primary, *step.auxiliaries))
+
+            def cost(active: tuple[str, ...], step: StepCosts = step, balancer: Balancer | None = balancer) -> int:
+                return step(active, balancer) * knobs.train.accumulation
+
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)

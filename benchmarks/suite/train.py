@@ -14,7 +14,7 @@ from benchmarks.cases import Case
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
-from benchmarks.strategies import schedule_of
+from benchmarks.strategies import balancer_of, schedule_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -168,6 +168,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         mixture,
         {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
         train_config(knobs, run),
+        balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
         log=log,

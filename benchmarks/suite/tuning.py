@@ -19,7 +19,7 @@ from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
-from benchmarks.strategies import schedule_of
+from benchmarks.strategies import balancer_of, schedule_of
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import Run, open_case, train_config
@@ -122,11 +122,13 @@ def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: ReportSpec) 
     config = replace(
         train_config(knobs, run), evaluate_every_steps=0, checkpoint_every_seconds=0.0, checkpoint_every_steps=0
     )
+    mixture = mixture_of(experiment, lambda name: schedule_of(strategy, name))
     result = Trainer(
         experiment.encoder,
-        mixture_of(experiment, lambda name: schedule_of(strategy, name)),
+        mixture,
         experiment.streams,
         config,
+        balancer=balancer_of(strategy, tuple(mixture.tasks)),
         validate=experiment.validate,
     ).fit()
     return {

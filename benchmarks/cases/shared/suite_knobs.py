@@ -13,7 +13,14 @@ from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
-from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, schedule_of, strategy_names
+from benchmarks.strategies import (
+    Strategy,
+    StrategyKind,
+    default_strategies,
+    find_strategies,
+    find_strategy,
+    schedule_of,
+)
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -45,7 +52,7 @@ class SuiteKnobs:
     """training seeds per strategy, 0 … seeds − 1"""
     draw: Literal["fixed", "per-seed"] = "fixed"
     """labelled subset and validation carve: the same for every seed, or drawn anew for each"""
-    strategies: tuple[str, ...] = planned(default_factory=strategy_names)
+    strategies: tuple[str, ...] = planned(default_factory=default_strategies)
     """strategies to run: names, or classes in files such as my_fade.py:Cosine"""
     settings: tuple[Any, ...] = planned(default=())
     """settings of strategies; a strategy without starts from its defaults, at MTL's learning rate and weight"""

@@ -1,0 +1,32 @@
+"""What strategies share that balance the tasks of a step by a method of their own. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.strategies import Each, each
+from mt2st.schedules import Schedule, Switch
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """The knobs of every one of them."""
+
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    at: Each = 1.0
+    """progress in [0, 1] at which the auxiliaries stop, as in Switch; 1 = never"""
+
+    def schedule(self, auxiliary: str) -> Schedule:
+        return Switch(each(self.at, auxiliary))
+
+
+@dataclass(frozen=True)
+class WeighedAndBalanced(Balanced):
+    """Where the scale of a loss matters to the method."""
+
+    weight: Each = 1.0
+    """weight of each auxiliary's loss; the primary's is 1"""
+
+    def schedule(self, auxiliary: str) -> Schedule:
+        return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
