@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.strategies import Each, each
-from mt2st.schedules import Schedule, Switch
+from mt2st.schedules import Constant, Schedule, Switch
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Balanced:
     """progress in [0, 1] at which the auxiliaries stop, as in Switch; 1 = never"""
 
     def schedule(self, auxiliary: str) -> Schedule:
-        return Switch(each(self.at, auxiliary))
+        return _until(each(self.at, auxiliary), 1.0)
 
 
 @dataclass(frozen=True)
@@ -29,4 +29,8 @@ class WeighedAndBalanced(Balanced):
     """weight of each auxiliary's loss; the primary's is 1"""
 
     def schedule(self, auxiliary: str) -> Schedule:
-        return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
+        return _until(each(self.at, auxiliary), each(self.weight, auxiliary))
+
+
+def _until(at: float, weight: float) -> Schedule:
+    return Constant(weight) if at == 1.0 else Switch(at, weight)

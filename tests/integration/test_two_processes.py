@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.two_processes import NORMS, TRAININGS, model_and_batch, normalise, step, train
+from tests.helpers.two_processes import BALANCED, NORMS, TRAININGS, model_and_batch, normalise, step, train
 
 
 @pytest.mark.timeout(240)
@@ -25,6 +25,9 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     assert all(torch.equal(plain["weights"][name], weights) for name, weights in sharded["weights"].items())
     alone = train("plain", tmp_path / "alone", rank=0, rows=8)
     for name in TRAININGS:
+        check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    for name in BALANCED:
+        alone = train(name, tmp_path / f"alone-{name}", rank=0, rows=8)
         check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
 
 
