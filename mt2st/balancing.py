@@ -97,7 +97,7 @@ Balancer = LossBalancer | GradientBalancer
 
 
 class UncertaintyWeighting:
-    """Σᵢ ½·e^(−sᵢ)·ℓᵢ + ½·sᵢ with a learned log-variance sᵢ = log σᵢ² a task (Kendall et al., arXiv 1705.07115, eq. 7).
+    """Σᵢ ½·e^(−sᵢ)·ℓᵢ + ½·sᵢ with a learned log-variance sᵢ = log σᵢ² a task (Kendall et al., arXiv 1705.07115).
 
     The log-variances start at 0. Adam learns them at the model's learning rate, without weight decay, as it would learn
     parameters of the model. Their gradient ½ − ½·e^(−sᵢ)·ℓᵢ follows from the losses, so nothing more is computed.
@@ -337,15 +337,16 @@ def _torchjd(method: str) -> Any:
     """The package `torchjd.aggregation`.
 
     Raises:
-        Mt2stError: it, or the solver of quadratic programs that UPGrad needs, is not installed.
+        Mt2stError: it, or the solver of quadratic programs that the method needs, is not installed.
     """
+    cure = "pip install 'mt2st[peers]'"
     try:
-        if method == UPGrad.__name__:
-            import qpsolvers  # noqa: F401
-            import quadprog  # noqa: F401
         import torchjd.aggregation
+
+        weighting = getattr(torchjd.aggregation, f"{method}Weighting", None)
+        if weighting is None:
+            raise Mt2stError(f"the installed torchjd has no {method}Weighting; {cure} brings 0.18 or newer")
+        weighting()  # TorchJD looks for its solver here
     except ImportError as error:
-        raise Mt2stError(f"{method} needs the package {error.name}; pip install 'mt2st[peers]'") from None
-    if not hasattr(torchjd.aggregation, f"{method}Weighting"):
-        raise Mt2stError(f"the installed torchjd has no {method}Weighting; pip install 'mt2st[peers]' (0.18 or newer)")
+        raise Mt2stError(f"{method} needs packages that are not installed ({error}); {cure}") from None
     return torchjd.aggregation
