@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Constant, Schedule, Switch
 
 
 @dataclass(frozen=True)
 class Balanced:
     """The knobs of every one of them."""
+
+    axes: ClassVar[Mapping[str, Axis]] = {"at": Axis(step=0.15, low=0.1, high=1.0)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""

@@ -20,15 +20,18 @@ from mt2st.training.config import TrainConfig
 from mt2st.training.interface import ALL_FROZEN
 
 
-def check_balancer(balancer: Balancer, config: TrainConfig) -> None:
+def check_balancer(balancer: Balancer, config: TrainConfig, *, listening: bool = False) -> None:
     """Raise unless the balancer can work under this configuration.
 
     Raises:
-        Mt2stError: several micro-batches a step, or for a method that weighs gradients fp16 or a compiled model.
+        Mt2stError: several micro-batches a step, a budget in FLOPs, schedules that listen; for a method that weighs
+            gradients also fp16 or a compiled model.
     """
     name = type(balancer).__name__
     if config.accumulation > 1:
         raise Mt2stError(f"{name} takes one batch a step; use accumulation = 1, not {config.accumulation}")
+    if config.total_flops or listening:
+        raise Mt2stError(f"{name} needs a fixed number of steps and schedules that do not listen; use total_steps")
     if isinstance(balancer, GradientBalancer) and config.precision == "fp16":
         raise Mt2stError(f"{name} compares gradients, which fp16 scales and overflows; use precision = bf16 or no")
     if isinstance(balancer, GradientBalancer) and config.compile:

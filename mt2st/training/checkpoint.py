@@ -19,47 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
-from mt2st.descriptions import describe_value
 from mt2st.errors import Mt2stError
-from mt2st.files import (
-    PARTIAL_SUFFIX,
-    content_hash,
-    file_hash,
-    read_sealed_json,
-    sync_file,
-    sync_folder,
-    write_sealed_json,
-)
-from mt2st.mixture import MT2ST
-from mt2st.schedules import describe
-from mt2st.training.config import TrainConfig, deciding
+from mt2st.files import PARTIAL_SUFFIX, file_hash, read_sealed_json, sync_file, sync_folder, write_sealed_json
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _FILES = ("model.safetensors", "optimizer.safetensors")
 _CURE = "delete that checkpoint folder; the run then resumes from the one before, or from the start"
-
-
-def run_fingerprint(
-    config: TrainConfig,
-    mixture: MT2ST,
-    *,
-    processes: int,
-    identity: dict[str, Any],
-    trained: Any = None,
-    balancer: Any = None,
-) -> str:
-    """What a checkpoint must agree on with the run that loads it, as a hash; None = as if it were not there."""
-    whole: dict[str, Any] = {
-        "config": deciding(config),
-        "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
-        "processes": processes,
-        "identity": identity,
-    }
-    if trained is not None:
-        whole["trained"] = trained
-    if balancer is not None:
-        whole["balancer"] = describe_value(balancer)
-    return content_hash(whole)
 
 
 def save_checkpoint(

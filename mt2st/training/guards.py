@@ -58,18 +58,6 @@ def deterministic() -> Iterator[None]:
         module.fill_uninitialized_memory = fill
 
 
-def seed_device(seed: int, device: torch.device) -> None:
-    """What `torch.manual_seed` does for one device.
-
-    That function looks for every kind of accelerator each time, for 0.1 ms.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-    elif device.type != "cpu":
-        torch.manual_seed(seed)
-
-
 def check_trackers(trackers: Sequence[Any], folder: Path | None) -> None:
     """Raise unless accelerate can start these trackers; by itself it passes over one whose package is missing.
 

@@ -13,17 +13,18 @@ import torch
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-from mt2st.training.config import TrainConfig
-
 
 def adamw(
-    groups: list[dict[str, Any]], config: TrainConfig, device: torch.device, *, alone: bool
+    groups: list[dict[str, Any]], learning_rate: float, device: torch.device, *, sharded: bool
 ) -> torch.optim.Optimizer:
-    """AdamW of these groups; with `config.shard` and several processes its states lie with the process that updates."""
-    fused = device.type in ("cpu", "cuda")  # those that have it
-    if config.shard and not alone:
-        return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=config.learning_rate, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+    """AdamW, fused where the device has it.
+
+    Sharded, each process holds the states of the parameters that it updates; that needs a process group.
+    """
+    fused = device.type in ("cpu", "cuda")
+    if sharded:
+        return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=learning_rate, fused=fused)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
 
 
 def gather_states(optimizer: torch.optim.Optimizer) -> None:
