@@ -14,6 +14,7 @@ from torch import Tensor
 from mt2st.balancing import FAMO, PCD, PCGrad, UncertaintyWeighting, UPGrad
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
+from mt2st.listening import Flattening
 from mt2st.mixture import MT2ST
 from mt2st.schedules import Constant, Schedule, Switch
 from mt2st.training.balanced import Balancing
@@ -275,10 +276,18 @@ def test_bf16_trains(name: str) -> None:
     [
         ("FAMO", {"accumulation": 2}, "FAMO takes one batch a step; use accumulation = 1, not 2"),
         ("UPGrad", {"accumulation": 2}, "UPGrad takes one batch a step"),
+        ("FAMO", {"total_flops": 10**9}, "FAMO needs a fixed number of steps and schedules that do not listen"),
         ("PCGrad", {"precision": "fp16"}, "PCGrad compares gradients, which fp16 scales and overflows; use precision"),
         ("PCD", {"compile": True}, "PCD runs several backward passes, which a compiled model cannot; use compile = F"),
     ],
 )
 def test_what_cannot_be_right_is_refused_in_one_line(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(Mt2stError, match=message):
-        trainer(name, TrainConfig(4, **changes), {"one": Constant()})
+        trainer(name, TrainConfig(0 if "total_flops" in changes else 4, **changes), {"one": Constant()})
+
+
+def test_schedules_that_listen_are_refused_too() -> None:
+    with pytest.raises(
+        Mt2stError, match="UncertaintyWeighting needs a fixed number of steps and schedules that do not"
+    ):
+        trainer("UncertaintyWeighting", TrainConfig(4), {"one": Flattening()})
