@@ -102,6 +102,7 @@ def _recorded(
     record: dict[str, Any] = {
         **surroundings,
         "views": list(planned.run.views),
+        **({"looks": list(planned.run.looks)} if planned.run.looks else {}),
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": dict(case.data),
         "auxiliary_share_of_mtl_flops": planned.run.auxiliary_share,
