@@ -16,8 +16,10 @@ from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
+from benchmarks.cases.shared.examples import sample_rows, thumbnails
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.records.examples import Example, Examples
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
@@ -125,12 +127,14 @@ class RetrievalCase:
                 items[f"{slug}text_to_image_rank"] = ranks.text_to_image
                 items[f"{slug}image_to_text_rank"] = ranks.image_to_text
                 items[f"{slug}cluster"] = clusters_of(captions.bases())
+                if not prefix:
+                    examples = found_images(captions, images, texts, ranks.text_to_image)
             by_chance = {
                 f"{prefix}{name}": value
                 for prefix, captions in self.tests.items()
                 for name, value in chance(captions).items()
             }
-            return TestResult(metrics, items, {}, {"chance": by_chance})
+            return TestResult(metrics, items, {}, {"chance": by_chance}, examples)
 
         return Experiment(
             encoder=encoder,
@@ -166,6 +170,31 @@ def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
     images = split.caption_images()
     rows = np.unique(images, return_index=True)[1] if main_only else np.arange(len(images))
     return Captions(split, rows)
+
+
+def found_images(
+    captions: Captions, images: np.ndarray, texts: np.ndarray, ranks: np.ndarray, top: int = 3
+) -> Examples:
+    """A few texts with their own image and the `top` best ones.
+
+    Args:
+        images: [N, E] and texts: [C, E], embeddings of unit length.
+        ranks: [C], of each text's own image.
+    """
+    chosen = sample_rows(len(captions.texts), most=40)
+    best = np.argsort(-(texts[chosen] @ images.T), axis=1, kind="stable")[:, :top]
+    items = tuple(
+        Example(
+            item=int(place),
+            question=captions.texts[place],
+            score=float(ranks[place] == 1),
+            note=f"rank {int(ranks[place])}",
+            right_pictures=(str(captions.images[place]),),
+            given_pictures=tuple(map(str, found)),
+        )
+        for place, found in zip(chosen.tolist(), best.tolist())
+    )
+    return Examples(items, thumbnails(captions.split, {*captions.images[chosen].tolist(), *best.ravel().tolist()}))
 
 
 def chance(captions: Captions) -> dict[str, float]:
