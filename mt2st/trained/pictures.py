@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,6 @@ from torch import Tensor
 from mt2st.data.images import DEFAULT_MAX_PIXELS, decode_image
 from mt2st.errors import Mt2stError
 
-if TYPE_CHECKING:
-    pass
-
-Picture = "str | Path | bytes | Image | np.ndarray"
 T = TypeVar("T")
 
 
