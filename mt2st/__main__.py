@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         module = import_module(f"mt2st.commands.{name}")
         command = commands.add_parser(
             name,
-            help=module.__doc__.split("\n")[0],
+            help=(module.__doc__ or "").split("\n")[0],
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
