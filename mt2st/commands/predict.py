@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mt2st.commands._progress import Progress
+from mt2st.data.images import PICTURE_ENDINGS, picture_files
 from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 _AT_ONCE = 1024  # questions read into memory and answered together, sorted by picture
 
 
@@ -129,14 +129,14 @@ def pictures(place: str) -> list[Path]:
     """
     path = Path(place)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file()]
-    elif path.is_file():
+        return picture_files(path)
+    if path.is_file():
         found = [path]
     else:
         found = [Path(name) for name in glob.glob(place, recursive=True) if Path(name).is_file()]  # noqa: PTH207
     if not found:
         raise Mt2stError(
-            f"--images {place} holds no pictures ({' '.join(PICTURES)}); give a folder, a file or a pattern"
+            f"--images {place} holds no pictures ({' '.join(PICTURE_ENDINGS)}); give a folder, a file or a pattern"
         )
     return sorted(found)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.trained.description import KINDS, Description, read_description
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Description", "load"]
 
@@ -43,6 +44,8 @@ def load(folder: str | Path, *, device: str = "auto") -> Any:
 
 
 def _device(name: str) -> torch.device:
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.files import file_hash, read_sealed_json, write_sealed_json
+from mt2st.files import content_hash, file_hash, read_sealed_json, write_sealed_json
 
 MODEL_FILE = "model.json"
 FORMAT = 1
@@ -42,6 +42,11 @@ class Description:
     files: Mapping[str, str]
     weights: str
     about: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides the model's numbers."""
+        return content_hash([self.kind, dict(self.build), dict(self.files)])
 
     def path(self, name: str) -> Path:
         """A file of the model.

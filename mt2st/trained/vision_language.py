@@ -43,6 +43,7 @@ class VisionLanguageModel:
         answers: the answers it can give; () for a retrieval model.
         image_size: side of the square that pictures are brought to, in pixels.
         about: run id, benchmark, strategy, seed.
+        fingerprint: SHA-256 (hex) of all that decides its numbers: equal models, equal embeddings.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class VisionLanguageModel:
         image_size: int,
         fit: str,
         about: Mapping[str, Any],
+        fingerprint: str = "",
     ) -> None:
         self.encoder = encoder.eval()
         self.answers = tuple(answers)
-        self.image_size, self.about = image_size, dict(about)
+        self.image_size, self.about, self.fingerprint = image_size, dict(about), fingerprint
         self._head = head.eval() if head is not None else None
         self._fit = fit
         self._tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
@@ -149,6 +151,10 @@ class VisionLanguageModel:
         """Unit embeddings [N, D] float32 of pictures (any kind that `pixels` takes), `batch_size` at a time."""
         return self._embedded({"pixels": self.pixels(batch)} for batch in in_batches(images, batch_size))
 
+    def embed_pixels(self, pixels: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Unit embeddings [N, D] float32 of what `pixels` made, uint8 [N, 3, image_size, image_size]."""
+        return self._embedded({"pixels": some} for some in torch.as_tensor(pixels).split(batch_size) if len(some))
+
     def embed_texts(self, texts: Iterable[str], *, batch_size: int = 256) -> np.ndarray:
         """Unit embeddings [N, D] float32 of texts, `batch_size` at a time."""
         return self._embedded({"caption_tokens": self._tokenize(batch)} for batch in in_batches(texts, batch_size))
@@ -233,4 +239,6 @@ def restored(description: Description) -> VisionLanguageModel:
         answers = AnswerVocabulary(description.path(ANSWERS_FILE).read_text(encoding="utf-8").splitlines()).answers
         head = AnswerObjective(encoder.fusion.width, len(answers))
     load_parts(description, encoder, head)
-    return VisionLanguageModel(encoder, head, answers, image_size=size, fit=fit, about=description.about)
+    return VisionLanguageModel(
+        encoder, head, answers, image_size=size, fit=fit, about=description.about, fingerprint=description.fingerprint
+    )
