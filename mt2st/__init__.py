@@ -8,9 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {
+    "Aligned": "listening",
     "Answer": "data.card",
     "AnswerVocabulary": "data.vocabulary",
     "CaptionStream": "data.streams",
@@ -18,8 +19,11 @@ _HOME = {
     "DatasetCard": "data.card",
     "Diminish": "schedules",
     "Example": "data.card",
+    "Flattening": "listening",
     "FlopCounter": "flops",
     "FlopLedger": "flops",
+    "Forked": "listening",
+    "Listens": "schedules",
     "MT2ST": "mixture",
     "Mt2stError": "errors",
     "Off": "schedules",

@@ -12,6 +12,7 @@ from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.options import EXIT_CODES, parse_dataclass
+from benchmarks.report.families import looks_until
 from benchmarks.report.spec import ReportSpec
 from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies, strategy_names
 from mt2st.errors import Mt2stError
@@ -19,6 +20,8 @@ from mt2st.training.config import TrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+AUTO_SEEDS = 16  # the most that `--seeds auto` makes
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -73,7 +76,7 @@ def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, cons
 def run_suite(
     case: Case, knobs: SuiteKnobs, spec: ReportSpec, *, benchmark: str, recipe: str, results: Path, console: Console
 ) -> int:
-    """Make the runs that are not finished yet, then write the report, or a sweep's table.
+    """Make the runs that are not finished yet, then write the report.
 
     Returns:
         0, or 1 if a run failed or the report has a hole (the others went on; the table shows the hole and why).
@@ -81,35 +84,59 @@ def run_suite(
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
     """
-    from benchmarks.report.sweep import write_sweep
     from benchmarks.report.write import report
     from benchmarks.suite import ranks
     from benchmarks.suite.runner import make_suite
 
-    made = make_suite(case, knobs, benchmark=benchmark, recipe=recipe, results=results, console=console)
+    looks = looks_until(knobs.seeds) if knobs.until_decided else ()
+    if looks and spec.margin is None:
+        raise Mt2stError(f"{benchmark} declares no margin δ, so nothing decides; name a number of --seeds")
+    for seeds in looks or (knobs.seeds,):
+        made = make_suite(
+            *(case, replace(knobs, seeds=seeds)),
+            benchmark=benchmark,
+            recipe=recipe,
+            results=results,
+            console=console,
+            looks=looks,
+        )
+        decided = ranks.is_first() and bool(looks) and _decided(made.suite_hash, spec, benchmark, recipe, results)
+        if ranks.from_first(decided):
+            break
     holes = False
     if ranks.is_first():
-        if knobs.sweep_budgets:
-            write_sweep(
-                *(results, benchmark, recipe),
-                suite_hash=made.suite_hash,
-                runs=made.names,
-                spec=spec,
-                known=strategy_names(),
-                console=console,
-            )
-        else:
-            paths = report(
-                *(benchmark, recipe, results),
-                spec=spec,
-                known=strategy_names(),
-                console=console,
-                suite_hash=made.suite_hash,
-            )
-            holes = bool(paths.holes)
+        paths = report(
+            *(benchmark, recipe, results),
+            spec=spec,
+            known=strategy_names(),
+            console=console,
+            suite_hash=made.suite_hash,
+        )
+        holes = bool(paths.holes)
     code = int(ranks.from_first(made.failed > 0 or holes))
     ranks.leave()
     return code
+
+
+def _decided(suite_hash: str, spec: ReportSpec, benchmark: str, recipe: str, results: Path) -> bool:
+    """Whether the claim is decided by the seeds so far; see `benchmarks.report.verdict`."""
+    from benchmarks.records.read import load_records
+    from benchmarks.report.summary import summarise
+
+    records = load_records(results, benchmark, recipe, suite_hash=suite_hash)
+    summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, known=strategy_names())
+    return summary.iso is not None and summary.iso.decided
+
+
+def _seeds_in_words(argv: list[str]) -> list[str]:
+    """`argv` with `--seeds auto` as the two knobs that it stands for."""
+    meant = ["--seeds", str(AUTO_SEEDS), "--until-decided"]
+    for place, word in enumerate(argv):
+        if word == "--seeds=auto":
+            return [*argv[:place], *meant, *argv[place + 1 :]]
+        if argv[place : place + 2] == ["--seeds", "auto"]:
+            return [*argv[:place], *meant, *argv[place + 2 :]]
+    return argv
 
 
 def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -> Any:
@@ -121,6 +148,7 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
     Raises:
         Mt2stError: an unknown option (with the nearest names) or a value out of range, in one line.
     """
+    argv = _seeds_in_words(argv)
     kinds = _named_kinds(default, argv)
     kind = type(default)
     settings = {each.key: default.strategy(each.name if not each.place else each.place) for each in kinds}
@@ -140,14 +168,14 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
 
 
 def _named_kinds(default: SuiteKnobs, argv: list[str]) -> tuple[StrategyKind, ...]:
-    """The built-in strategies, and those of other files that `--strategies` names."""
+    """The built-in strategies, and those of other files that `--strategies` names whole."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--strategies", nargs="*", default=list(default.strategies))
     try:
         named = find_strategies(parser.parse_known_args(argv)[0].strategies)
     except argparse.ArgumentError as error:
         raise Mt2stError(str(error)) from None
-    return (*built_in(), *(kind for kind in named if kind.place))
+    return (*built_in(), *(kind for kind in named if kind.place and not kind.only))
 
 
 def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], settings: Mapping[str, Any]) -> Any:

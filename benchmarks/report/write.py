@@ -16,6 +16,7 @@ from benchmarks.records.folder import slug
 from benchmarks.records.metrics_log import plain
 from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.cells import metric_lines
+from benchmarks.report.curve_picture import curve_picture
 from benchmarks.report.html import write_html
 from benchmarks.report.page import Page, page_to_markdown, print_page
 from benchmarks.report.plots import cost_picture, view_picture
@@ -24,7 +25,7 @@ from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method
 from benchmarks.report.summary import summarise
 from benchmarks.report.summary_tables import summary_tables
-from benchmarks.report.views import VIEW_TITLES
+from benchmarks.report.views import fair_view, view_title
 from mt2st.files import write_text
 
 TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
@@ -37,7 +38,7 @@ class ReportPaths:
     Attributes:
         folder: the recipe's folder, which holds the files.
         table, html, summary: TABLE.md, report.html, summary.json.
-        picture: the default one, of the fair view; None without finished runs.
+        picture: the default one, of the fair budget; None without finished runs.
         pictures: all pictures.
         holes: number of runs without result.
     """
@@ -85,7 +86,7 @@ def report(
         table=folder / TABLE_FILE,
         html=folder / HTML_FILE,
         summary=folder / SUMMARY_FILE,
-        picture=pictures[0][1] if pictures else None,
+        picture=_fair(summary, pictures),
         pictures=tuple(path for _, path in pictures),
         holes=len(records.holes),
     )
@@ -98,27 +99,41 @@ def report(
     print_page(page, out)
     for label, path in (
         ("picture", paths.picture),
+        ("curve", next((path for path in paths.pictures if path.name == "curve.png"), None)),
         ("table", paths.table),
         ("report", paths.html),
         ("raw records", paths.folder),
     ):
         if path is not None:
             out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)
+    if page.sentence:
+        out.print(page.sentence, markup=False, highlight=False)
     return paths
 
 
 def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder: Path) -> list[tuple[str, Path]]:
     drawn = []
+    if summary.iso is not None and any(len(curve.shares) > 1 for curve in summary.iso.curves):
+        path = folder / "curve.png"
+        curve_picture(summary, spec, path)
+        drawn.append(("Quality against FLOPs", path))
     for view in summary.views:
         if any(row.primary is not None for row in summary.of_view(view)):
             path = folder / f"{slug(view)}.png"
             view_picture(summary, runs, spec, view, path)
-            drawn.append((VIEW_TITLES.get(view, view), path))
+            drawn.append((view_title(view), path))
     if drawn:
         path = folder / "cost.png"
         cost_picture(summary, spec, path)
         drawn.append(("Quality against cost, all views", path))
     return drawn
+
+
+def _fair(summary: Summary, pictures: Sequence[tuple[str, Path]]) -> Path | None:
+    """The picture of the fair budget, else of the first view."""
+    by_name = {path.stem: path for _, path in pictures}
+    views = [slug(view) for view in (fair_view(summary.views), *summary.views) if view]
+    return next((by_name[name] for name in views if name in by_name), None)
 
 
 def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec) -> list[tuple[str, Path]]:
@@ -140,6 +155,7 @@ def _page(summary: Summary, spec: ReportSpec) -> Page:
     return Page(
         title=spec.title,
         name=f"{summary.benchmark}/{summary.recipe}",
+        sentence=summary.iso.sentence if summary.iso else "",
         origin=f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}.",
         tables=summary_tables(summary, spec),
         remarks=summary.remarks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,11 @@ from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, TestResult, load_card
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.strategies import balancer_of, schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -100,6 +102,7 @@ def _recorded(
     record: dict[str, Any] = {
         **surroundings,
         "views": list(planned.run.views),
+        **({"looks": list(planned.run.looks)} if planned.run.looks else {}),
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": dict(case.data),
         "auxiliary_share_of_mtl_flops": planned.run.auxiliary_share,
@@ -138,13 +141,18 @@ def reason(error: Exception) -> str:
 
 
 def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
-    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal."""
+    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal.
+
+    A trial of `tune` is not tested, and nothing but its record is kept.
+    """
     knobs, run, folder = planned.knobs, planned.run, planned.folder
     reset_peak_resident()
     reset_peak_gpu()
     experiment = case.build(run.seed)
     record["data"] |= experiment.data
-    mixture = mixture_of(experiment, knobs.strategy(run.strategy).schedule)
+    names = [objective.name for objective in experiment.auxiliaries]
+    strategy = knobs.strategy(run.strategy)
+    mixture = mixture_of(experiment, schedules_of(strategy, names).__getitem__)
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
@@ -160,14 +168,16 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     if ranks.is_first() and newest_checkpoint(folder.checkpoints) is None:
         folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
 
-    workers = knobs.data_workers
+    workers, config = knobs.data_workers, train_config(knobs, run)
     trainer = Trainer(
         experiment.encoder,
         mixture,
         {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
-        train_config(knobs, run),
+        config,
+        balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
+        best_by=_best_by(folder, config.keep_best),
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
@@ -175,13 +185,14 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         trackers=knobs.trackers,
     )
     result = trainer.fit()
-    if trainer.saved_step != result.steps:
+    if run.tested and trainer.saved_step != result.steps:
         trainer.save()
     started = time.perf_counter()
-    test = experiment.test()
+    test = experiment.test() if run.tested else TestResult({}, {})
     test_seconds = time.perf_counter() - started
     ledger = result.ledger
-    if ranks.is_first():
+    validation = _metrics_at(result.curve, result.chosen_step)
+    if ranks.is_first() and run.tested:
         experiment.save(folder.path)
     record |= {
         "model": {
@@ -190,6 +201,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             "trained": trainer.trained,
         },
         "steps": result.steps,
+        "chosen_step": result.chosen_step,
         "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},
         "flops": {
             "total": ledger.total,
@@ -200,7 +212,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "processes": ranks.world(),
         "peak_memory_bytes": peak_resident_bytes(),
         "gpu_peak_memory_bytes": peak_gpu_bytes(),
-        "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
+        "metrics": {"validation": validation, "test": test.metrics},
         "floors": test.floors,
         "group_names": test.group_names,
         "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
@@ -208,7 +220,9 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     }
     if ranks.is_first():
         folder.finish(record, test.items)
-    name, value = next(iter(test.metrics.items()))
+        if not run.tested:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    name, value = next(iter((test.metrics or validation).items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 
 
@@ -217,7 +231,13 @@ def _text(schedule: Schedule) -> str:
     return repr(schedule) if is_dataclass(schedule) else canonical_json(describe(schedule))
 
 
-def _last_metrics(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    if not curve:
-        return {}
-    return {name: value for name, value in curve[-1].items() if name not in ("step", "flops", "seconds")}
+def _best_by(folder: RunFolder, keep_best: bool) -> tuple[str, bool] | None:
+    """The validation metric that chooses among a run's weights, and whether higher is better."""
+    spec = load_card(folder.identity["benchmark"]).spec if keep_best else None
+    return (spec.validation_id, spec.primary.higher_is_better) if spec else None
+
+
+def _metrics_at(curve: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """The validation after `step` steps; {} without one."""
+    rows = [row for row in curve if row["step"] == step]
+    return {name: value for name, value in rows[-1].items() if name not in ("step", "flops", "seconds")} if rows else {}

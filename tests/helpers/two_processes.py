@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from mt2st.balancing import FAMO, PCD, PCGrad, UncertaintyWeighting, UPGrad
+from mt2st.listening import Aligned, Flattening, Forked
 from mt2st.objectives.contrastive import ContrastiveObjective
-from mt2st.schedules import Switch
+from mt2st.schedules import Schedule, Switch
 from mt2st.training.config import TrainConfig
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.trainer import Trainer, TrainingInterrupted
@@ -96,13 +99,16 @@ def normalise(name: str, own: slice, *, joint: bool) -> dict[str, Tensor]:
 
 
 TRAININGS = ("plain", "interrupted", "sharded")
+BALANCED: dict[str, Any] = {"FAMO": FAMO, "UncertaintyWeighting": UncertaintyWeighting}
+if find_spec("torchjd") and find_spec("quadprog"):
+    BALANCED |= {"UPGrad": UPGrad, "PCGrad": PCGrad, "PCD": PCD}
 
 
 def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
     """Twelve steps through a switch.
 
     "interrupted" stops once because of a signal that one rank alone gets, and goes on; so does "sharded", with AdamW's
-    states shared out.
+    states shared out. Those of `BALANCED` have two auxiliaries and a balancer, and are interrupted too.
     """
     lines: list[Any] = []
 
@@ -111,10 +117,19 @@ def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def build(on_step: Any) -> Trainer:
-        encoder, tasks = regression(aux=Switch(0.5))
+        schedules = {"aux": Switch(0.5), "more": Switch(0.75)} if name in BALANCED else {"aux": Switch(0.5)}
+        encoder, tasks = regression(**schedules)
+        balancer = BALANCED[name](tuple(tasks.tasks)) if name in BALANCED else None
         config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5, shard=name == "sharded")
         return Trainer(
-            encoder, tasks, {"primary": Rows(rows, size=24)}, config, folder=folder, on_step=on_step, log=lines.append
+            encoder,
+            tasks,
+            {"primary": Rows(rows, size=24)},
+            config,
+            balancer=balancer,
+            folder=folder,
+            on_step=on_step,
+            log=lines.append,
         )
 
     run, stopped = build(on_step), ""
@@ -128,6 +143,29 @@ def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
     return {"weights": weights, "stopped": stopped, "lines": len(lines), "flops": result.ledger.total}
 
 
+LISTENERS: dict[str, Schedule] = {
+    "own_loss": Flattening(every=0.1, batches=2, patience=2, threshold=0.9),
+    "benefit": Forked(every=0.2, fork=0.1, batches=2, margin=10.0),
+    "cosine": Aligned(every=0.15, batches=3, patience=2, threshold=1.0),
+}
+
+
+def listen(name: str, rows: int = 4) -> dict[str, Any]:
+    """A run on a budget whose auxiliary stops by what it hears."""
+    encoder, tasks = regression(aux=LISTENERS[name])
+    run = Trainer(
+        encoder,
+        tasks,
+        {"primary": Rows(rows, size=24)},
+        TrainConfig(total_flops=20_000),
+        validation_streams=lambda: {"primary": Rows(rows, seed=1, size=24)},
+    )
+    result = run.fit()
+    weights = {name: parameter.detach() for name, parameter in run._bare.named_parameters()}
+    heard = [[row["step"], row["value"], row["stopped"]] for row in result.listening]
+    return {"weights": weights, "heard": heard, "flops": result.ledger.total, "steps": result.steps}
+
+
 def main(folder: str, rank: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for loss in ("softmax", "sigmoid"):
@@ -137,8 +175,10 @@ def main(folder: str, rank: int) -> None:
         torch.save(found, Path(folder) / f"{loss}-{rank}.pt")
     for name in NORMS:
         torch.save(normalise(name, slice(4 * rank, 4 * rank + 4), joint=True), Path(folder) / f"norm-{name}-{rank}.pt")
-    for name in TRAININGS:
+    for name in (*TRAININGS, *BALANCED):
         torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
+    for name in LISTENERS:
+        torch.save(listen(name), Path(folder) / f"listen-{name}-{rank}.pt")
     distributed.destroy_process_group()
 
 

@@ -6,6 +6,7 @@ A new one is one entry here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from mt2st.objectives.hypernym import HypernymObjective
 from mt2st.objectives.masked_patches import MaskedPatchObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
 from mt2st.objectives.rotation import RotationObjective
+from mt2st.objectives.same_class import SameClassObjective
 from mt2st.objectives.skip_gram import SkipGramObjective
 from mt2st.objectives.two_views import TwoViewObjective
 
@@ -105,6 +107,7 @@ def _bert(objective: Callable[[TextEncoder], nn.Module]) -> Trial:
 
 TRIALS: dict[str, Callable[[], Trial]] = {
     "class": lambda: Trial(tiny_vit(), ClassificationObjective(16, 4), _pictures()),
+    "same_class": lambda: Trial(tiny_vit(), SameClassObjective(16), _pictures() | {"same": torch.tensor([1, 0, 0, 1])}),
     "masked_patches": lambda: Trial(tiny_vit(), MaskedPatchObjective(16, 2), _pictures()),
     "rotation": lambda: Trial(tiny_vit(), RotationObjective(16), _pictures()),
     "two_views": lambda: Trial(tiny_vit(), TwoViewObjective(16), _pictures()),
@@ -140,6 +143,10 @@ def _image(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.image.knobs")
     vit = VitKnobs(patch_size=2, width=16, layers=1, heads=2)
     return recipe.Knobs(images_per_batch=8, auxiliary_images_per_batch=8, encoder=vit)
+
+
+def _image_pairs(folder: Path) -> SuiteKnobs:
+    return replace(_image(folder), question="same_class", auxiliaries=("class", "rotation"), labelled_pairs=40)
 
 
 def mini_wordnet(folder: Path, synsets: int = 60) -> Path:
@@ -182,6 +189,10 @@ def _text(folder: Path) -> SuiteKnobs:
     return recipe.Knobs(encoder=bert, vocabulary_size=300, mask_rate=0.3, **_glosses_of(folder))
 
 
+def _pairs_of_glosses(knobs: SuiteKnobs, *auxiliaries: str) -> SuiteKnobs:
+    return replace(knobs, question="same_class", labelled_pairs=40, auxiliaries=auxiliaries)
+
+
 def _diffusion(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.diffusion.knobs")
     return recipe.Knobs(
@@ -193,7 +204,12 @@ def _diffusion(folder: Path) -> SuiteKnobs:
 
 CASES: dict[str, Callable[[Path], SuiteKnobs]] = {
     "image": _image,
+    "image/same_class": _image_pairs,
     "representation": _representation,
+    "representation/same_class": lambda folder: _pairs_of_glosses(
+        _representation(folder), "supersense", "gloss_lemma", "skip_gram", "hypernym"
+    ),
     "text": _text,
+    "text/same_class": lambda folder: _pairs_of_glosses(_text(folder), "supersense", "matching", "masked_lm"),
     "diffusion": _diffusion,
 }

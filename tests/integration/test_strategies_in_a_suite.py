@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import weakref
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from rich.console import Console
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.vqa import knobs as vqa
-from benchmarks.commands._case import run_case
+from benchmarks.commands._case import parse_knobs, run_case, run_suite
 from benchmarks.records.read import load_records
+from benchmarks.strategies import find_strategy
 from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import open_case
-from benchmarks.suite.tuning import search
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopLedger
 from tests.unit.benchmarks.test_strategies import COSINE
@@ -72,21 +73,18 @@ def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
 def test_a_strategy_of_another_file_is_compared_with_the_built_in_ones(
     data_folder: Path, tmp_path: Path, my_fade: str
 ) -> None:
-    knobs = tiny(data_folder, strategies=("STL", "MTL", my_fade))
+    knobs = tiny(data_folder, strategies=("STL", "MTL", my_fade), budgets=(0.5, 1.0))
     code, printed = run(knobs, tmp_path / "results")
     assert code == 0
     folder = tmp_path / "results" / "vqa" / "tiny"
     records = load_records(tmp_path / "results", "vqa", "tiny").finished
     cosine = [record for record in records if record.strategy == "Cosine"]
-    assert {view for record in cosine for view in record.views} == {"equal-steps", "equal-budget"}
-    assert all(record.folder.name.startswith("cosine-equal-") for record in cosine)
+    assert {view for record in cosine for view in record.views} == {"equal-steps", "budget-0.5", "budget-1"}
+    assert all(record.folder.name.startswith(("cosine-equal-", "cosine-budget-")) for record in cosine)
     assert len({record.values["config"]["strategy_code"] for record in cosine}) == 1
     for text in (printed, (folder / "TABLE.md").read_text(), (folder / "report.html").read_text()):
         assert "Cosine" in text
-    assert (folder / "equal-budget.png").stat().st_size > 0
-    sweep = tiny(data_folder, strategies=("MTL", my_fade), sweep_budgets=(0.5, 1.0))
-    assert run(sweep, tmp_path / "sweep")[0] == 0
-    assert "| Cosine |" in (tmp_path / "sweep" / "vqa" / "tiny" / "SWEEP.md").read_text()
+    assert (folder / "budget-0-5.png").stat().st_size > 0
 
 
 def test_a_run_of_another_files_strategy_is_resumed_or_refused(
@@ -146,6 +144,62 @@ def test_each_auxiliary_ends_where_its_schedule_says_and_the_forecast_is_what_th
     assert whole.values["config"]["strategy"]["at"] == {"contrastive": 0.7, "masked_lm": 0.3}
 
 
+def test_the_passes_of_balancers_are_in_budget_forecast_and_ledger(data_folder: Path, tmp_path: Path) -> None:
+    names = ["MTL", "FAMO", "Uncertainty weighting"]
+    if find_spec("torchjd") and find_spec("quadprog"):
+        names += ["UPGrad", "PCGrad", "PCD"]
+    at = {"contrastive": 1.0, "masked_lm": 0.5}
+    settings = tuple(replace(find_strategy(name).kind(), at=at) for name in names[1:])
+    knobs = tiny(data_folder, strategies=tuple(names), settings=settings, steps=6, budgets=(0.5,))
+    case = open_case(CARD, knobs, Console(quiet=True))
+    plan = plan_runs(knobs, SuiteCosts(case, knobs))
+    assert run(knobs, tmp_path)[0] == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert len(records) == len(plan) == 2 * len(names)
+    for each in plan:
+        (record,) = [one for one in records if (one.strategy, one.steps) == (each.strategy, each.steps)]
+        assert record.training_flops == each.flops, each.label
+    whole = {record.strategy: record for record in records if record.steps == 6}
+    a_step = {
+        name: {row["kind"].split("|")[0]: row["flops_per_step"] for row in record.values["flops"]["by_kind"]}
+        for name, record in whole.items()
+    }
+    everything = "vqa+contrastive+masked_lm"
+    for name in names[1:]:
+        assert set(a_step[name]) == {everything, "vqa+contrastive"}, "masked_lm ends"
+        more = a_step[name][everything] / a_step["MTL"][everything]
+        assert more == 1 if name == "Uncertainty weighting" else 1.1 < more < 2, name
+    shares = {name: min(record.training_flops for record in records if record.strategy == name) for name in names}
+    assert max(shares.values()) <= 0.5 * whole["MTL"].training_flops
+
+
+def test_seeds_are_added_until_decided_or_to_the_limit(data_folder: Path, tmp_path: Path) -> None:
+    settings = {"strategies": ("MTL", "Switch"), "budgets": (0.5,), "steps": 4, "until_decided": True}
+    code, printed = run(tiny(data_folder, seeds=4, **settings), tmp_path)
+    assert code == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert {tuple(record.values["looks"]) for record in records} == {(2, 4)}
+    made = len({record.seed for record in records})
+    assert made == (4 if "Undecided" in printed.split("raw records")[1] else made)
+    assert made in (2, 4)
+    assert "each interval is one of 97.50%" in " ".join(printed.split())
+    with pytest.raises(Mt2stError, match="declares no margin"):
+        run_suite(
+            open_case(CARD, tiny(data_folder, **settings), Console(quiet=True)),
+            tiny(data_folder, **settings),
+            replace(vqa.SPEC, margin=None, margin_reason=""),
+            **{"benchmark": "vqa", "recipe": "tiny", "results": tmp_path, "console": Console(quiet=True)},
+        )
+
+
+def test_seeds_auto_is_said_in_words() -> None:
+    default = vqa.RECIPES["default"]
+    for words in (["--seeds", "auto"], ["--seeds=auto"]):
+        knobs = parse_knobs(default, [*words, "--steps", "7"], prog="vqa", description="")
+        assert (knobs.seeds, knobs.until_decided, knobs.steps) == (16, True, 7)
+    assert not parse_knobs(default, [], prog="vqa", description="").until_decided
+
+
 def test_labels_are_drawn_per_seed_or_kept(data_folder: Path, tmp_path: Path) -> None:
     def labelled(draw: str, seed: int) -> list[str]:
         case = open_case(CARD, tiny(data_folder, draw=draw, seeds=2), Console(quiet=True))
@@ -188,39 +242,18 @@ def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monke
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",))
     run(knobs, tmp_path / "suite")
-    run(tiny(data_folder, strategies=("MTL",), steps=2, sweep_budgets=(1.0,)), tmp_path / "sweep")
+    run(tiny(data_folder, strategies=("MTL",), steps=2, budgets=(1.0,)), tmp_path / "budget")
     assert threads[::2] == [1, 1]  # the second of each pair is as it was before
 
 
-def test_tuning_and_resuming_take_their_threads(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_takes_its_threads(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",), threads=1)
     run(knobs, tmp_path)
     (run_dir,) = [path.parent for path in tmp_path.glob("vqa/tiny/*/run.json")]
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert runner.resume_run(run_dir) == 0
-    assert search(CARD, knobs, "tiny", tmp_path) == 0
-    assert threads[::2] == [1, 1]  # the second of each pair is as it was before
-
-
-def test_a_tuning_log_of_other_knobs_is_kept(
-    data_folder: Path, tmp_path: Path, my_fade: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for steps in (2, 3, 2):
-        knobs = tiny(data_folder, strategies=(my_fade,), steps=steps, views=("equal-steps",))
-        assert search(CARD, knobs, "tiny", tmp_path) == 0
-    folder = tmp_path / "vqa" / "tiny"
-    logs = sorted(path.name for path in folder.glob("tuning*.json"))
-    assert len(logs) == 3
-    assert len(list(folder.glob("tuning*.md"))) == 3
-    assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
-    trials = json.loads((folder / "tuning.json").read_text())["trials"]
-    rows = [line for line in (folder / "tuning.md").read_text().splitlines() if line.startswith("| Cosine |")]
-    assert len(rows) == len(trials) == 4
-    top = f"{max(trial['score'] for trial in trials):.4f}"
-    assert all((" best |" in row) == (f"| {top} |" in row) for row in rows)
+    assert threads[0] == 1  # the last one is as it was before
 
 
 PLAIN = '''"""Fade: a schedule of a plain class."""

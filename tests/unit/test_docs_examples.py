@@ -14,6 +14,7 @@ import torch
 from benchmarks import cases as cases_package
 from benchmarks.cli import main
 from benchmarks.records.read import load_records
+from benchmarks.strategies import default_strategies
 from tests.helpers.documentation import PAGES, ROOT, blocks_of, commands_of, files_of
 from tests.helpers.tiny import streams, tiny_encoder
 
@@ -62,6 +63,7 @@ def test_there_is_something_to_run() -> None:
         "methods/diminish.md",
         "methods/switch.md",
         "methods/sampled.md",
+        "methods/peers.md",
         "add/objective.md",
     }
 
@@ -101,13 +103,13 @@ def test_a_strategy_of_the_readers_own(place: Path, capsys: pytest.CaptureFixtur
         assert weights == {0.5 if number else 1.0}
 
 
-@pytest.mark.parametrize("name", ["each.md", "start.md"])
+@pytest.mark.parametrize("name", ["each.md", "methods/peers.md", "start.md"])
 def test_a_command_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("benchmarks.commands._case.run_case", lambda card, knobs, *rest: seen.append(knobs) or 0)
     commands = commands_of(DOCS / name)
     assert all(main(words[1:]) == 0 for words in commands)
-    assert len(seen) == len(commands) >= 4
+    assert len(seen) == len(commands) >= 2
 
 
 def test_an_objective_of_the_readers_own(place: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_case_of_the_readers_own(place: Path, monkeypatch: pytest.MonkeyPatch,
     (command,) = commands_of(page)
     assert main([*command[1:], "--jobs", "1"]) == 0, capsys.readouterr()
     runs = load_records(place / "results", "points", "default-smoke").finished
-    assert {run.strategy for run in runs} == {"STL", "MTL", "Diminish", "Switch", "Sampled Diminish"}
+    assert {run.strategy for run in runs} == set(default_strategies())
     assert all(run.values["floors"] == {"chance": {"accuracy": 0.25}} for run in runs)
     assert main(["list"]) == 0
     assert "points           Points in the plane: in which quadrant?" in capsys.readouterr().out
