@@ -37,6 +37,8 @@ class RunRecord:
             - curve [{step, flops, seconds, metric id: value, …}]: validation during training
             - group_names {item array: [name of code 0, …]}: what codes in item arrays mean
             - schedules {auxiliary: its schedule as text}
+            - init_from {run_id, flops, train_seconds, chain, taken_parameters, new, …}: the run whose weights it
+              started from, and what that one and its own predecessors cost; weights {file, sha256, bytes}: what it kept
             - warnings: signs that the run learned nothing, as text
             - commit, versions, hardware, data {name, revision, content_hash}; model {parameters, trained [{group,
               parameters, learning_rate}], …}

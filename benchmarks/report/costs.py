@@ -42,6 +42,12 @@ def _megabytes(count: float) -> str:
 
 COSTS = (
     Cost(
+        "pretraining_flops",
+        "pretraining TFLOPs",
+        lambda runs: float(np.mean(found)) if (found := _recorded(runs, "init_from", "flops")) else None,
+        lambda flops: f"{flops / 1e12:.3g}",
+    ),
+    Cost(
         "train_seconds",
         "train s",
         lambda runs: float(np.mean(found)) if (found := _recorded(runs, "phases_seconds", "train")) else None,

@@ -14,9 +14,11 @@ from benchmarks.cases import Case
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.records.weights import drop_checkpoints, keep_weights
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
+from benchmarks.suite.init_from import start_from
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
@@ -148,6 +150,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
+    if knobs.init_from:  # a checkpoint of this run, if there is one, is loaded over it
+        record["init_from"] = start_from(knobs, experiment, mixture, record["data"])
 
     def log(line: Mapping[str, Any]) -> None:  # called in the first process alone
         if line["event"] == "warning":  # a damaged checkpoint: the resume that follows would cut it off the metrics
@@ -207,7 +211,11 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "curve": result.curve,
     }
     if ranks.is_first():
+        if knobs.keep == "weights":
+            record["weights"] = keep_weights(folder, result.steps)
         folder.finish(record, test.items)
+        if knobs.keep != "checkpoints":
+            drop_checkpoints(folder)
     name, value = next(iter(test.metrics.items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 

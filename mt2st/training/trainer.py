@@ -375,6 +375,7 @@ class Trainer:
         Raises:
             Mt2stError: the checkpoint was written under another configuration.
         """
+
         def passed_over(message: str) -> None:
             self._emit({"event": "warning", "message": message})
 

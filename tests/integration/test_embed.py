@@ -294,7 +294,7 @@ def test_runs_that_cannot_embed_are_refused(trained: Path, tmp_path: Path, capsy
     assert "no embeddings of images and texts" in refused(capsys, str(begun(tmp_path, "image")), *out)
     assert "is not finished" in refused(capsys, str(begun(tmp_path, "vqa")), *out)
     for harm, words in (
-        (lambda run: shutil.rmtree(run / "checkpoints"), "there is none of step 4"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint of step 4"),
         (lambda run: spoil(next((run / "checkpoints").glob("*4/model.safetensors"))), "does not match its checksum"),
         (lambda run: (run / "tokenizer.json").unlink(), "tokenizer.json is missing"),
     ):

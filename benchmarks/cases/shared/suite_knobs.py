@@ -75,6 +75,11 @@ class SuiteKnobs:
     """training items whose content is in the test split: refuse to start, drop and count them, or train on them"""
     data_folder: Path = condition(default=Path("data"))  # noqa: RUF009
     """where prepared data are kept"""
+    init_from: str = condition(default="")
+    """folder of a finished run, of this or another case, from whose final weights all runs start; empty = fresh ones"""
+    keep: Literal["weights", "checkpoints", "nothing"] = condition(default="weights")
+    """what a finished run keeps of its model: the final weights (init_from, embed and evaluate need them), the
+    checkpoints with the optimiser's state as well, or nothing"""
     sweep_budgets: tuple[float, ...] = planned(default=())
     """budgets of a sweep, as shares of MTL's FLOPs; empty = no sweep"""
     sweep_middle: bool = planned(default=False)
@@ -94,8 +99,9 @@ class SuiteKnobs:
             raise Mt2stError(f"budget = {self.budget!r} must be > 0 training FLOPs, for example 1.9e12")
         if self.data_workers < 0:
             raise Mt2stError(f"data_workers = {self.data_workers} must be ≥ 0; 0 = no threads beside the training loop")
-        if self.draw not in ("fixed", "per-seed"):
-            raise unknown_name("draw", self.draw, ("fixed", "per-seed"))
+        for name, known in (("draw", ("fixed", "per-seed")), ("keep", ("weights", "checkpoints", "nothing"))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
         self._check_auxiliaries()
         for kind in self.kinds():
             self._check_settings(self.strategy(kind.name))

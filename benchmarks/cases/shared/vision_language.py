@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from mt2st.encoders.factory import make_towers, text_side
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -15,9 +16,14 @@ from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.objectives.masked_lm import MaskedLanguageObjective
 
 
-def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
-    """A tokenizer trained on `texts` for a small text tower; None where the text tower brings its own."""
-    return TextTokenizer.train(texts, knobs.vocabulary_size) if text_side(knobs.towers) == "small" else None
+def train_tokenizer(knobs: EncoderKnobs, texts: list[str], init_from: str = "") -> TextTokenizer | None:
+    """A tokenizer for a small text tower; None where the text tower brings its own.
+
+    It is trained on `texts`, or taken over from the run whose weights are taken; see `inherited_tokenizer`.
+    """
+    if text_side(knobs.towers) != "small":
+        return None
+    return inherited_tokenizer(init_from) or TextTokenizer.train(texts, knobs.vocabulary_size)
 
 
 def build_encoder(

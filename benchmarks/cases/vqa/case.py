@@ -64,7 +64,7 @@ class VqaCase:
             if self.train.num_captions
             else self.train.question_texts()
         )
-        self.tokenizer = train_tokenizer(knobs.encoder, words)
+        self.tokenizer = train_tokenizer(knobs.encoder, words, knobs.init_from)
         self.data: Mapping[str, Any] = {
             **facts(dataset, leaked),
             "training_images": self.train.num_images,
