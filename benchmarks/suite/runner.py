@@ -21,7 +21,7 @@ from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.drive import drive
 from benchmarks.suite.init_from import in_one_line, start_from
 from benchmarks.suite.launch import launch
-from benchmarks.suite.plan import SuiteCosts, plan_runs, swept
+from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import Planned, begun_folder, begun_run, open_case, run_folder
 from benchmarks.suite.train import run_one
 from mt2st.schedules import Constant
@@ -35,16 +35,14 @@ class Made:
     Attributes:
         failed: runs that failed.
         suite_hash: what the runs have in common.
-        names: the runs' ids.
     """
 
     failed: int
     suite_hash: str
-    names: frozenset[str]
 
 
 def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, results: Path, console: Console) -> Made:
-    """Make the runs that are not finished yet: a sweep's where `knobs.sweep_budgets` names budgets.
+    """Make the runs that are not finished yet.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
@@ -57,13 +55,9 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
         console.print(in_one_line(start), highlight=False, markup=False, soft_wrap=True)
         del experiment
     costs = SuiteCosts(case, knobs)
-    varied = ("budget_share",) if knobs.sweep_budgets else ()
     plan = [
-        Planned(
-            each, run, run_folder(case, each, run, benchmark=benchmark, recipe=recipe, results=results, varied=varied)
-        )
-        for each in (swept(knobs) if knobs.sweep_budgets else [knobs])
-        for run in plan_runs(each, costs)
+        Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
+        for run in plan_runs(knobs, costs)
     ]
     ranks.agree("what they plan", [planned.folder.identity["run_id"] for planned in plan])
     first, total = costs.of(0), sum(planned.run.flops for planned in plan)
@@ -84,8 +78,7 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
             at_once=knobs.where.jobs or os.cpu_count() or 1,
         )
     failed = drive(case, plan, console)
-    names = frozenset(planned.folder.name for planned in plan)
-    return Made(failed, plan[0].folder.identity["suite_hash"], names)
+    return Made(failed, plan[0].folder.identity["suite_hash"])
 
 
 def resume_run(run_dir: Path) -> int:
