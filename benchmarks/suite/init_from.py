@@ -17,16 +17,19 @@ from mt2st.training.joint_model import JointModel
 from mt2st.training.transfer import take_weights
 
 PER_SEED = "per-seed"
-_CARVE = ("train_split", "test_split", "validation_fraction", "draw")  # the knobs that say what is held out
+_HELD_OUT = ("train_split", "test_split", "validation_fraction")  # the knobs that say what is, beside the draw
 
 
-def start_from(knobs: SuiteKnobs, experiment: Experiment, mixture: MT2ST, data: Mapping[str, Any]) -> dict[str, Any]:
+def start_from(
+    knobs: SuiteKnobs, experiment: Experiment, mixture: MT2ST, data: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
     """Take the weights of the run `knobs.init_from`, in place; what the record says of it.
 
     `flops` and `train_seconds` are what these weights cost: of that run and of those that it started from in turn.
 
     Args:
         data: what this run's record says of its data.
+        seed: this run's.
 
     Raises:
         Mt2stError: as `source_run`; torn weights, or a model of which no matrix fits.
@@ -51,37 +54,36 @@ def start_from(knobs: SuiteKnobs, experiment: Experiment, mixture: MT2ST, data: 
         "new": list(taken.new),
         "unused": list(taken.unused),
         "trained_on": trained_on(source),
-        "doubts": doubts(trained_on(source), knobs, data),
+        "doubts": doubts(trained_on(source), knobs, data, seed),
     }
 
 
 def trained_on(source: SourceRun) -> list[dict[str, Any]]:
-    """The data, and the knobs that say which of them are held out, of a run and of those that it started from."""
+    """The data, and what says which of them are held out, of a run and of those that it started from."""
     knobs, data = source.values["config"].get("knobs", {}), source.values.get("data", {})
-    own = {name: knobs[name] for name in _CARVE if name in knobs}
-    if own.get("draw") == PER_SEED:
-        own["seed"] = source.values["seed"]
+    own = {name: knobs[name] for name in _HELD_OUT if name in knobs}
+    own["draw"] = source.values["seed"] if knobs.get("draw") == PER_SEED else 0
     return [*source.values.get("init_from", {}).get("trained_on", []), {"name": data.get("name", ""), **own}]
 
 
-def doubts(trained: Sequence[Mapping[str, Any]], knobs: SuiteKnobs, data: Mapping[str, Any]) -> list[str]:
-    """Whether items that this run is validated or tested on may have been trained on before; a line each.
+def doubts(trained: Sequence[Mapping[str, Any]], knobs: SuiteKnobs, data: Mapping[str, Any], seed: int) -> list[str]:
+    """Whether items that the run of `seed` is validated or tested on may have been trained on before; a line each.
 
-    Of one set, the parts are the same where the knobs that hold them out are. Of two sets nobody knows.
+    Of one set the held-out items are the same where what says so is the same. Of two sets nobody knows.
     """
-    own = {name: getattr(knobs, name) for name in _CARVE if hasattr(knobs, name)}
+    own: dict[str, Any] = {name: getattr(knobs, name) for name in _HELD_OUT if hasattr(knobs, name)}
+    own["draw"] = knobs.draw_seed(seed)
     found = []
     for other in trained:
-        differ = [name for name in own if other.get(name) != own[name]]
-        if other["name"] == data.get("name") and (differ or knobs.draw == PER_SEED):
-            why = f"another {' and '.join(differ)}" if differ else f"draw {PER_SEED}"
+        if other["name"] != data.get("name"):
             found.append(
-                f"the weights were trained on {other['name']} with {why}: items held out here may have been seen there"
+                f"the weights were trained on {other['name']}, which nobody has searched for items held out here"
             )
-        elif other["name"] != data.get("name"):
+        elif differ := [name for name in own if other.get(name) != own[name]]:
+            cure = "; --draw fixed holds out the same ones" if differ == ["draw"] else ""
             found.append(
-                f"the weights were trained on {other['name']}: nobody has checked that set for items that are held out "
-                "here"
+                f"the weights were trained on {other['name']} with another {' and '.join(differ)}: items held out here "
+                f"for validation{' or test' if 'test_split' in differ else ''} may have been seen there{cure}"
             )
     return found
 

@@ -51,7 +51,9 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
     """
     if knobs.init_from:
         experiment = case.build(0)
-        start = start_from(knobs, experiment, mixture_of(experiment, lambda name: Constant()), case.data)
+        start = start_from(
+            knobs, experiment, mixture_of(experiment, lambda name: Constant()), case.data, knobs.seeds - 1
+        )
         console.print(in_one_line(start), highlight=False, markup=False, soft_wrap=True)
         del experiment
     costs = SuiteCosts(case, knobs)

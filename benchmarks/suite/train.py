@@ -153,7 +153,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
     if knobs.init_from:  # a checkpoint of this run, if there is one, is loaded over it
-        record["init_from"] = start_from(knobs, experiment, mixture, record["data"])
+        record["init_from"] = start_from(knobs, experiment, mixture, record["data"], run.seed)
 
     def log(line: Mapping[str, Any]) -> None:  # called in the first process alone
         if line["event"] == "warning":  # a damaged checkpoint: the resume that follows would cut it off the metrics
