@@ -90,6 +90,6 @@ def trained_run(run_dir: Path) -> TrainedRun:
         )
     if folder.status() != "finished":
         raise Mt2stError(f"{run_dir} is not finished; python -m benchmarks resume {run_dir} goes on with it")
-    weights, digest = final_weights(folder)
+    weights, digest = final_weights(run_dir)
     facts = {name: folder.identity[name] for name in ("run_id", "benchmark", "strategy", "seed", "config_hash")}
     return TrainedRun(run_dir, knobs, facts, run.steps, weights, digest)

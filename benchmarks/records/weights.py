@@ -12,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.check import RECORD_FILE, verify_values
-from benchmarks.records.folder import RunFolder
+from benchmarks.records.check import CHECKPOINTS, RECORD_FILE, verify_values
 from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path, file_hash, read_sealed_json
 from mt2st.training.checkpoint import newest_checkpoint
@@ -23,24 +22,25 @@ TEXT_FILES = ("tokenizer.json", "words.txt")  # what the weights' token ids mean
 _MODEL = "model.safetensors"  # in a checkpoint
 
 
-def keep_weights(folder: RunFolder, step: int) -> dict[str, Any]:
+def keep_weights(run_dir: Path, step: int) -> dict[str, Any]:
     """Copy the weights out of the checkpoint of `step`; what the record says of them.
 
     Raises:
         Mt2stError: that checkpoint is missing or damaged.
     """
-    found = newest_checkpoint(folder.checkpoints)
+    checkpoints = run_dir / CHECKPOINTS
+    found = newest_checkpoint(checkpoints)
     if found is None or found[1]["step"] != step:
-        raise Mt2stError(f"{folder.checkpoints} holds no whole checkpoint of step {step}; repeat the command")
-    path = folder.path / WEIGHTS_FILE
+        raise Mt2stError(f"{checkpoints} holds no whole checkpoint of step {step}; repeat the command")
+    path = run_dir / WEIGHTS_FILE
     with atomic_path(path) as partial:
         shutil.copyfile(found[0] / _MODEL, partial)
     return {"file": WEIGHTS_FILE, "sha256": found[1]["files"][_MODEL], "bytes": path.stat().st_size}
 
 
-def drop_checkpoints(folder: RunFolder) -> None:
+def drop_checkpoints(run_dir: Path) -> None:
     """Delete the checkpoints of a run that has finished."""
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,15 @@ def source_run(folder: str) -> SourceRun:
     return SourceRun(path, values, weights, digest)
 
 
-def final_weights(folder: RunFolder) -> tuple[Path, str]:
+def final_weights(run_dir: Path) -> tuple[Path, str]:
     """File and SHA-256 (hex) of a finished run's weights.
 
     Raises:
         Mt2stError: it kept none, or they are damaged.
     """
-    values = read_sealed_json(folder.path / RECORD_FILE, "repeat the suite's command")
-    path, digest = _weights_of(folder.path, values)
-    return SourceRun(folder.path, values, path, digest).checked_weights(), digest
+    values = read_sealed_json(run_dir / RECORD_FILE, "repeat the suite's command")
+    path, digest = _weights_of(run_dir, values)
+    return SourceRun(run_dir, values, path, digest).checked_weights(), digest
 
 
 def _weights_of(path: Path, values: dict[str, Any]) -> tuple[Path, str]:
@@ -148,7 +148,7 @@ def _weights_of(path: Path, values: dict[str, Any]) -> tuple[Path, str]:
 @lru_cache(maxsize=64)  # a suite asks for each of its runs, and finding reads the whole checkpoint
 def _in_checkpoint(path: Path, steps: int) -> tuple[Path, str]:
     damage: list[str] = []
-    found = newest_checkpoint(path / "checkpoints", damage.append)
+    found = newest_checkpoint(path / CHECKPOINTS, damage.append)
     if found is None or found[1]["step"] != steps:
         why = damage[0] if damage else f"it has no {WEIGHTS_FILE}, and no checkpoint of step {steps}"
         raise Mt2stError(

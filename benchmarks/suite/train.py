@@ -214,10 +214,10 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     }
     if ranks.is_first():
         if knobs.keep == "weights":
-            record["weights"] = keep_weights(folder, result.steps)
+            record["weights"] = keep_weights(folder.path, result.steps)
         folder.finish(record, test.items)
         if knobs.keep != "checkpoints":
-            drop_checkpoints(folder)
+            drop_checkpoints(folder.path)
     name, value = next(iter(test.metrics.items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 

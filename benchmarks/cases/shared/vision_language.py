@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
-from benchmarks.cases.shared.init_from import inherited_tokenizer
 from mt2st.encoders.factory import make_towers, text_side
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -16,14 +15,16 @@ from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.objectives.masked_lm import MaskedLanguageObjective
 
 
-def train_tokenizer(knobs: EncoderKnobs, texts: list[str], init_from: str = "") -> TextTokenizer | None:
+def train_tokenizer(
+    knobs: EncoderKnobs, texts: list[str], inherited: TextTokenizer | None = None
+) -> TextTokenizer | None:
     """A tokenizer for a small text tower; None where the text tower brings its own.
 
-    It is trained on `texts`, or taken over from the run whose weights are taken; see `inherited_tokenizer`.
+    It is trained on `texts`, unless one is `inherited` with the weights.
     """
     if text_side(knobs.towers) != "small":
         return None
-    return inherited_tokenizer(init_from) or TextTokenizer.train(texts, knobs.vocabulary_size)
+    return inherited or TextTokenizer.train(texts, knobs.vocabulary_size)
 
 
 def build_encoder(
