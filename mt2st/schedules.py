@@ -10,15 +10,17 @@ every rank of a distributed run agrees on it. This module imports no torch, so i
 The conditional is where the saving comes from: multiplying by zero costs as much as multiplying by one.
 
 A schedule of your own inherits nothing. `Schedule` says what it offers, `SamplesWeight` what one offers that draws
-whether its task runs, and `describe` how a resumed run tells it from another one.
+whether its task runs, `Listens` what one offers whose weight also follows from what training measures for it, and
+`describe` how a resumed run tells it from another one.
 Source of Diminish and Switch: MT2ST, arXiv 2406.18038.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 from mt2st.descriptions import DescriptionError, describe_value, qualified_name
 from mt2st.errors import Mt2stError, check_range
@@ -27,6 +29,7 @@ from mt2st.randomness import coin
 __all__ = [
     "Constant",
     "Diminish",
+    "Listens",
     "Off",
     "Sampled",
     "SamplesWeight",
@@ -34,10 +37,14 @@ __all__ = [
     "Switch",
     "coin",
     "describe",
+    "listens",
     "samples_weight",
     "stays_constant",
     "weight_at",
+    "weight_of",
 ]
+Signal = Literal["own_loss", "benefit", "cosine"]
+SIGNALS: tuple[str, ...] = get_args(Signal)
 _POINTS = 100  # a schedule counts as constant if it is so at this many steps of progress
 
 
@@ -75,6 +82,53 @@ class SamplesWeight(Protocol):
 def samples_weight(schedule: object) -> TypeGuard[SamplesWeight]:
     """Whether `schedule` has a method `weight`. A number of that name, such as a dataclass's field, is none."""
     return callable(getattr(schedule, "weight", None))
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """What a schedule offers whose weight also follows from what it has heard, as those of `mt2st.listening` do.
+
+    Calling it gives the weight after all that it has heard so far. Its state is explicit: who trains stores
+    `state_dict()` in a checkpoint, and a resumed run loads it. It must not change otherwise.
+    """
+
+    @property
+    def signal(self) -> Signal:
+        """What it hears, measured on the validation split.
+
+        "own_loss": the loss of its own task. "benefit": of a short fork, (the primary's loss after training without
+        its task − with it) / with it. "cosine": of the gradients of its task's and the primary's loss.
+        """
+
+    @property
+    def every(self) -> float:
+        """Progress between two listenings, in (0, 1]."""
+
+    @property
+    def batches(self) -> int:
+        """Validation batches that a listening takes."""
+
+    @property
+    def length(self) -> float:
+        """Progress that a fork lasts, in (0, 1); asked for "benefit" alone."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its task has stopped for good: then it hears no more, and listening costs nothing."""
+
+    def hear(self, value: float) -> None:
+        """The value of its signal, finite, and the same in every process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has heard and decided, as plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+
+
+def listens(schedule: object) -> TypeGuard[Listens]:
+    """Whether `schedule` has a method `hear`."""
+    return callable(getattr(schedule, "hear", None))
 
 
 def _check_initial(initial: float) -> None:
@@ -196,6 +250,10 @@ class Sampled:
 
     schedule: Schedule
 
+    def __post_init__(self) -> None:
+        if listens(self.schedule):
+            raise Mt2stError(f"Sampled({self.schedule!r}): a schedule that listens cannot be sampled; use it as it is")
+
     @property
     def initial(self) -> float:
         return self.schedule.initial
@@ -228,7 +286,15 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
     """
     if not 0 <= step < total_steps:
         raise Mt2stError(f"step = {step} is outside [0, total_steps = {total_steps})")
-    progress = step / total_steps
+    return weight_of(schedule, step / total_steps, step=step, seed=seed, task=task)
+
+
+def weight_of(schedule: Schedule, progress: float, *, step: int, seed: int, task: str) -> float:
+    """As `weight_at`, where progress is no share of the steps; the step decides a sampled schedule's coin.
+
+    Raises:
+        Mt2stError: the weight is negative or not finite.
+    """
     if samples_weight(schedule):
         weight = schedule.weight(progress, seed=seed, step=step, task=task)
     else:
@@ -243,7 +309,7 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
 
 def stays_constant(schedule: Schedule) -> bool:
     """Whether `schedule` keeps one weight > 0 from the first step to the last, at 101 points of progress, undrawn."""
-    if samples_weight(schedule):
+    if samples_weight(schedule) or listens(schedule):
         return False
     first = schedule(0.0)
     return first > 0 and all(schedule(point / _POINTS) == first for point in range(1, _POINTS + 1))

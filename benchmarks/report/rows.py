@@ -123,7 +123,8 @@ class Summary:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
             points = row.pop("points")
-            row |= row.pop("costs") | {"points": points}
+            costs = {name: cost for name, cost in row.pop("costs").items() if cost is not None}
+            row |= costs | {"points": points}
         return value
 
 

@@ -64,7 +64,9 @@ class RetrievalCase:
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
             raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
         self.names = captions_of(self.train, main_only)
-        self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts(), inherited_tokenizer(knobs.init_from))
+        self.tokenizer = train_tokenizer(
+            knobs.encoder, self.train.caption_texts(), inherited_tokenizer(knobs.init_from)
+        )
         seen = {word for text in self.names.texts for word in words(text)}
         asked = [words(text) for text in self.tests[""].texts]
         self.data: Mapping[str, Any] = {
