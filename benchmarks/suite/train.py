@@ -206,6 +206,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             "by_task": ledger.by_task(),
             "by_kind": ledger.by_kind(),
             "unknown_operations": ledger.unknown_operations(),
+            "validation": result.validation_flops,
+            "optimiser": result.optimiser_flops,
         },
         "processes": ranks.world(),
         "peak_memory_bytes": peak_resident_bytes(),

@@ -26,7 +26,8 @@ class TrainResult:
     """What a finished training leaves.
 
     `curve` holds one row a validation: step, flops, seconds and the metrics. `listening` holds one row for each value
-    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped.
+    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped. The FLOPs of the
+    optimiser (see `mt2st.training.side_costs`) and of validation are in no ledger.
     """
 
     steps: int
@@ -35,6 +36,8 @@ class TrainResult:
     curve: list[dict[str, Any]]
     ledger: FlopLedger
     listening: list[dict[str, Any]] = field(default_factory=list)
+    optimiser_flops: int = 0
+    validation_flops: int = 0
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -49,3 +52,6 @@ class Progress:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    optimiser_flops: int = 0
+    validation_flops: int = 0
+    flops_a_validation: int = 0  # measured at the first one

@@ -24,6 +24,7 @@ from mt2st.training.interface import Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
 from mt2st.training.peers import Peers
+from mt2st.training.side_costs import optimiser_flops
 
 ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
@@ -37,6 +38,7 @@ class Steps:
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
+        optimiser_flops: of the optimiser so far; see `mt2st.training.side_costs`.
         unchecked: (step from 0, task, loss) of every loss since the last look at them.
     """
 
@@ -57,6 +59,8 @@ class Steps:
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
+        self.optimiser_flops = 0
+        self._optimiser_costs: dict[str, int] = {}  # active tasks → FLOPs of the optimiser's step
         self.unchecked: list[tuple[int, str, Tensor]] = []
 
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
@@ -183,11 +187,20 @@ class Steps:
             self._ledger.add(kind)
             if not forked:
                 self.unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
+        self.optimiser_flops += self._optimiser_cost(weights)
         if config.clip_norm:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return losses
+
+    def _optimiser_cost(self, weights: Mapping[str, float]) -> int:
+        """FLOPs of the optimiser's step on the gradients that are there now: those of these active tasks."""
+        active = "+".join(weights)
+        if active not in self._optimiser_costs:
+            groups, clipped = self._optimizer.param_groups, bool(self._config.clip_norm)
+            self._optimiser_costs[active] = optimiser_flops(groups, clipped=clipped)
+        return self._optimiser_costs[active]
 
     def _seed(self, seed: int) -> None:
         """What `torch.manual_seed` does for this device.
