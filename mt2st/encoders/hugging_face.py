@@ -271,7 +271,8 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
         )
         raise Mt2stError(
             f"{kind.__name__} cannot load {name!r} ({reason}){looked}; offline, give a folder that save_pretrained "
-            "wrote with safetensors weights and tokenizer; models that bring their own code or pickled weights are refused"
+            "wrote with safetensors weights and tokenizer; models that bring their own code or pickled weights are "
+            "refused"
         ) from None
 
 
