@@ -26,8 +26,9 @@ class TrainResult:
     """What a finished training leaves.
 
     `curve` holds one row a validation: step, flops, seconds and the metrics. `listening` holds one row for each value
-    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped. The FLOPs of the
-    optimiser (see `mt2st.training.side_costs`) and of validation are in no ledger.
+    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped. `chosen_step` is
+    the step whose weights the model has: the last one, or that of the best validation (`keep_best`).
+    The FLOPs of the optimiser (see `mt2st.training.side_costs`) and of validation are in no ledger.
     """
 
     steps: int
@@ -36,6 +37,7 @@ class TrainResult:
     curve: list[dict[str, Any]]
     ledger: FlopLedger
     listening: list[dict[str, Any]] = field(default_factory=list)
+    chosen_step: int = 0
     optimiser_flops: int = 0
     validation_flops: int = 0
 

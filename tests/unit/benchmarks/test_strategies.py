@@ -337,7 +337,7 @@ def test_knobs_survive_a_config_file() -> None:
 
 def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     shared = SuiteKnobs().shared()
-    planned = ("seeds", "strategies", "settings", "views", "budgets")
+    planned = ("seeds", "until_decided", "strategies", "settings", "views", "budgets")
     for name in (*planned, "data_folder", "data_workers", "trackers", "on_leak"):
         assert name not in shared, name
     assert {"steps", "draw", "train", "threads"} <= set(shared)
