@@ -15,7 +15,7 @@ from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
 from benchmarks.records.weights import drop_checkpoints, keep_weights
-from benchmarks.strategies import schedules_of
+from benchmarks.strategies import balancer_of, schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -152,7 +152,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     experiment = case.build(run.seed)
     record["data"] |= experiment.data
     names = [objective.name for objective in experiment.auxiliaries]
-    mixture = mixture_of(experiment, schedules_of(knobs.strategy(run.strategy), names).__getitem__)
+    strategy = knobs.strategy(run.strategy)
+    mixture = mixture_of(experiment, schedules_of(strategy, names).__getitem__)
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
@@ -176,6 +177,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         mixture,
         {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
         config,
+        balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
         best_by=_best_by(folder, config.keep_best),
