@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
+from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream, QuestionStream
 from mt2st.data.vocabulary import AnswerVocabulary
@@ -77,6 +79,11 @@ class VqaCase:
             "answer_coverage": self.vocabulary.coverage,
         }
 
+    @cached_property
+    def ridge(self) -> RidgeAnswers:
+        """The tuned floor; found once, when the first run is tested."""
+        return RidgeAnswers(self.labelled, self.validation, self.vocabulary, self.protocol)
+
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
@@ -111,7 +118,7 @@ class VqaCase:
             rates=rates,
             streams=streams,
             validate=grader.validator(self.validation),
-            test=lambda: grader.test(self.test_split, self.labelled),
+            test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
             save=save,
         )
 
