@@ -15,8 +15,8 @@ A `knobs.py` holds:
         \"\"\"height and width of images, in pixels\"\"\"
 
     SPEC = ReportSpec(…)                                   # what its report shows
-    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs()
-    TRIALS_AROUND = 2e-3                                   # optional: peak learning rate around which `tune` tries
+    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs(). Added: `curve`,
+                                                           # and those that strategies name (`controls`)
 
     def smoke(knobs: Knobs) -> Knobs:                      # the same in seconds
         return replace(knobs, steps=20)
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.report.spec import ReportSpec
+from benchmarks.strategies import default_strategies, strategy_recipes
 from mt2st.errors import Mt2stError, unknown_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 CASES_FOLDER = Path(__file__).parent
 PACKAGE = "benchmarks.cases"
+CURVE = "curve"  # every case's recipe of quality against FLOPs: the default one at more budgets
+CURVE_BUDGETS = (0.2, 0.3, 0.44, 0.6, 0.8, 1.0)
 PRIMARY, AUXILIARY = "primary", "auxiliary"  # the streams of an experiment
 
 
@@ -139,11 +142,6 @@ class CaseCard:
     recipes: Mapping[str, Any]
     module: Any
 
-    @property
-    def trials_around(self) -> float:
-        """Peak learning rate around which `tune` tries each strategy."""
-        return float(getattr(self.module, "TRIALS_AROUND", 2e-3))
-
     def knobs(self, recipe: str, *, smoke: bool = False) -> Any:
         """The knobs of `recipe`, in its smoke form on request.
 
@@ -222,5 +220,9 @@ def load_card(name: str) -> CaseCard:
         raise Mt2stError(f"{module.__file__} lacks {', '.join(missing)}; see benchmarks/cases/__init__.py")
     if not (hasattr(module.Knobs, "__dataclass_fields__") and isinstance(module.SPEC, ReportSpec)):
         raise Mt2stError(f"{module.__file__}: Knobs must be a dataclass and SPEC a ReportSpec")
-    recipes = getattr(module, "RECIPES", None) or {"default": module.Knobs()}
-    return CaseCard(name, about_case(name), module.SPEC, dict(recipes), module)
+    recipes = dict(getattr(module, "RECIPES", None) or {"default": module.Knobs()})
+    if "default" in recipes:
+        recipes.setdefault(CURVE, replace(recipes["default"], budgets=CURVE_BUDGETS))
+        for added in strategy_recipes():
+            recipes.setdefault(added, replace(recipes["default"], strategies=default_strategies(added)))
+    return CaseCard(name, about_case(name), module.SPEC, recipes, module)

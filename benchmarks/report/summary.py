@@ -13,7 +13,7 @@ from benchmarks.records.read import Hole, Records, RunRecord
 from benchmarks.report.rows import Places, Row, Summary, build_row, saving_limit
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
-from benchmarks.report.views import VIEW_TITLES
+from benchmarks.report.views import view_place
 from mt2st.files import content_hash
 
 FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
@@ -41,9 +41,7 @@ def summarise(
     places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
     rows = [
         build_row(view, strategy, by_place, records.holes, spec, method)
-        for view, strategy in sorted(
-            places, key=lambda place: (*_rank(place[0], list(VIEW_TITLES)), *_rank(place[1], known))
-        )
+        for view, strategy in sorted(places, key=lambda place: (*view_place(place[0]), *_rank(place[1], known)))
     ]
     points = [
         (index, row.flops, row.primary.estimate)

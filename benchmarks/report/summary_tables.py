@@ -7,7 +7,7 @@ from benchmarks.report.costs import COSTS
 from benchmarks.report.rows import Reach, Row, Summary
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, VIEW_TITLES
+from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, is_budget, view_title
 
 
 def summary_tables(summary: Summary, spec: ReportSpec) -> tuple[TextTable, ...]:
@@ -22,7 +22,7 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
     """Strategy by strategy: what it reached, against STL and MTL, and what it cost; then the floors and the holes."""
     rows, metric = summary.of_view(view), spec.primary
     unit = flops_unit([row.flops for row in rows])
-    budget = view == EQUAL_BUDGET
+    budget = is_budget(view)
     full = any(row.to_full_multi for row in rows)
     costs = [cost for cost in COSTS if any(row.costs[cost.name] for row in rows)]
     head = ["strategy", "seeds", f"{metric.heading} (95 %)", f"Δ to {SINGLE_TASK}", f"Δ to {MULTI_TASK}"]
@@ -52,7 +52,7 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
     floors = [(name, values[metric.id]) for name, values in summary.floors.items() if metric.id in values]
     body += [(f"floor: {name}", NOTHING, metric.text(value), *[NOTHING] * (len(head) - 3)) for name, value in floors]
     faint = frozenset(range(len(rows), len(body)))
-    title, caption = VIEW_TITLES.get(view, view), _caption(summary, spec, view)
+    title, caption = view_title(view), _caption(summary, spec, view)
     return TextTable(title, tuple(head), tuple(body), caption, cut, faint)
 
 

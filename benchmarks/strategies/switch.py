@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Schedule, Switch
-from mt2st.training.config import decides_nothing
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Switching:
 
     name: ClassVar[str] = "Switch"
     position: ClassVar[int] = 3
+    recipe: ClassVar[str] = "default"
+    axes: ClassVar[Mapping[str, Axis]] = {"at": Axis(step=0.15, low=0.1, high=0.9)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""
@@ -23,20 +25,6 @@ class Switching:
     """weight of each auxiliary's loss before the switch"""
     at: Each = 0.4
     """progress in [0, 1] at which the auxiliaries stop"""
-    sweep: tuple[float, ...] = decides_nothing(default=(0.3, 0.5, 0.7))
-    """switch points that a sweep compares"""
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
-
-    @classmethod
-    def trials(cls, learning_rate: float) -> tuple[Switching, ...]:
-        return (
-            cls(learning_rate, 1.0, at=0.3),
-            cls(2 * learning_rate, 1.0, at=0.3),
-            cls(2 * learning_rate, 0.3, at=0.3),
-            cls(learning_rate, 1.0, at=0.6),
-        )
-
-    def variants(self) -> tuple[Switching, ...]:
-        return tuple(replace(self, at=at) for at in self.sweep)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
-from benchmarks.suite.costs import StepCosts, schedules_of
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
+from benchmarks.strategies import schedules_of, training_of
+from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, weight_at
@@ -36,43 +35,34 @@ class SuiteCosts:
             costs.close()
 
 
-def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for both views is planned once."""
+def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
+    """The runs of a suite, seed by seed; one that counts for several views is planned once.
+
+    Args:
+        seeds: None = the suite's own.
+    """
     runs = []
-    for seed in range(knobs.seeds):
+    for seed in range(knobs.seeds) if seeds is None else seeds:
         step = costs.of(seed)
-
-        def cost(active: tuple[str, ...], step: StepCosts = step) -> int:
-            return step(active) * knobs.train.accumulation
-
-        everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
-        budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
+        everything = step.everything * knobs.train.accumulation * knobs.steps
         for kind in knobs.kinds():
-            schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
+            settings = knobs.strategy(kind.name)
+            schedules = schedules_of(settings, step.auxiliaries)
+            times = training_of(settings, knobs.train).accumulation
+
+            def cost(active: tuple[str, ...], step: StepCosts = step, times: int = times) -> int:
+                return step(active) * times
+
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
-            if EQUAL_BUDGET in knobs.views:
-                steps = steps_for_budget(budget, schedules, step.primary, cost, seed)
-                views.setdefault(steps, []).append(EQUAL_BUDGET)
+            for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
+                steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed)
+                views.setdefault(steps, []).append(budget_view(share))
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
                 runs.append(Run(kind.name, seed, steps, tuple(names), flops, step.auxiliary_share))
     return runs
-
-
-def swept(knobs: SuiteKnobs) -> list[Any]:
-    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
-    parts = []
-    for share in knobs.sweep_budgets:
-        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
-            variants = kind.variants(knobs.strategy(kind.name))
-            if knobs.sweep_middle:
-                variants = (variants[len(variants) // 2],)
-            for settings in variants:
-                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
-                parts.append(part.with_settings(settings))
-    return parts
 
 
 def training_flops(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import weakref
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import open_case
-from benchmarks.suite.tuning import search
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopLedger
 from tests.unit.benchmarks.test_strategies import COSINE
@@ -72,21 +70,18 @@ def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
 def test_a_strategy_of_another_file_is_compared_with_the_built_in_ones(
     data_folder: Path, tmp_path: Path, my_fade: str
 ) -> None:
-    knobs = tiny(data_folder, strategies=("STL", "MTL", my_fade))
+    knobs = tiny(data_folder, strategies=("STL", "MTL", my_fade), budgets=(0.5, 1.0))
     code, printed = run(knobs, tmp_path / "results")
     assert code == 0
     folder = tmp_path / "results" / "vqa" / "tiny"
     records = load_records(tmp_path / "results", "vqa", "tiny").finished
     cosine = [record for record in records if record.strategy == "Cosine"]
-    assert {view for record in cosine for view in record.views} == {"equal-steps", "equal-budget"}
-    assert all(record.folder.name.startswith("cosine-equal-") for record in cosine)
+    assert {view for record in cosine for view in record.views} == {"equal-steps", "budget-0.5", "budget-1"}
+    assert all(record.folder.name.startswith(("cosine-equal-", "cosine-budget-")) for record in cosine)
     assert len({record.values["config"]["strategy_code"] for record in cosine}) == 1
     for text in (printed, (folder / "TABLE.md").read_text(), (folder / "report.html").read_text()):
         assert "Cosine" in text
-    assert (folder / "equal-budget.png").stat().st_size > 0
-    sweep = tiny(data_folder, strategies=("MTL", my_fade), sweep_budgets=(0.5, 1.0))
-    assert run(sweep, tmp_path / "sweep")[0] == 0
-    assert "| Cosine |" in (tmp_path / "sweep" / "vqa" / "tiny" / "SWEEP.md").read_text()
+    assert (folder / "budget-0-5.png").stat().st_size > 0
 
 
 def test_a_run_of_another_files_strategy_is_resumed_or_refused(
@@ -188,39 +183,18 @@ def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monke
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",))
     run(knobs, tmp_path / "suite")
-    run(tiny(data_folder, strategies=("MTL",), steps=2, sweep_budgets=(1.0,)), tmp_path / "sweep")
+    run(tiny(data_folder, strategies=("MTL",), steps=2, budgets=(1.0,)), tmp_path / "budget")
     assert threads[::2] == [1, 1]  # the second of each pair is as it was before
 
 
-def test_tuning_and_resuming_take_their_threads(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_takes_its_threads(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",), threads=1)
     run(knobs, tmp_path)
     (run_dir,) = [path.parent for path in tmp_path.glob("vqa/tiny/*/run.json")]
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert runner.resume_run(run_dir) == 0
-    assert search(CARD, knobs, "tiny", tmp_path) == 0
-    assert threads[::2] == [1, 1]  # the second of each pair is as it was before
-
-
-def test_a_tuning_log_of_other_knobs_is_kept(
-    data_folder: Path, tmp_path: Path, my_fade: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for steps in (2, 3, 2):
-        knobs = tiny(data_folder, strategies=(my_fade,), steps=steps, views=("equal-steps",))
-        assert search(CARD, knobs, "tiny", tmp_path) == 0
-    folder = tmp_path / "vqa" / "tiny"
-    logs = sorted(path.name for path in folder.glob("tuning*.json"))
-    assert len(logs) == 3
-    assert len(list(folder.glob("tuning*.md"))) == 3
-    assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
-    trials = json.loads((folder / "tuning.json").read_text())["trials"]
-    rows = [line for line in (folder / "tuning.md").read_text().splitlines() if line.startswith("| Cosine |")]
-    assert len(rows) == len(trials) == 4
-    top = f"{max(trial['score'] for trial in trials):.4f}"
-    assert all((" best |" in row) == (f"| {top} |" in row) for row in rows)
+    assert threads[0] == 1  # the last one is as it was before
 
 
 PLAIN = '''"""Fade: a schedule of a plain class."""

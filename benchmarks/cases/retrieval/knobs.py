@@ -1,6 +1,6 @@
 """Image-text retrieval: composed queries over scenes of pictograms, few queries to learn from, many partial captions.
 
-python -m benchmarks retrieval                      scenes, every strategy, two views
+python -m benchmarks retrieval                      scenes: eight seeds, every strategy, every view
 python -m benchmarks retrieval --recipe openmoji    single pictograms by their names
 python -m benchmarks retrieval --smoke              the same in small, for a first look
 """
@@ -139,9 +139,7 @@ RECIPES = {
     "openmoji": OPENMOJI,
 }
 
-TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in small: one seed, few steps."""
-    return replace(knobs, steps=30, seeds=1, validations=2)
+    return replace(knobs, steps=30, seeds=1, validations=2, budgets=(0.44,))

@@ -100,9 +100,7 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""
-    return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1)
+    return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1, budgets=(0.44,))
