@@ -51,7 +51,7 @@ class RidgeFloor:
         return _scores(self._pixels.of(captions.split) @ self._weights, self._texts(captions.texts), captions)
 
     def _texts(self, texts: list[str]) -> np.ndarray:
-        """Unit vectors [len(texts), K], float32; zeros where no word is known."""
+        """Unit vectors [len(texts), K], float32."""
         return _unit(self._svd.transform(self._words.transform(texts)).astype(np.float32))
 
 
@@ -60,7 +60,10 @@ def _scores(images: np.ndarray, texts: np.ndarray, captions: Captions) -> dict[s
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    found: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """`vectors` at length 1; one without a direction, such as a text of unknown words, gets the diagonal's."""
+    empty = np.linalg.norm(vectors, axis=1, keepdims=True) < 1e-12
+    vectors = np.where(empty, np.ones_like(vectors), vectors)
+    found: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return found
 
 

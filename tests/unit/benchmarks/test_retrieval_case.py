@@ -146,3 +146,10 @@ def test_items_of_one_group_are_one_cluster(tmp_path: Path) -> None:
         found = case.build(0).test().items
         assert found["cluster"].tolist() == clusters
         assert found["cluster"].dtype == np.int32
+
+
+def test_a_query_of_unknown_words_alone_is_measured_too(tmp_path: Path) -> None:
+    words = ADAPTER.replace('f"bird {number}"', "f\"{split} word\" if split == 'train' else 'nobody knows'")
+    (tmp_path / "unknown.py").write_text(words.replace(', f"oiseau {number}", f"Vogel {number}"', ","))
+    case = RetrievalCase(knobs(tmp_path, str(tmp_path / "unknown.py")), Console(quiet=True))
+    assert 0 < case.ridge(case.tests[""])["text_to_image/mrr"] <= 1
