@@ -20,7 +20,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from mt2st.balancing import Balancer
 from mt2st.batch import Batch
+from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
@@ -28,17 +30,19 @@ from mt2st.flops import FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
-from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from mt2st.training.balanced import Balancing, check_balancer
+from mt2st.training.best import BestWeights
+from mt2st.training.checkpoint import load_best, load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
-from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
+from mt2st.training.interface import ALL_FROZEN, Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.listening import LISTENING, Listening
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
-from mt2st.training.steps import ALL_FROZEN, Steps
+from mt2st.training.steps import Steps
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
@@ -51,8 +55,10 @@ class Trainer:
         mixture: the tasks; its stream names must be keys of `streams`.
         streams: stream name → source of batches.
         config: how to train.
+        balancer: makes one gradient of the losses while two or more tasks are active; None = their weighted sum.
         folder: where checkpoints are kept and looked for; None = no checkpoints.
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
+        best_by: id of the metric of `validate` by which `config.keep_best` chooses, and whether higher is better.
         validation_streams: makes the streams of the validation split, by the same names; asked for where a schedule
             listens.
         log: called with one flat mapping a log line.
@@ -68,7 +74,8 @@ class Trainer:
         trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
 
     Raises:
-        Mt2stError: a task's stream is missing, all parameters are frozen, or a tracker is unknown or not installed.
+        Mt2stError: a task's stream is missing, all parameters are frozen, a tracker is unknown or not installed,
+            `keep_best` has no validation to choose by, or the balancer cannot work under this configuration.
     """
 
     def __init__(
@@ -78,8 +85,10 @@ class Trainer:
         streams: Mapping[str, Stream],
         config: TrainConfig,
         *,
+        balancer: Balancer | None = None,
         folder: Path | None = None,
         validate: Callable[[], Mapping[str, float]] | None = None,
+        best_by: tuple[str, bool] | None = None,
         validation_streams: Callable[[], Mapping[str, Stream]] | None = None,
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
@@ -128,8 +137,15 @@ class Trainer:
         self._optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)  # it has no state yet
         self.ledger = FlopLedger()
         self._progress = Progress()
+        self._balancing: Balancing | None = None
+        if balancer is not None:
+            check_balancer(balancer, config, listening=bool(mixture.listening))
+            self._balancing = Balancing(
+                balancer, list(joint.parameters()), backward=self.accelerator.backward, mean=self._peers.mean
+            )
         self.steps = Steps(
-            self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers
+            *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
+            balancing=self._balancing,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
@@ -137,14 +153,22 @@ class Trainer:
         )
         # what else a checkpoint must keep, by name
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
+        if balancer is not None:
+            self._parts["balancer"] = balancer
+        if config.keep_best and (validate is None or best_by is None):
+            raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
+        self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None
+        added = ("total_flops", "keep_best")  # since version 0.2: unused, they leave a checkpoint what it was
         whole = {
-            "config": {name: value for name, value in deciding(config).items() if value or name != "total_flops"},
+            "config": {name: value for name, value in deciding(config).items() if value or name not in added},
             "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
         if rates:
             whole["trained"] = self.trained
+        if balancer is not None:
+            whole["balancer"] = describe_value(balancer)
         self._fingerprint = content_hash(whole)
         self.saved_step: int | None = None
         if trackers:
@@ -203,13 +227,23 @@ class Trainer:
                     of = config.total_steps or f"a budget of {config.total_flops} FLOPs"
                     raise TrainingInterrupted(f"interrupted after step {progress.step} of {of}; {where}")
         check_weights(self._bare, self._progress.step, self.folder)
+        chosen = self._chosen()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         ledger = FlopLedger()
         for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
         seconds = progress.train_seconds, progress.evaluate_seconds
-        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows)
+        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen)
+
+    def _chosen(self) -> int:
+        """Give the model the weights it is to have in the end; the step that they are of."""
+        step = self._progress.step
+        if self._best is None or self._best.step == step:
+            return step
+        self._best.restore()
+        self.saved_step = None  # a checkpoint of the last step has other weights
+        return self._best.step
 
     def _listen(self) -> None:
         """Let the schedules that listen hear what is due after this step."""
@@ -252,6 +286,8 @@ class Trainer:
         row = {"step": progress.step, "flops": flops, "seconds": progress.train_seconds, **metrics}
         progress.curve.append(row)
         self._emit({"event": "validation", **row})
+        if self._best is not None and self._peers.any_of(self._best.is_better(metrics))[0]:
+            self._best.keep(progress.step, metrics)
 
     def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
         self._check_losses()
@@ -263,6 +299,8 @@ class Trainer:
             "learning_rate": self.steps.learning_rate,
         }
         line |= {f"loss/{name}": loss for name, loss in self._peers.means(losses).items()}
+        if self._balancing and len(losses) > 1:
+            line |= {f"balance/{name}": float(value) for name, value in self._balancing.shown.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:
@@ -291,8 +329,12 @@ class Trainer:
         state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
         if self._parts:
             state["parts"] = states_of(self._parts)
+        if self._best is not None:
+            state["best"] = self._best.state_dict()
         return save_checkpoint(
-            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
+            *(self.folder, progress.step, self._bare, self._optimizer.optimizer, state),
+            best=self._best.tensors if self._best is not None else None,
+            keep=self.config.keep_checkpoints,
         )
 
     def resume(self) -> int:
@@ -321,6 +363,8 @@ class Trainer:
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
         load_states(self._parts, state.get("parts", {}))
+        if self._best is not None:
+            self._best.load(state["best"], load_best(path))
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.saved_step = self._progress.step

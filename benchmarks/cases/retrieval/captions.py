@@ -19,6 +19,11 @@ class Captions:
         self.texts = [texts[row] for row in rows]
         self.images = split.caption_images()[rows]
 
+    def bases(self) -> list[str]:
+        """What each caption's image is a variant of; its own id where the set names no groups."""
+        groups, ids = self.split.extra_values("group"), self.split.image_ids()
+        return [f"group {groups[row]}" if groups[row] is not None else f"image {ids[row]}" for row in self.images]
+
 
 def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
     """The captions of `split`, or the first of each image; images without a caption are left out of the gallery."""
@@ -26,16 +31,6 @@ def captions_of(split: PreparedSplit, main_only: bool) -> Captions:
     images = split.caption_images()
     rows = np.unique(images, return_index=True)[1] if main_only else np.arange(len(images))
     return Captions(split, rows)
-
-
-def clusters(captions: Captions) -> np.ndarray:
-    """What each caption depends on with others, int32 [captions]: its image's group, such as a base emoji; else the
-    image.
-    """
-    groups = captions.split.extra_values("group")
-    of_image = [group or f"image {row}" for row, group in enumerate(groups)]
-    numbers: np.ndarray = np.unique(np.array(of_image), return_inverse=True)[1]
-    return numbers[captions.images].astype(np.int32)
 
 
 def words(text: str) -> list[str]:

@@ -12,11 +12,12 @@ from rich.console import Console
 from safetensors.numpy import save
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
-from benchmarks.cases.retrieval.captions import MAIN_CAPTION, Captions, captions_of, clusters, words
+from benchmarks.cases.retrieval.captions import MAIN_CAPTION, Captions, captions_of, words
 from benchmarks.cases.retrieval.floors import RidgeFloor, chance
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
@@ -143,7 +144,7 @@ class RetrievalCase:
                 slug = prefix.replace("/", "_")
                 items[f"{slug}text_to_image_rank"] = ranks.text_to_image
                 items[f"{slug}image_to_text_rank"] = ranks.image_to_text
-            items["cluster"] = clusters(self.tests[""])
+                items[f"{slug}cluster"] = clusters_of(captions.bases())
             floors: dict[str, Callable[[Captions], Mapping[str, float]]] = {"ridge": self.ridge, "chance": chance}
             return TestResult(
                 metrics,
