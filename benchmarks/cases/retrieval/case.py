@@ -20,6 +20,7 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
@@ -72,7 +73,9 @@ class RetrievalCase:
         unlabelled = ~np.isin(self.train.image_ids(), self.labelled.image_ids())
         # The auxiliaries see every caption but the queries that are withheld.
         self.further = np.flatnonzero(~unlabelled[self.train.caption_images()] | (self.train.caption_ranks() > 0))
-        self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts(self.further))
+        self.tokenizer = train_tokenizer(
+            knobs.encoder, self.train.caption_texts(self.further), inherited_tokenizer(knobs.init_from)
+        )
         seen = {word for text in self.names.texts for word in words(text)}
         asked = [words(text) for text in self.tests[""].texts]
         self.data: Mapping[str, Any] = {

@@ -139,6 +139,21 @@ RECIPES = {
     "matching": replace(SCENES, auxiliaries=ALL_AUXILIARIES),
     "ablation": replace(SCENES, auxiliaries=ALL_AUXILIARIES, strategies=("STL", *subsets(ALL_AUXILIARIES))),
     "openmoji": OPENMOJI,
+    # Captions alone, contrastive and masked; towers, fusion and held-out images are those of the case vqa. Its run is a
+    # start: python -m benchmarks vqa --init-from results/retrieval/pretrain/RUN
+    "pretrain": Knobs(
+        data="easy_vqa",
+        steps=1000,
+        images_per_batch=128,
+        validation_fraction=0.1,
+        auxiliaries=("masked_lm",),
+        mask_rate=0.4,
+        encoder=EncoderKnobs(),
+        strategies=("MTL",),
+        seeds=1,
+        views=("equal-steps",),
+        settings=(MultiTask(2e-3, 1.0),),
+    ),
 }
 
 
