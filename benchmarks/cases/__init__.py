@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from mt2st.encoders.fine_tuning import RateGroup
+    from benchmarks.cases.shared.fine_tuning import Tuning
     from mt2st.objectives import Objective
     from mt2st.training.trainer import Stream
 
@@ -80,7 +80,7 @@ class Experiment:
         validate: metrics on the validation split.
         test: metrics on the test split; called once, after training.
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
-        rates: parameters that are trained at a learning rate of their own.
+        tuning: what is trained at a learning rate of its own, what is frozen and when.
         data: counts of the labels and validation items drawn for this seed.
     """
 
@@ -91,7 +91,7 @@ class Experiment:
     validate: Callable[[], Mapping[str, float]]
     test: Callable[[], TestResult]
     save: Callable[[Path], None] = lambda folder: None
-    rates: Sequence[RateGroup] = ()
+    tuning: Tuning | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

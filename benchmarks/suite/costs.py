@@ -12,6 +12,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.strategies import Strategy
 from benchmarks.suite import ranks
 from mt2st.batch import Batch
+from mt2st.encoders.freezing import frozen_at
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
@@ -26,6 +27,7 @@ class StepCosts:
 
     Args:
         build: makes the experiment that is measured.
+        announce: gets a line for each frozen tower that is run once, now.
 
     Attributes:
         primary: the primary task's name.
@@ -33,31 +35,46 @@ class StepCosts:
         checkpoint_bytes: bytes of one checkpoint.
     """
 
-    def __init__(self, build: Callable[[], Experiment]) -> None:
-        self._build = build
+    def __init__(self, build: Callable[[], Experiment], announce: Callable[[str], None] = lambda line: None) -> None:
+        self._build, self._announce = build, announce
         self._open: tuple[Experiment, MT2ST] | None = None
-        self._known: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
+        self._timed = experiment.tuning.freezes.entries if experiment.tuning is not None else ()
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
 
-    def __call__(self, active: tuple[str, ...]) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first; of all processes."""
-        if active not in self._known:
-            self._known[active] = self._measured(active)
-        return self._known[active]
+    def __call__(self, active: tuple[str, ...], progress: float = 0.0) -> int:
+        """FLOPs, forward and backward, of a step with these active tasks, primary first; of all processes.
+
+        `progress` says which parts are frozen: those that are for a time.
+        """
+        kind = active, frozen_at(self._timed, progress)
+        if kind not in self._known:
+            self._known[kind] = self._measured(active, progress)
+        return self._known[kind]
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """Points of progress from which on other parts are frozen, 0 included."""
+        points = {point for entry in self._timed for point in (entry.start, entry.stop) if 0 < point < 1}
+        return (0.0, *sorted(points))
 
     def _opened(self) -> tuple[Experiment, MT2ST]:
         if self._open is None:
             experiment = self._build()
             mixture = mixture_of(experiment, lambda name: Constant()).to(_device())
             experiment.encoder.to(_device())
+            if experiment.tuning is not None:
+                experiment.tuning.towers.run_once(self._announce)
             self._open = experiment, mixture
         return self._open
 
-    def _measured(self, active: tuple[str, ...]) -> int:
+    def _measured(self, active: tuple[str, ...], progress: float) -> int:
         experiment, mixture = self._opened()
+        if experiment.tuning is not None:
+            experiment.tuning.freezes.hold(progress)
         weights = dict.fromkeys(active, 1.0)
         batches = {
             stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
@@ -97,11 +114,13 @@ class StepCosts:
 
 
 def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each trained parameter."""
     parameters = {parameter for module in modules for parameter in module.parameters()}
     buffers = {buffer for module in modules for buffer in module.buffers()}
     weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
+    return weights + sum(
+        2 * parameter.numel() * parameter.element_size() for parameter in parameters if parameter.requires_grad
+    )
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,14 @@ from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
 from benchmarks.suite.costs import StepCosts, schedules_of
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Schedule, weight_at
+from mt2st.schedules import Constant, Schedule, weight_at
 
 
 class SuiteCosts:
     """Step costs by seed. Seeds with one labelled subset share one measurement: their batches have the same shapes."""
 
-    def __init__(self, case: Case, knobs: SuiteKnobs) -> None:
-        self._case, self._knobs = case, knobs
+    def __init__(self, case: Case, knobs: SuiteKnobs, announce: Callable[[str], None] = lambda line: None) -> None:
+        self._case, self._knobs, self._announce = case, knobs, announce
         self._known: dict[int, StepCosts] = {}
 
     def of(self, seed: int) -> StepCosts:
@@ -27,7 +27,7 @@ class SuiteCosts:
         draw = self._knobs.draw_seed(seed)
         if draw not in self._known:
             self.close()
-            self._known[draw] = StepCosts(lambda: self._case.build(draw))
+            self._known[draw] = StepCosts(lambda: self._case.build(draw), self._announce)
         return self._known[draw]
 
     def close(self) -> None:
@@ -42,10 +42,10 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
     for seed in range(knobs.seeds):
         step = costs.of(seed)
 
-        def cost(active: tuple[str, ...], step: StepCosts = step) -> int:
-            return step(active) * knobs.train.accumulation
+        def cost(active: tuple[str, ...], progress: float, step: StepCosts = step) -> int:
+            return step(active, progress) * knobs.train.accumulation
 
-        everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
+        everything = training_flops(dict.fromkeys(step.auxiliaries, Constant()), step.primary, cost, knobs.steps, seed)
         budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
         for kind in knobs.kinds():
             schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
@@ -53,7 +53,7 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             if EQUAL_BUDGET in knobs.views:
-                steps = steps_for_budget(budget, schedules, step.primary, cost, seed)
+                steps = steps_for_budget(budget, schedules, step.primary, cost, seed, step.turns)
                 views.setdefault(steps, []).append(EQUAL_BUDGET)
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
@@ -78,7 +78,7 @@ def swept(knobs: SuiteKnobs) -> list[Any]:
 def training_flops(
     schedules: Mapping[str, Schedule],
     primary: str,
-    cost: Callable[[tuple[str, ...]], int],
+    cost: Callable[[tuple[str, ...], float], int],
     total_steps: int,
     seed: int,
 ) -> int:
@@ -87,7 +87,7 @@ def training_flops(
     Args:
         schedules: auxiliary's name → its schedule.
         primary: the primary task's name.
-        cost: FLOPs of a step with these active tasks, primary first.
+        cost: FLOPs of a step with these active tasks, primary first, at this progress.
         seed: decides the coins of sampled schedules.
     """
     total = 0
@@ -97,21 +97,29 @@ def training_flops(
             for name, schedule in schedules.items()
             if weight_at(schedule, step=step, total_steps=total_steps, seed=seed, task=name)
         )
-        total += cost((primary, *active))
+        total += cost((primary, *active), step / total_steps)
     return total
 
 
 def steps_for_budget(
-    budget: float, schedules: Mapping[str, Schedule], primary: str, cost: Callable[[tuple[str, ...]], int], seed: int
+    budget: float,
+    schedules: Mapping[str, Schedule],
+    primary: str,
+    cost: Callable[[tuple[str, ...], float], int],
+    seed: int,
+    turns: Sequence[float] = (0.0,),
 ) -> int:
     """The largest number of steps whose training FLOPs do not exceed `budget`.
 
     For a switch of one auxiliary at s this is B / (c_primary + s·c_auxiliary).
 
+    Args:
+        turns: points of progress from which on a step costs otherwise, whatever is active (parts frozen for a time).
+
     Raises:
         Mt2stError: the budget does not pay for one step.
     """
-    cheapest = cost((primary,))
+    cheapest = min(cost((primary,), progress) for progress in turns)
     low, high = 0, int(budget // cheapest) + 1  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2

@@ -46,7 +46,7 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
         Mt2stError: there is no room, the budget pays for no step, or the engine cannot work.
     """
-    costs = SuiteCosts(case, knobs)
+    costs = SuiteCosts(case, knobs, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
     varied = ("budget_share",) if knobs.sweep_budgets else ()
     plan = [
         Planned(

@@ -12,8 +12,9 @@ import transformers
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
+from mt2st.encoders import TowerOutput
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.hugging_face import check_vocabulary, load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, check_range
@@ -145,7 +146,7 @@ class TextEncoder(nn.Module):
 
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "text"."""
-        return {"text": Part(self.model, self._loaded)}
+        return {"text": Part(self.model, self._loaded, Source(self, "encode_text", self.pad_id))}
 
     def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Texts → [N, length] int64, cut and padded; None = `context_length`."""
@@ -167,8 +168,12 @@ class TextEncoder(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [B, T] → [B, D], mean of the real tokens."""
-        weights = self.real(tokens)[..., None].to(torch.float32)
-        return (self.encode(tokens) * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+        return self.encode_text(tokens).embedding
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """Tokens [B, T] → [B, T, D] and their mean [B, D] over the real ones."""
+        encoded, weights = self.encode(tokens), self.real(tokens)[..., None].to(torch.float32)
+        return TowerOutput(encoded, (encoded * weights).sum(1) / weights.sum(1).clamp_min(1.0))
 
 
 class TransformerFeatures(LazyFeatures):

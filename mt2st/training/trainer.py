@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
 from mt2st.encoders.fine_tuning import RateGroup
+from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
@@ -94,6 +95,7 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is; a checkpoint of another identity is refused.
         rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
+        freezes: parts that are frozen for a part of the training (see `mt2st.encoders.freezing`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
     On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
@@ -119,6 +121,7 @@ class Trainer:
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
         rates: Sequence[RateGroup] = (),
+        freezes: Freezes | None = None,
         trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
@@ -129,7 +132,7 @@ class Trainer:
         check_trackers(trackers, folder)
         self.config, self.streams, self.folder = config, streams, folder
         self.validate, self.log, self.on_step = validate, log, on_step
-        self.mixture = mixture
+        self.mixture, self.freezes = mixture, freezes or Freezes()
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
@@ -174,6 +177,8 @@ class Trainer:
         }
         if rates:
             whole["trained"] = self.trained
+        if self.freezes.entries:
+            whole["freezes"] = [entry.text for entry in self.freezes.entries]
         self._fingerprint = content_hash(whole)
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self.saved_step: int | None = None
@@ -199,13 +204,14 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
         streams = self.mixture.streams(weights)
+        frozen = "".join(f"|{entry}" for entry in self.freezes.hold(step / config.total_steps))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(step, config, group.get("peak"))
         losses: dict[str, Tensor] = {}
         for micro in range(config.accumulation):
             index = step * config.accumulation + micro
             batches = {stream: self._batch(stream, index) for stream in streams}
-            kind = self.kind(batches, weights)
+            kind = self.kind(batches, weights) + frozen
             self._seed(step_seed(config.seed, step, micro, accelerator.process_index))
             last = micro == config.accumulation - 1
             # The first step of a kind runs under the counter, which only observes.

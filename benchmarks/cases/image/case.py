@@ -26,6 +26,7 @@ from benchmarks.cases.shared.labels import (
 )
 from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from mt2st.data.streams import ItemStream
+from mt2st.encoders.frozen_outputs import Pictures
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
@@ -77,7 +78,13 @@ class ImageCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_image_encoder(knobs.encoder, knobs.image_size, seed)
-        rates = tune_towers(knobs.encoder, encoder)
+        tuning = tune_towers(
+            knobs.encoder,
+            encoder,
+            {"image": lambda: Pictures([self.train, self.validation, self.test_split])},
+            folder=knobs.data_folder,
+            tokens=False,
+        )
         primary = ClassificationObjective(encoder.width, len(self.names))
         labelled = items_of(self.labelled, self.taught, knobs.images_per_batch, seed)
         validation = items_of(self.validation, self.validation_truth)
@@ -101,7 +108,7 @@ class ImageCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams={
                 PRIMARY: labelled,
                 AUXILIARY: ItemStream(

@@ -16,7 +16,13 @@ from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
-from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.cases.shared.vision_language import (
+    build_encoder,
+    masked_language,
+    tower_inputs,
+    train_tokenizer,
+    trimming,
+)
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
@@ -79,8 +85,11 @@ class RetrievalCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
-        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        splits = [self.train, self.validation.split, *(captions.split for captions in self.tests.values())]
+        inputs = tower_inputs(encoder, tokenize, splits, lambda: [split.caption_texts() for split in splits])
+        fused = not set(knobs.auxiliaries) <= {"captions"}  # the others may ask for token states
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=fused)
         streams: dict[str, Stream] = {
             PRIMARY: CaptionStream(
                 self.train,
@@ -134,7 +143,7 @@ class RetrievalCase:
             encoder=encoder,
             primary=ContrastiveObjective(name="retrieval"),
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams=streams,
             validate=validate,
             test=test,

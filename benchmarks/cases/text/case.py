@@ -14,6 +14,7 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.text.knobs import Knobs
+from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.errors import unknown_name
@@ -66,7 +67,13 @@ class TextCase:
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
-        rates = tune_towers(knobs.encoder, encoder)
+        tuning = tune_towers(
+            knobs.encoder,
+            encoder,
+            {"text": lambda: Texts(self._texts(), encoder.pad_id)},
+            folder=knobs.data_folder,
+            tokens=False,
+        )
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
 
         def save(folder: Path) -> None:
@@ -77,12 +84,17 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
             save=save,
         )
+
+    def _texts(self) -> list[torch.Tensor]:
+        """The tokens of all that the encoder is given as it stands, masks aside."""
+        others = [values for name, values in self.auxiliary_tensors.items() if name.endswith("_tokens")]
+        return [self.tokens, self.validation_tokens, self.test_tokens, *others]
 
     def _encoder(self, seed: int) -> TextEncoder:
         torch.manual_seed(seed)

@@ -13,7 +13,13 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
-from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.cases.shared.vision_language import (
+    build_encoder,
+    masked_language,
+    tower_inputs,
+    train_tokenizer,
+    trimming,
+)
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
 from mt2st.data.prepared import PreparedSplit
@@ -80,8 +86,9 @@ class VqaCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
-        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        inputs = tower_inputs(encoder, tokenize, [self.train, self.validation, self.test_split], self._texts)
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
         streams: dict[str, Stream] = {
             PRIMARY: QuestionStream(
@@ -108,12 +115,17 @@ class VqaCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=auxiliaries,
-            rates=rates,
+            tuning=tuning,
             streams=streams,
             validate=grader.validator(self.validation),
             test=lambda: grader.test(self.test_split, self.labelled),
             save=save,
         )
+
+    def _texts(self) -> list[list[str]]:
+        """The texts that the encoder is given, masks aside."""
+        asked = [split.question_texts() for split in (self.labelled, self.validation, self.test_split)]
+        return [self.train.caption_texts() if self.train.num_captions else self.train.question_texts(), *asked]
 
 
 def labelled_only(split: PreparedSplit) -> PreparedSplit:
