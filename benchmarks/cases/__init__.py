@@ -15,7 +15,7 @@ A `knobs.py` holds:
         \"\"\"height and width of images, in pixels\"\"\"
 
     SPEC = ReportSpec(…)                                   # what its report shows
-    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs()
+    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs(); `curve` is added
     TRIALS_AROUND = 2e-3                                   # optional: peak learning rate around which `tune` tries
 
     def smoke(knobs: Knobs) -> Knobs:                      # the same in seconds
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 CASES_FOLDER = Path(__file__).parent
 PACKAGE = "benchmarks.cases"
+CURVE = "curve"  # every case's recipe of quality against FLOPs: the default one at more budgets
+CURVE_BUDGETS = (0.2, 0.3, 0.44, 0.6, 0.8, 1.0)
 PRIMARY, AUXILIARY = "primary", "auxiliary"  # the streams of an experiment
 
 
@@ -222,5 +224,7 @@ def load_card(name: str) -> CaseCard:
         raise Mt2stError(f"{module.__file__} lacks {', '.join(missing)}; see benchmarks/cases/__init__.py")
     if not (hasattr(module.Knobs, "__dataclass_fields__") and isinstance(module.SPEC, ReportSpec)):
         raise Mt2stError(f"{module.__file__}: Knobs must be a dataclass and SPEC a ReportSpec")
-    recipes = getattr(module, "RECIPES", None) or {"default": module.Knobs()}
-    return CaseCard(name, about_case(name), module.SPEC, dict(recipes), module)
+    recipes = dict(getattr(module, "RECIPES", None) or {"default": module.Knobs()})
+    if "default" in recipes:
+        recipes.setdefault(CURVE, replace(recipes["default"], budgets=CURVE_BUDGETS))
+    return CaseCard(name, about_case(name), module.SPEC, recipes, module)

@@ -73,7 +73,7 @@ def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, cons
 def run_suite(
     case: Case, knobs: SuiteKnobs, spec: ReportSpec, *, benchmark: str, recipe: str, results: Path, console: Console
 ) -> int:
-    """Make the runs that are not finished yet, then write the report, or a sweep's table.
+    """Make the runs that are not finished yet, then write the report.
 
     Returns:
         0, or 1 if a run failed or the report has a hole (the others went on; the table shows the hole and why).
@@ -81,7 +81,6 @@ def run_suite(
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
     """
-    from benchmarks.report.sweep import write_sweep
     from benchmarks.report.write import report
     from benchmarks.suite import ranks
     from benchmarks.suite.runner import make_suite
@@ -89,24 +88,14 @@ def run_suite(
     made = make_suite(case, knobs, benchmark=benchmark, recipe=recipe, results=results, console=console)
     holes = False
     if ranks.is_first():
-        if knobs.sweep_budgets:
-            write_sweep(
-                *(results, benchmark, recipe),
-                suite_hash=made.suite_hash,
-                runs=made.names,
-                spec=spec,
-                known=strategy_names(),
-                console=console,
-            )
-        else:
-            paths = report(
-                *(benchmark, recipe, results),
-                spec=spec,
-                known=strategy_names(),
-                console=console,
-                suite_hash=made.suite_hash,
-            )
-            holes = bool(paths.holes)
+        paths = report(
+            *(benchmark, recipe, results),
+            spec=spec,
+            known=strategy_names(),
+            console=console,
+            suite_hash=made.suite_hash,
+        )
+        holes = bool(paths.holes)
     code = int(ranks.from_first(made.failed > 0 or holes))
     ranks.leave()
     return code
@@ -140,14 +129,14 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
 
 
 def _named_kinds(default: SuiteKnobs, argv: list[str]) -> tuple[StrategyKind, ...]:
-    """The built-in strategies, and those of other files that `--strategies` names."""
+    """The built-in strategies, and those of other files that `--strategies` names whole."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--strategies", nargs="*", default=list(default.strategies))
     try:
         named = find_strategies(parser.parse_known_args(argv)[0].strategies)
     except argparse.ArgumentError as error:
         raise Mt2stError(str(error)) from None
-    return (*built_in(), *(kind for kind in named if kind.place))
+    return (*built_in(), *(kind for kind in named if kind.place and not kind.only))
 
 
 def _command_line_type(kind: type[Any], kinds: tuple[StrategyKind, ...], settings: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from benchmarks.report.page import Page
 from benchmarks.report.rows import Row, Summary
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
+from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, fair_view
 
 CaseSummary = tuple[str, ReportSpec, Summary]  # the case's name, its spec, its summary
 _HEAD = (
@@ -45,9 +45,10 @@ def _table(cases: Sequence[CaseSummary]) -> TextTable:
     for name, spec, summary in cases:
         metric = spec.primary
         labels = (name, metric.directed_heading)
+        fair = fair_view(summary.views) or ""
         unit = flops_unit([row.flops for row in summary.of_view(EQUAL_STEPS)])
         for strategy in dict.fromkeys(row.strategy for row in summary.rows):
-            budget, steps = _row(summary, EQUAL_BUDGET, strategy), _row(summary, EQUAL_STEPS, strategy)
+            budget, steps = _row(summary, fair, strategy), _row(summary, EQUAL_STEPS, strategy)
             cells = [*labels, strategy]
             labels = ("", "")  # said once a case
             for row in (budget, steps):

@@ -16,7 +16,7 @@ from benchmarks.report.cells import flops_unit, in_unit
 from benchmarks.report.rows import Row, Summary, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
-from benchmarks.report.views import VIEW_TITLES
+from benchmarks.report.views import view_title
 from mt2st.files import atomic_path
 
 _RC = {
@@ -37,7 +37,7 @@ def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, 
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
         _intervals(left, summary, rows, spec.primary)
         _curves(right, summary, rows, [run for run in runs if view in run.views], spec)
-        figure.suptitle(_safe(f"{spec.title}. {VIEW_TITLES.get(view, view)}"), x=0.01, ha="left", fontsize=12)
+        figure.suptitle(_safe(f"{spec.title}. {view_title(view)}"), x=0.01, ha="left", fontsize=12)
         _save(figure, path)
 
 

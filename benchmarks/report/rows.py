@@ -24,7 +24,7 @@ from benchmarks.report.statistics import (
     seed_difference,
     seed_interval,
 )
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, SINGLE_TASK
+from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, fair_view, is_budget
 from mt2st.errors import Mt2stError
 
 Places = Mapping[tuple[str, str], list[RunRecord]]  # (view, strategy) → finished runs by seed
@@ -41,6 +41,22 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class FrozenPass:
+    """What it cost to run a frozen tower over all its inputs; in no run's FLOPs or seconds.
+
+    Attributes:
+        passes: distinct ones: other weights or other inputs make another one.
+        items: inputs of all passes.
+    """
+
+    passes: int
+    items: int
+    flops: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Row:
     """A strategy in a view. Steps and FLOPs are means over seeds; FLOPs are training FLOPs.
 
@@ -49,10 +65,10 @@ class Row:
         columns: further metrics by id, where the runs have them.
         to_single, to_multi: difference of the primary metric to STL and to MTL of the same view, paired by seed and
             item.
-        to_full_multi: in the equal-budget view, the difference to MTL of the equal-steps view, which ran to its full
+        to_full_multi: in the view of a budget, the difference to MTL of the equal-steps view, which ran to its full
             length.
         compression_multi, compression_single: 1 − FLOPs / MTL's (STL's), only where both ran the same number of steps.
-        saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the equal-budget view.
+        saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the view of a budget.
         reach: FLOPs to MTL's final validation score (mean over MTL's seeds in the same view).
         groups: item array → name of the kind → the primary metric on its items.
         costs: what it cost besides, by the names of `COSTS`.
@@ -92,6 +108,7 @@ class Summary:
         remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
         provenance: label → text: data, draw, model, machine, versions, commit.
         schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
+        frozen: part → what it cost to run its frozen tower once, for all runs together.
         known: the built-in strategies in the order of their table, which rows and looks follow.
     """
 
@@ -105,6 +122,7 @@ class Summary:
     remarks: tuple[str, ...]
     provenance: Mapping[str, str]
     schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    frozen: Mapping[str, FrozenPass] = field(default_factory=dict)
     known: tuple[str, ...] = ()
 
     @property
@@ -119,6 +137,8 @@ class Summary:
         """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
         value = asdict(self)
         del value["known"]
+        if not value["frozen"]:
+            del value["frozen"]
         for row in value["rows"]:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
@@ -141,7 +161,7 @@ def build_row(
         return Row(view, strategy, (), mine)
     metric = spec.primary
     single, multi = by_place.get((view, SINGLE_TASK), []), by_place.get((view, MULTI_TASK), [])
-    full = by_place.get((EQUAL_STEPS, MULTI_TASK), []) if view == EQUAL_BUDGET else []
+    full = by_place.get((EQUAL_STEPS, MULTI_TASK), []) if is_budget(view) else []
     primary = _estimate(runs, metric, method)
     if primary is None:
         raise Mt2stError(
@@ -262,7 +282,8 @@ def _compression(runs: Sequence[RunRecord], reference: Sequence[RunRecord]) -> f
 def saving_limit(by_place: Places) -> float | None:
     """1 − what the primary task alone costs / what MTL costs, at MTL's number of steps."""
     shares = []
-    for run in by_place.get((EQUAL_STEPS, MULTI_TASK), []) or by_place.get((EQUAL_BUDGET, MULTI_TASK), []):
+    fair = fair_view(view for view, _ in by_place)
+    for run in by_place.get((EQUAL_STEPS, MULTI_TASK), []) or by_place.get((fair or "", MULTI_TASK), []):
         recorded = run.values.get("auxiliary_share_of_mtl_flops")
         if recorded is not None:
             shares.append(float(recorded))

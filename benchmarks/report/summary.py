@@ -10,10 +10,10 @@ import numpy as np
 from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
-from benchmarks.report.rows import Places, Row, Summary, build_row, saving_limit
+from benchmarks.report.rows import FrozenPass, Places, Row, Summary, build_row, saving_limit
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
-from benchmarks.report.views import VIEW_TITLES
+from benchmarks.report.views import view_place
 from mt2st.files import content_hash
 
 FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
@@ -41,9 +41,7 @@ def summarise(
     places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
     rows = [
         build_row(view, strategy, by_place, records.holes, spec, method)
-        for view, strategy in sorted(
-            places, key=lambda place: (*_rank(place[0], list(VIEW_TITLES)), *_rank(place[1], known))
-        )
+        for view, strategy in sorted(places, key=lambda place: (*view_place(place[0]), *_rank(place[1], known)))
     ]
     points = [
         (index, row.flops, row.primary.estimate)
@@ -62,6 +60,7 @@ def summarise(
         remarks=(*_remarks(records, by_place), *left_out),
         provenance=_provenance(records.finished),
         schedules=_schedules(rows, by_place),
+        frozen=_frozen(records.finished),
         known=tuple(known),
     )
 
@@ -105,6 +104,17 @@ def _floors(runs: Sequence[RunRecord], spec: ReportSpec) -> dict[str, dict[str, 
         name: {metric_id: float(np.mean(values)) for metric_id, values in metrics.items()}
         for name, metrics in found.items()
     }
+
+
+def _frozen(runs: Sequence[RunRecord]) -> dict[str, FrozenPass]:
+    """Part → its passes, each counted once however many runs read what it kept."""
+    passes = {each["key"]: each for run in runs for each in run.values.get("frozen_towers", ())}
+    found = {}
+    for part in sorted({each["part"] for each in passes.values()}):
+        own = [each for each in passes.values() if each["part"] == part]
+        sums = {name: sum(each[name] for each in own) for name in ("items", "flops", "seconds", "bytes")}
+        found[part] = FrozenPass(passes=len(own), **sums)
+    return found
 
 
 # -- around the rows ---------------------------------------------------------------------------------------------------

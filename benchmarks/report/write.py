@@ -24,7 +24,7 @@ from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method
 from benchmarks.report.summary import summarise
 from benchmarks.report.summary_tables import summary_tables
-from benchmarks.report.views import VIEW_TITLES
+from benchmarks.report.views import fair_view, view_title
 from mt2st.files import write_text
 
 TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
@@ -37,7 +37,7 @@ class ReportPaths:
     Attributes:
         folder: the recipe's folder, which holds the files.
         table, html, summary: TABLE.md, report.html, summary.json.
-        picture: the default one, of the fair view; None without finished runs.
+        picture: the default one, of the fair budget; None without finished runs.
         pictures: all pictures.
         holes: number of runs without result.
     """
@@ -85,7 +85,7 @@ def report(
         table=folder / TABLE_FILE,
         html=folder / HTML_FILE,
         summary=folder / SUMMARY_FILE,
-        picture=pictures[0][1] if pictures else None,
+        picture=_fair(summary, pictures),
         pictures=tuple(path for _, path in pictures),
         holes=len(records.holes),
     )
@@ -113,12 +113,19 @@ def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder:
         if any(row.primary is not None for row in summary.of_view(view)):
             path = folder / f"{slug(view)}.png"
             view_picture(summary, runs, spec, view, path)
-            drawn.append((VIEW_TITLES.get(view, view), path))
+            drawn.append((view_title(view), path))
     if drawn:
         path = folder / "cost.png"
         cost_picture(summary, spec, path)
         drawn.append(("Quality against cost, all views", path))
     return drawn
+
+
+def _fair(summary: Summary, pictures: Sequence[tuple[str, Path]]) -> Path | None:
+    """The picture of the fair view; the first one where there is none."""
+    fair = fair_view(summary.views)
+    of_fair = [path for _, path in pictures if fair is not None and path.stem == slug(fair)]
+    return next(iter([*of_fair, *(path for _, path in pictures)]), None)
 
 
 def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec) -> list[tuple[str, Path]]:

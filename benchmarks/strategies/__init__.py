@@ -15,11 +15,12 @@ A strategy is a frozen dataclass with a method `schedule(auxiliary)`, in a file 
     python -m benchmarks vqa --strategies STL MTL my_fade.py:Cosine --cosine.weight 0.5
 
 Each field is an option, `--<key>.<field>`. A field of type `Each` takes one value, or one for each auxiliary by name.
+An auxiliary of weight 0 is off: it is never computed. `MTL:contrastive+masked_lm` is MTL with these auxiliaries alone,
+a row of its own beside MTL, as an ablation needs it.
 What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
     position   class attribute: its place in tables; without it after those that have one, by name
     trials     class method, learning rate → the settings that `tune` tries
-    variants   method: the settings that a sweep compares
 This package imports no torch.
 """
 
@@ -38,7 +39,7 @@ from typing import Any, Protocol
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
-from mt2st.schedules import Schedule
+from mt2st.schedules import Off, Schedule
 
 Each = float | Mapping[str, float]
 _FOLDER = Path(__file__).parent
@@ -72,6 +73,14 @@ def each(value: Each, auxiliary: str) -> float:
     return float(value[auxiliary])
 
 
+def schedule_of(settings: Strategy, auxiliary: str) -> Schedule:
+    """The schedule of `auxiliary` under these settings; where its `weight` is 0, `Off`, whatever the strategy."""
+    weight = getattr(settings, "weight", None)
+    if weight is not None and each(weight, auxiliary) == 0:
+        return Off()
+    return settings.schedule(auxiliary)
+
+
 @dataclass(frozen=True)
 class StrategyKind:
     """A strategy as the suite knows it.
@@ -81,27 +90,26 @@ class StrategyKind:
         key: prefix of its options.
         kind: the class of its settings.
         place: "" for a file of this folder; for somebody else's `file.py:Class`, with the file's absolute path.
+        only: the auxiliaries that run; the others' weight is 0. Empty = all.
     """
 
     name: str
     key: str
     kind: Any
     place: str = ""
+    only: tuple[str, ...] = ()
 
     @property
     def code_hash(self) -> str:
         """SHA-256 of somebody else's file: its code is part of a run. "" for a strategy of this folder."""
-        return file_hash(Path(self.place.rpartition(":")[0])) if self.place else ""
+        whole = self.place.removesuffix(":" + "+".join(self.only))
+        return file_hash(Path(whole.rpartition(":")[0])) if self.place else ""
 
     def trials(self, learning_rate: float) -> tuple[Strategy, ...]:
         """The settings that `tune` tries around a peak learning rate: the strategy's own, else four learning rates."""
         if hasattr(self.kind, "trials"):
             return tuple(self.kind.trials(learning_rate))
         return tuple(self.kind(learning_rate=factor * learning_rate) for factor in (0.5, 1.0, 2.0, 4.0))
-
-    def variants(self, settings: Any) -> tuple[Strategy, ...]:
-        """The settings that a sweep compares: the strategy's own, else `settings` alone."""
-        return tuple(settings.variants()) if hasattr(settings, "variants") else (settings,)
 
     def started_from(self, reference: Strategy | None) -> Strategy:
         """Settings that nobody has tuned: the strategy's defaults, at the learning rate and weight of `reference`."""
@@ -111,6 +119,18 @@ class StrategyKind:
             if name in known and hasattr(reference, name):
                 settings = replace(settings, **{name: getattr(reference, name)})
         return settings
+
+    def restricted(self, settings: Any, auxiliaries: tuple[str, ...]) -> Any:
+        """`settings` with weight 0 for each of `auxiliaries` that is not in `only`.
+
+        Raises:
+            Mt2stError: `only` names an auxiliary that is none of them.
+        """
+        for name in self.only:
+            if name not in auxiliaries:
+                raise unknown_name(f"auxiliary in strategy {self.name!r}", name, auxiliaries)
+        weights = {name: each(settings.weight, name) if name in self.only else 0.0 for name in auxiliaries}
+        return replace(settings, weight=weights) if self.only else settings
 
 
 @cache
@@ -132,7 +152,8 @@ def strategy_names() -> tuple[str, ...]:
 def find_strategy(text: str) -> StrategyKind:
     """The strategy called `text`: a name or key of this folder, or `path/to/file.py:Class`.
 
-    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it.
+    `:Class` is needed only where a file holds several. Somebody else's file is Python: loading it runs it. A further
+    `:auxiliary+auxiliary` limits the strategy to these auxiliaries.
 
     Raises:
         Mt2stError: no such name (with the nearest ones), no such file, or a class that is no strategy.
@@ -142,6 +163,8 @@ def find_strategy(text: str) -> StrategyKind:
         path, colon, name = text, ":", ""
     if colon and path.endswith(".py"):
         return _outside(Path(path).resolve(), name)
+    if colon:
+        return _limited(find_strategy(path), name)
     for kind in built_in():
         if text.lower() in (kind.name.lower(), kind.key):
             return kind
@@ -164,6 +187,19 @@ def find_strategies(texts: Iterable[str]) -> tuple[StrategyKind, ...]:
                 )
         found.append(kind)
     return tuple(found)
+
+
+def _limited(kind: StrategyKind, names: str) -> StrategyKind:
+    """`kind` with the auxiliaries of `names` alone, such as "contrastive+masked_lm"."""
+    only = tuple(names.split("+"))
+    if kind.only or not all(only) or "weight" not in {field.name for field in fields(kind.kind)}:
+        raise Mt2stError(
+            f"{kind.name}:{names} names no auxiliaries of a strategy that weighs them; for example "
+            "MTL:contrastive+masked_lm"
+        )
+    suffix = f":{names}"
+    place = f"{kind.place}{suffix}" if kind.place else ""
+    return replace(kind, name=kind.name + suffix, key=kind.key + suffix, place=place, only=only)
 
 
 def _outside(path: Path, name: str) -> StrategyKind:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from benchmarks.strategies import Each, each
 from mt2st.schedules import Diminish, Schedule
-from mt2st.training.config import decides_nothing
 
 Own = TypeVar("Own", bound="Fading")
 
@@ -26,8 +25,6 @@ class Fading:
     """ν, exponent of progress; above 1 stays high, then falls"""
     cutoff: Each = 0.05
     """share of γ₀ below which the weight is exactly 0; 0 = never cut off"""
-    sweep: tuple[float, ...] = decides_nothing(default=(3.0, 6.0, 12.0))
-    """rates that a sweep compares"""
 
     def fade(self, auxiliary: str) -> Diminish:
         """The fading of one auxiliary."""
@@ -41,9 +38,6 @@ class Fading:
             cls(2 * learning_rate, 0.3, rate=3.0),
             cls(learning_rate, 1.0, rate=6.0, shape=2.0),
         )
-
-    def variants(self: Own) -> tuple[Own, ...]:
-        return tuple(replace(self, rate=rate) for rate in self.sweep)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmarks.strategies import Each, each
 from mt2st.schedules import Schedule, Switch
-from mt2st.training.config import decides_nothing
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,6 @@ class Switching:
     """weight of each auxiliary's loss before the switch"""
     at: Each = 0.4
     """progress in [0, 1] at which the auxiliaries stop"""
-    sweep: tuple[float, ...] = decides_nothing(default=(0.3, 0.5, 0.7))
-    """switch points that a sweep compares"""
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
@@ -37,6 +34,3 @@ class Switching:
             cls(2 * learning_rate, 0.3, at=0.3),
             cls(learning_rate, 1.0, at=0.6),
         )
-
-    def variants(self) -> tuple[Switching, ...]:
-        return tuple(replace(self, at=at) for at in self.sweep)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.strategies import Strategy
+from benchmarks.strategies import Strategy, schedule_of
 from benchmarks.suite import ranks
 from mt2st.batch import Batch
 from mt2st.encoders.freezing import frozen_at
@@ -131,7 +131,7 @@ def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> M
 
 def schedules_of(strategy: Strategy, auxiliaries: tuple[str, ...]) -> dict[str, Schedule]:
     """Auxiliary's name → its schedule under a strategy."""
-    return {name: strategy.schedule(name) for name in auxiliaries}
+    return {name: schedule_of(strategy, name) for name in auxiliaries}
 
 
 def _device() -> torch.device:

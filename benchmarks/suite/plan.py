@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
 from benchmarks.suite.costs import StepCosts, schedules_of
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
@@ -37,7 +35,7 @@ class SuiteCosts:
 
 
 def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for both views is planned once."""
+    """The runs of a suite, seed by seed; one that counts for several views is planned once."""
     runs = []
     for seed in range(knobs.seeds):
         step = costs.of(seed)
@@ -45,34 +43,22 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
         def cost(active: tuple[str, ...], progress: float, step: StepCosts = step) -> int:
             return step(active, progress) * knobs.train.accumulation
 
+        # A step's cost changes where parts are frozen for a time, and only there.
         everything = training_flops(dict.fromkeys(step.auxiliaries, Constant()), step.primary, cost, knobs.steps, seed)
-        budget = knobs.budget if knobs.budget is not None else knobs.budget_share * everything
+        alone = training_flops({}, step.primary, cost, knobs.steps, seed)
+        share_of_auxiliaries = step.auxiliary_share if len(step.turns) == 1 else 1 - alone / everything
         for kind in knobs.kinds():
             schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
-            if EQUAL_BUDGET in knobs.views:
-                steps = steps_for_budget(budget, schedules, step.primary, cost, seed, step.turns)
-                views.setdefault(steps, []).append(EQUAL_BUDGET)
+            for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
+                steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed, step.turns)
+                views.setdefault(steps, []).append(budget_view(share))
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
-                runs.append(Run(kind.name, seed, steps, tuple(names), flops, step.auxiliary_share))
+                runs.append(Run(kind.name, seed, steps, tuple(names), flops, share_of_auxiliaries))
     return runs
-
-
-def swept(knobs: SuiteKnobs) -> list[Any]:
-    """The knobs of a sweep's parts: every setting of every strategy at every budget."""
-    parts = []
-    for share in knobs.sweep_budgets:
-        for name, kind in zip(knobs.strategies, knobs.kinds(), strict=True):
-            variants = kind.variants(knobs.strategy(kind.name))
-            if knobs.sweep_middle:
-                variants = (variants[len(variants) // 2],)
-            for settings in variants:
-                part = replace(knobs, strategies=(name,), views=(EQUAL_BUDGET,), budget_share=share)
-                parts.append(part.with_settings(settings))
-    return parts
 
 
 def training_flops(

@@ -18,7 +18,7 @@ from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
 from benchmarks.suite.drive import drive
 from benchmarks.suite.launch import launch
-from benchmarks.suite.plan import SuiteCosts, plan_runs, swept
+from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import Planned, begun_folder, begun_run, open_case, run_folder
 from benchmarks.suite.train import run_one
 from mt2st.threads import computing_threads
@@ -31,29 +31,23 @@ class Made:
     Attributes:
         failed: runs that failed.
         suite_hash: what the runs have in common.
-        names: the runs' ids.
     """
 
     failed: int
     suite_hash: str
-    names: frozenset[str]
 
 
 def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, results: Path, console: Console) -> Made:
-    """Make the runs that are not finished yet: a sweep's where `knobs.sweep_budgets` names budgets.
+    """Make the runs that are not finished yet.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
         Mt2stError: there is no room, the budget pays for no step, or the engine cannot work.
     """
     costs = SuiteCosts(case, knobs, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
-    varied = ("budget_share",) if knobs.sweep_budgets else ()
     plan = [
-        Planned(
-            each, run, run_folder(case, each, run, benchmark=benchmark, recipe=recipe, results=results, varied=varied)
-        )
-        for each in (swept(knobs) if knobs.sweep_budgets else [knobs])
-        for run in plan_runs(each, costs)
+        Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
+        for run in plan_runs(knobs, costs)
     ]
     ranks.agree("what they plan", [planned.folder.identity["run_id"] for planned in plan])
     first, total = costs.of(0), sum(planned.run.flops for planned in plan)
@@ -68,8 +62,7 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
         folders = [planned.folder for planned in plan]
         require_space(results, folders, first.checkpoint_bytes, plan[0].knobs.train.keep_checkpoints)
     failed = drive(case, plan, console)
-    names = frozenset(planned.folder.name for planned in plan)
-    return Made(failed, plan[0].folder.identity["suite_hash"], names)
+    return Made(failed, plan[0].folder.identity["suite_hash"])
 
 
 def resume_run(run_dir: Path) -> int:

@@ -61,12 +61,8 @@ def run_folder(
     benchmark: str,
     recipe: str,
     results: Path,
-    varied: tuple[str, ...] = (),
 ) -> RunFolder:
-    """The folder of a planned run: equal configuration and data, equal folder.
-
-    `varied` names the shared knobs that differ between the runs of one suite (a sweep's budget).
-    """
+    """The folder of a planned run: equal configuration and data, equal folder."""
     kind = next(kind for kind in knobs.kinds() if kind.name == run.strategy)
     config = {
         "knobs": knobs.shared(),
@@ -76,10 +72,7 @@ def run_folder(
     }
     if kind.place:  # somebody else's code is part of what decides the numbers
         config["strategy_code"] = kind.code_hash
-    suite = {
-        "knobs": {name: value for name, value in knobs.shared().items() if name not in varied},
-        "data": dict(case.data),
-    }
+    suite = {"knobs": knobs.shared(), "data": dict(case.data)}
     return RunFolder.of(
         results,
         benchmark,
@@ -133,7 +126,7 @@ def begun_folder(case: Case, knobs: SuiteKnobs, run: Run, run_dir: Path) -> Plan
             f"{run_dir} is no run that this code plans on these data (changed data or code?); repeat the suite's "
             "command"
         )
-    return Planned(knobs, run, RunFolder(here.path, identity))  # its own suite, which a sweep hashes in its own way
+    return Planned(knobs, run, RunFolder(here.path, identity))
 
 
 def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:

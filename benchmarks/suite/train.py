@@ -15,6 +15,7 @@ from benchmarks.cases.shared.fine_tuning import Tuning
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.strategies import schedule_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -146,7 +147,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     experiment = case.build(run.seed)
     tuning = experiment.tuning or Tuning()
     record["data"] |= experiment.data
-    mixture = mixture_of(experiment, knobs.strategy(run.strategy).schedule)
+    strategy = knobs.strategy(run.strategy)
+    mixture = mixture_of(experiment, lambda name: schedule_of(strategy, name))
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }

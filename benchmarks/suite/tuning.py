@@ -19,6 +19,7 @@ from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.machine import environment
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
+from benchmarks.strategies import schedule_of
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import Run, open_case, train_config
@@ -123,7 +124,7 @@ def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: ReportSpec) 
     )
     result = Trainer(
         experiment.encoder,
-        mixture_of(experiment, strategy.schedule),
+        mixture_of(experiment, lambda name: schedule_of(strategy, name)),
         experiment.streams,
         config,
         validate=experiment.validate,

@@ -56,7 +56,7 @@ class Worker:
 
     def _case(self, card: CaseCard, knobs: SuiteKnobs) -> Case:
         """The case with its data; the same for all strategies and seeds."""
-        blank: dict[str, Any] = {"strategies": ("STL",), "settings": (), "seeds": 1, "budget_share": 1.0}
+        blank: dict[str, Any] = {"strategies": ("STL",), "settings": (), "seeds": 1}
         knobs = replace(knobs, **blank)
         key = content_hash([card.name, knobs.shared(), knobs.conditions()])
         if self._open is None or self._open[0] != key:

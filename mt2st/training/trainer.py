@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -34,51 +34,16 @@ from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
+from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
+from mt2st.training.stateful import Stateful, load_states, states_of
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
 ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
-
-
-class Encoder(Protocol):
-    """What the loop needs of a model: an `nn.Module` that turns a batch into features."""
-
-    def features(self, batch: Batch) -> Any: ...
-
-
-class Stream(Protocol):
-    """A source of batches whose batch `index` depends on nothing but `index`, `rank` and `world`."""
-
-    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch: ...
-
-
-@dataclass
-class TrainResult:
-    """What a finished training leaves. `curve` holds one row a validation: step, flops, seconds and the metrics."""
-
-    steps: int
-    train_seconds: float
-    evaluate_seconds: float
-    curve: list[dict[str, Any]]
-    ledger: FlopLedger
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: a checkpoint of the last finished step was written before this was raised."""
-
-
-@dataclass
-class _Progress:
-    """What a checkpoint keeps beside the tensors."""
-
-    step: int = 0
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -168,7 +133,8 @@ class Trainer:
         self._optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)  # it has no state yet
         self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
-        self._progress = _Progress()
+        self._progress = Progress()
+        self._parts: dict[str, Stateful] = {}  # what else a checkpoint must keep, by name
         whole = {
             "config": deciding(config),
             "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
@@ -371,6 +337,8 @@ class Trainer:
             return None
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
+        if self._parts:
+            state["parts"] = states_of(self._parts)
         return save_checkpoint(
             self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
         )
@@ -381,6 +349,7 @@ class Trainer:
         Raises:
             Mt2stError: the checkpoint was written under another configuration.
         """
+
         def passed_over(message: str) -> None:
             self._emit({"event": "warning", "message": message})
 
@@ -399,6 +368,7 @@ class Trainer:
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
+        load_states(self._parts, state.get("parts", {}))
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.saved_step = self._progress.step

@@ -57,23 +57,26 @@ def run(knobs: vqa.Knobs, results: Path) -> tuple[int, str]:
 
 
 def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) -> None:
-    knobs = tiny_knobs(data_folder)
+    knobs = tiny_knobs(data_folder, budgets=(0.44, 1.0))
     code, printed = run(knobs, tmp_path)
     assert code == 0
     records = load_records(tmp_path, "vqa", "tiny").finished
     assert {record.strategy for record in records} == set(knobs.strategies)
-    by_view: dict[str, dict[str, Any]] = {view: {} for view in knobs.views}
+    by_view: dict[str, dict[str, Any]] = {view: {} for view in ("equal-steps", "budget-0.44", "budget-1")}
     for record in records:
         for view in record.views:
             by_view[view][record.strategy] = record
     flops = {name: record.training_flops for name, record in by_view["equal-steps"].items()}
     assert flops["STL"] < flops["Switch"] < flops["MTL"]
     assert {record.steps for record in by_view["equal-steps"].values()} == {12}
-    budget = knobs.budget_share * flops["MTL"]
-    for name, record in by_view["equal-budget"].items():
-        assert record.training_flops <= budget, name
-        assert record.training_flops > budget - flops["MTL"] / 12 - 1, name
+    for share in knobs.budgets:
+        budget = share * flops["MTL"]
+        assert set(by_view[f"budget-{share:g}"]) == set(knobs.strategies)
+        for name, record in by_view[f"budget-{share:g}"].items():
+            assert record.training_flops <= budget, name
+            assert record.training_flops > budget - flops["MTL"] / 12 - 1, name
     record = by_view["equal-steps"]["MTL"]
+    assert by_view["budget-1"]["MTL"] is record, "full MTL is trained once"
     assert record.training_flops == sum(sum(phases.values()) for phases in record.values["flops"]["by_task"].values())
     assert len(record.items["score"]) == 40
     assert record.metric("vqa_accuracy") == pytest.approx(float(record.items["score"].mean()))
@@ -81,7 +84,7 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     for name in ("commit", "versions", "hardware", "data", "phases_seconds", "peak_memory_bytes"):
         assert name in record.values, name
     folder = tmp_path / "vqa" / "tiny"
-    for name in ("TABLE.md", "report.html", "equal-budget.png"):
+    for name in ("TABLE.md", "report.html", "budget-0-44.png"):
         assert (folder / name).stat().st_size > 0, name
     assert "language prior" in printed
 
@@ -285,14 +288,4 @@ def test_smoke_is_the_same_recipe_in_small() -> None:
         == replace(whole, steps=1, seeds=1, validations=1).shared()
     )
     assert json.dumps(small.shared())
-    assert np.isfinite(small.budget_share)
-
-
-def test_sweep_draws_its_front(data_folder: Path, tmp_path: Path) -> None:
-    knobs = tiny_knobs(data_folder, steps=8, sweep_budgets=(0.5, 1.0), sweep_middle=True)
-    code, _ = run(knobs, tmp_path)
-    assert code == 0
-    lines = (tmp_path / "vqa" / "tiny" / "SWEEP.md").read_text().splitlines()[4:-1]
-    assert len(lines) == 2 * 5
-    assert any(line.endswith("| front |") for line in lines)
-    assert (tmp_path / "vqa" / "tiny" / "sweep.png").stat().st_size > 0
+    assert small.budgets == (0.44,)

@@ -1,6 +1,6 @@
 """Class-conditional diffusion of small pictures.
 
-    python -m benchmarks diffusion             OpenMoji at 32×32, two seeds
+    python -m benchmarks diffusion             OpenMoji at 32×32
     python -m benchmarks diffusion --smoke     the same in small, for a first look
 
 The method card is diffusion.md beside this file. Needs the extra `diffusion` (package diffusers).
@@ -137,5 +137,13 @@ TRIALS_AROUND = 4e-3  # peak learning rate around which `tune` tries each strate
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, few samples."""
     return replace(
-        knobs, steps=12, seeds=1, validations=1, classifier_steps=40, test_images=64, samples=36, sampling_steps=5
+        knobs,
+        steps=12,
+        seeds=1,
+        validations=1,
+        budgets=(0.44,),
+        classifier_steps=40,
+        test_images=64,
+        samples=36,
+        sampling_steps=5,
     )

@@ -1,6 +1,6 @@
 """Image classification with few labels and many pictures.
 
-    python -m benchmarks image                          scikit-learn's digits, 10 % of the labels, three seeds
+    python -m benchmarks image                          scikit-learn's digits, 10 % of the labels
     python -m benchmarks image --recipe fashion-mnist   Fashion-MNIST (Debian dataset-fashion-mnist), 1 % of the labels
     python -m benchmarks image --smoke                  the same in small, for a first look
 
@@ -97,4 +97,4 @@ TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strate
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps."""
-    return replace(knobs, steps=40, seeds=1, validations=2)
+    return replace(knobs, steps=40, seeds=1, validations=2, budgets=(0.44,))

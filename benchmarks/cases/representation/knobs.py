@@ -99,4 +99,4 @@ TRIALS_AROUND = 5e-3  # peak learning rate around which `tune` tries each strate
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""
-    return replace(knobs, steps=60, seeds=1, training_share=0.2, validations=2)
+    return replace(knobs, steps=60, seeds=1, training_share=0.2, validations=2, budgets=(0.44,))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
-from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, strategy_names
+from benchmarks.report.views import CLAIMED_BUDGET, EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
+from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, schedule_of, strategy_names
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -41,10 +41,11 @@ class SuiteKnobs:
 
     steps: int = 1000
     """optimiser steps of every strategy in the equal-steps view"""
-    seeds: int = planned(default=3)
+    seeds: int = planned(default=8)
     """training seeds per strategy, 0 … seeds − 1"""
-    draw: Literal["fixed", "per-seed"] = "fixed"
-    """labelled subset and validation carve: the same for every seed, or drawn anew for each"""
+    draw: Literal["fixed", "per-seed"] = "per-seed"
+    """labelled subset and validation carve: drawn anew for each seed, or the same for every one; test items never
+    change"""
     strategies: tuple[str, ...] = planned(default_factory=strategy_names)
     """strategies to run: names, or classes in files such as my_fade.py:Cosine"""
     settings: tuple[Any, ...] = planned(default=())
@@ -52,11 +53,9 @@ class SuiteKnobs:
     auxiliaries: tuple[str, ...] = ()
     """auxiliary tasks"""
     views: tuple[View, ...] = planned(default=VIEWS)
-    """comparisons to run: same steps, same training FLOPs"""
-    budget: float | None = None
-    """training FLOPs of every strategy in the equal-budget view; None = budget_share × MTL's FLOPs at equal steps"""
-    budget_share: float = 0.44
-    """budget as a share of MTL's FLOPs at equal steps; 0.44 = 56 % fewer"""
+    """comparisons to run: same steps, same training FLOPs at each of `budgets`"""
+    budgets: tuple[float, ...] = planned(default=(0.3, CLAIMED_BUDGET, 1.0))
+    """training FLOPs of every strategy, as shares of full MTL's, which has `steps`; 0.44 = 56 % fewer"""
     train: TrainSettings = field(default_factory=lambda: TrainSettings(checkpoint_every_seconds=60.0))
     """how to train"""
     validations: int = 10
@@ -75,10 +74,6 @@ class SuiteKnobs:
     """training items whose content is in the test split: refuse to start, drop and count them, or train on them"""
     data_folder: Path = condition(default=Path("data"))  # noqa: RUF009
     """where prepared data are kept"""
-    sweep_budgets: tuple[float, ...] = planned(default=())
-    """budgets of a sweep, as shares of MTL's FLOPs; empty = no sweep"""
-    sweep_middle: bool = planned(default=False)
-    """compare the middle setting of each strategy's sweep only"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seeds", "validations", "threads", "processes"):
@@ -89,9 +84,12 @@ class SuiteKnobs:
                 raise unknown_name("view", view, VIEWS)
         if not self.strategies or not self.views:
             raise Mt2stError("strategies and views must not be empty; name at least one of each")
-        check_range("budget_share", self.budget_share, 1e-6, 10.0, "it is a share of MTL's FLOPs, for example 0.44")
-        if self.budget is not None and not self.budget > 0:
-            raise Mt2stError(f"budget = {self.budget!r} must be > 0 training FLOPs, for example 1.9e12")
+        for share in self.budgets:
+            check_range("budgets", share, 1e-6, 10.0, "each is a share of full MTL's FLOPs, for example 0.44")
+        if EQUAL_BUDGET in self.views and not self.budgets:
+            raise Mt2stError(f"budgets must not be empty; name one, such as 0.44, or take {EQUAL_BUDGET} off views")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise Mt2stError(f"budgets = {self.budgets} names a share twice; name each once")
         if self.data_workers < 0:
             raise Mt2stError(f"data_workers = {self.data_workers} must be ≥ 0; 0 = no threads beside the training loop")
         if self.draw not in ("fixed", "per-seed"):
@@ -117,7 +115,7 @@ class SuiteKnobs:
                 if name not in self.auxiliaries:
                     raise unknown_name(f"auxiliary in {each.name} of {type(settings).__name__}", name, self.auxiliaries)
         for auxiliary in self.auxiliaries or ("any",):  # schedules check their own knobs
-            settings.schedule(auxiliary)
+            schedule_of(settings, auxiliary)
 
     def kinds(self) -> tuple[StrategyKind, ...]:
         """The strategies to run."""
@@ -126,11 +124,10 @@ class SuiteKnobs:
     def strategy(self, name: str) -> Strategy:
         """The settings of strategy `name`, a name in tables or as in `strategies`."""
         kind = next((kind for kind in self.kinds() if kind.name == name), None) or find_strategy(name)
-        for settings in self.settings:
-            if type(settings) is kind.kind:
-                return settings
-        reference = find_strategy(MULTI_TASK).kind
-        return kind.started_from(next((settings for settings in self.settings if type(settings) is reference), None))
+        found = {type(settings): settings for settings in reversed(self.settings)}
+        settings = found.get(kind.kind) or kind.started_from(found.get(find_strategy(MULTI_TASK).kind))
+        restricted: Strategy = kind.restricted(settings, self.auxiliaries)
+        return restricted
 
     def with_settings(self, *changed: Any) -> Any:
         """These knobs with other settings of some strategies."""

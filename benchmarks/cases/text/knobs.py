@@ -105,4 +105,4 @@ TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strate
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""
-    return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1)
+    return replace(knobs, steps=24, seeds=1, training_share=0.2, validations=1, budgets=(0.44,))

@@ -1,6 +1,6 @@
 """VQA with few labels and many captions.
 
-python -m benchmarks vqa            three seeds, five strategies, two views
+python -m benchmarks vqa            eight seeds, every strategy, every view
 python -m benchmarks vqa --smoke    the same in small, for a first look
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from benchmarks.cases import auxiliary_names
+from benchmarks.cases.shared.auxiliary_subsets import subsets
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
@@ -68,7 +69,7 @@ class Knobs(LabelledDataKnobs):
     """questions asked on each of them"""
     caption_images_per_batch: int = 64
     """captioned images a step, shared by all auxiliaries"""
-    auxiliaries: tuple[str, ...] = ("contrastive",)
+    auxiliaries: tuple[str, ...] = ("contrastive", "masked_lm")
     """auxiliary tasks (`python -m benchmarks list` names them all)"""
     mask_rate: float = 0.4
     """share of caption tokens that masked language modelling hides"""
@@ -88,10 +89,12 @@ TUNED = Knobs(
         SampledDiminishing(2e-3, 1.0, rate=3.0, shape=2.0),
     ),
 )
+ALL_AUXILIARIES = ("contrastive", "masked_lm", "matching")
 RECIPES = {
     "default": TUNED,
+    "matching": replace(TUNED, auxiliaries=ALL_AUXILIARIES),
+    "ablation": replace(TUNED, auxiliaries=ALL_AUXILIARIES, strategies=("STL", *subsets(ALL_AUXILIARIES))),
     "vqa-full": replace(TUNED, label_fraction=1.0),
-    "vqa-sweep": replace(TUNED, seeds=1, sweep_budgets=(0.2, 0.3, 0.44, 0.7, 1.0)),
 }
 
 TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
@@ -99,5 +102,4 @@ TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strate
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in 90 seconds: one seed, few steps."""
-    budgets = knobs.sweep_budgets[-2:]
-    return replace(knobs, steps=60, seeds=1, validations=3, sweep_budgets=budgets, sweep_middle=True)
+    return replace(knobs, steps=60, seeds=1, validations=3, budgets=(0.44,))

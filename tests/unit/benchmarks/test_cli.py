@@ -230,7 +230,7 @@ def test_resume_goes_on_with_one_run_and_skips_a_finished_one(cases: Path, tmp_p
     assert f"resumed {failed.name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["demo"], ["demo", "--sweep-budgets", "0.5"], ["all", "--cases", "demo"]])
+@pytest.mark.parametrize("argv", [["demo"], ["demo", "--recipe", "curve"], ["all", "--cases", "demo"]])
 def test_every_command_that_trains_hands_its_threads_on(cases: Path, tmp_path: Path, capsys, argv: list[str]) -> None:
     main([*argv, "--threads", "3", "--results", str(tmp_path)])
     assert "threads 3" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.cases import case_names, load_card
+from benchmarks.cases.shared.auxiliary_subsets import subsets
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.strategies import built_in, each, find_strategies, find_strategy, strategy_names
+from benchmarks.strategies.mtl import MultiTask
 from benchmarks.strategies.switch import Switching
+from benchmarks.suite.costs import schedules_of
 from benchmarks.suite.plan import steps_for_budget, training_flops
 from benchmarks.suite.tuning import trials_of
 from mt2st.errors import Mt2stError
@@ -36,7 +40,7 @@ def my_fade(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def cost(active: tuple[str, ...]) -> int:
+def cost(active: tuple[str, ...], progress: float = 0.0) -> int:
     return PRIMARY_COST + AUXILIARY_COST * (len(active) - 1)
 
 
@@ -152,6 +156,62 @@ def test_values_for_auxiliaries_are_checked(at: dict[str, float], message: str) 
         vqa.Knobs(auxiliaries=("contrastive", "masked_lm"), settings=(Switching(at=at),))
 
 
+# -- some of the auxiliaries -------------------------------------------------------------------------------------------
+
+
+def test_a_weight_of_zero_switches_an_auxiliary_off_under_every_strategy() -> None:
+    for kind in built_in():
+        if "weight" in {field.name for field in fields(kind.kind)}:
+            settings = replace(kind.kind(), weight={"contrastive": 0.0, "masked_lm": 0.5})
+            schedules = schedules_of(settings, ("contrastive", "masked_lm"))
+            assert schedules["contrastive"] == Off(), kind.name
+            assert schedules["masked_lm"].initial == 0.5, kind.name
+            assert training_flops(schedules, "vqa", cost, 10, seed=0) <= 10 * (PRIMARY_COST + AUXILIARY_COST)
+
+
+def test_a_strategy_with_some_auxiliaries_is_a_row_of_its_own() -> None:
+    auxiliaries = ("contrastive", "masked_lm", "matching")
+    knobs = vqa.Knobs(
+        auxiliaries=auxiliaries,
+        strategies=("STL", *subsets(auxiliaries, ("MTL",)), "Switch:masked_lm"),
+        settings=(MultiTask(0.004, weight={"contrastive": 0.3, "masked_lm": 0.7, "matching": 0.1}),),
+    )
+    names = [kind.name for kind in knobs.kinds()]
+    assert len(names) == len(set(names)) == 1 + 1 + 3 + 3 + 1
+    assert knobs.strategy("MTL:matching+contrastive") == MultiTask(
+        0.004, weight={"contrastive": 0.3, "masked_lm": 0.0, "matching": 0.1}
+    )
+    switch = knobs.strategy("Switch:masked_lm")
+    assert schedules_of(switch, auxiliaries) == {"contrastive": Off(), "masked_lm": Switch(0.4, 0.7), "matching": Off()}
+    assert switch.learning_rate == 0.004, "settings nobody gave start from MTL's"
+    # What a run's config.json holds gives the same settings again.
+    again = replace(knobs, settings=(switch,), strategies=("Switch:masked_lm",))
+    assert again.strategy("Switch:masked_lm") == switch
+
+
+def test_a_strategy_of_another_file_with_some_auxiliaries(my_fade: Path) -> None:
+    kind = find_strategy(f"{my_fade}:Cosine:a")
+    assert (kind.name, kind.only, kind.code_hash) == ("Cosine:a", ("a",), find_strategy(str(my_fade)).code_hash)
+    assert find_strategy(kind.place) == kind
+    knobs = SuiteKnobs(strategies=(kind.place,), auxiliaries=("a", "b"))
+    assert knobs.strategy("Cosine:a").weight == {"a": 1.0, "b": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MTL:contrastiv", "auxiliary in strategy 'MTL:contrastiv' 'contrastiv'; did you mean 'contrastive'"),
+        ("MTL:", "names no auxiliaries"),
+        ("MTL:contrastive:masked_lm", "names no auxiliaries"),
+        ("STL:contrastive", "STL:contrastive names no auxiliaries of a strategy that weighs them"),
+        ("Swich:contrastive", "did you mean 'Switch'"),
+    ],
+)
+def test_subsets_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(Mt2stError, match=message):
+        vqa.Knobs(strategies=(name,))
+
+
 # -- budgets -----------------------------------------------------------------------------------------------------------
 
 
@@ -196,8 +256,9 @@ def test_budget_below_one_step() -> None:
         ({"views": ("equal-stepz",)}, "did you mean 'equal-steps'"),
         ({"steps": 0}, "steps = 0"),
         ({"seeds": 0}, "seeds = 0"),
-        ({"budget": -1.0}, "budget = -1.0"),
-        ({"budget_share": 0.0}, "budget_share"),
+        ({"budgets": (0.44, 0.0)}, "budgets = 0.0"),
+        ({"budgets": ()}, "budgets must not be empty"),
+        ({"budgets": (0.44, 0.44)}, "names a share twice"),
         ({"settings": (Switching(at=1.5),)}, r"at = 1.5 is outside \[0, 1\]"),
         ({"strategies": ()}, "must not be empty"),
         ({"threads": -1}, "threads = -1"),
@@ -221,9 +282,10 @@ def test_knobs_survive_a_config_file() -> None:
 
 def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     shared = SuiteKnobs().shared()
-    for name in ("seeds", "strategies", "settings", "views", "data_folder", "data_workers", "trackers", "on_leak"):
+    planned = ("seeds", "strategies", "settings", "views", "budgets")
+    for name in (*planned, "data_folder", "data_workers", "trackers", "on_leak"):
         assert name not in shared, name
-    assert {"steps", "budget_share", "draw", "train", "threads"} <= set(shared)
+    assert {"steps", "draw", "train", "threads"} <= set(shared)
     assert "checkpoint_every_steps" not in shared["train"]
     assert shared["train"]["weight_decay"] == 0.01
 
