@@ -41,7 +41,8 @@ class StepCosts:
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
-        self._timed = experiment.tuning.freezes.entries if experiment.tuning is not None else ()
+        freezes = experiment.tuning.freezes
+        self._timed = freezes.entries if freezes is not None else ()
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
 
@@ -66,14 +67,13 @@ class StepCosts:
             experiment = self._build()
             mixture = mixture_of(experiment, lambda name: Constant()).to(_device())
             experiment.encoder.to(_device())
-            if experiment.tuning is not None:
-                experiment.tuning.towers.run_once(self._announce)
+            experiment.tuning.run_once(self._announce)
             self._open = experiment, mixture
         return self._open
 
     def _measured(self, active: tuple[str, ...], progress: float) -> int:
         experiment, mixture = self._opened()
-        if experiment.tuning is not None:
+        if experiment.tuning.freezes is not None:
             experiment.tuning.freezes.hold(progress)
         weights = dict.fromkeys(active, 1.0)
         batches = {

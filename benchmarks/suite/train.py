@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from benchmarks.cases import Case
-from benchmarks.cases.shared.fine_tuning import Tuning
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
@@ -145,7 +144,6 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     reset_peak_resident()
     reset_peak_gpu()
     experiment = case.build(run.seed)
-    tuning = experiment.tuning or Tuning()
     record["data"] |= experiment.data
     strategy = knobs.strategy(run.strategy)
     mixture = mixture_of(experiment, lambda name: schedule_of(strategy, name))
@@ -175,11 +173,11 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
-        rates=tuning.rates,
-        freezes=tuning.freezes,
+        rates=experiment.tuning.rates,
+        freezes=experiment.tuning.freezes,
         trackers=knobs.trackers,
     )
-    record["frozen_towers"] = tuning.towers.run_once()  # on their device, with their final weights
+    record["frozen_towers"] = experiment.tuning.run_once(lambda line: None)  # on their device, with their final weights
     result = trainer.fit()
     if trainer.saved_step != result.steps:
         trainer.save()

@@ -24,7 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def suite(results: str, *options: str) -> dict[tuple[str, str], RunRecord]:
     """The records of a suite of VQA with a pair of small images and a checkpoint's texts, by strategy and view."""
     argv = ["vqa", *IN_SMALL, "--encoder.towers", "small+hf:bert", "--auxiliaries", "contrastive", "masked_lm"]
-    assert main([*argv, "--seeds", "1", "--where.jobs", "1", "--results", results, *options]) == 0
+    assert main([*argv, "--seeds", "1", "--results", results, *options]) == 0
     return {(run.strategy, run.views[0]): run for run in load_records(Path(results), "vqa", "default").finished}
 
 
@@ -43,7 +43,6 @@ def test_a_frozen_tower_is_run_once_for_all(place: Path, capsys: pytest.CaptureF
             for metric, value in run.values["metrics"][split].items():
                 assert values["metrics"][split][metric] == pytest.approx(value, abs=1e-5), metric
         assert values["flops"]["by_task"]["vqa"]["forward"] < run.values["flops"]["by_task"]["vqa"]["forward"]
-        assert values["flops"]["total"] == values["config_forecast"] if "config_forecast" in values else True
     passes = {part["key"]: part for run in kept.values() for part in run.values["frozen_towers"]}
     assert sorted(part["part"] for part in passes.values()) == ["image", "text"], "one of each for both runs"
     folders = sorted(path.name for path in (place / "data" / "frozen").iterdir() if not path.name.startswith("."))
@@ -67,7 +66,6 @@ def test_budgets_know_what_is_frozen_and_when(place: Path, capsys: pytest.Captur
         return found
 
     options = ("--strategies", "MTL", "Switch", "--budgets", "0.5")
-    steps = {}
     for freeze in ("text", "text@until=0.5", "text@from=0.25", "text:1@from=0.5"):
         runs = suite(freeze, *options, "--encoder.freeze", freeze)
         assert len(runs) == 4
@@ -75,5 +73,4 @@ def test_budgets_know_what_is_frozen_and_when(place: Path, capsys: pytest.Captur
         assert all(planned == counted for planned, counted in found), (freeze, found)
         kinds = runs["MTL", "equal-steps"].values["flops"]["by_kind"]
         assert len(kinds) == (1 if freeze == "text" else 2)
-        steps[freeze] = [run.values["steps"] for run in runs.values()]
     assert "frozen text tower" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,17 @@ class FrozenTowers:
         dtype: of what is kept.
     """
 
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    inputs: Mapping[str, Callable[[], Inputs]] = field(default_factory=dict)
-    folder: Path = Path("data")
-    tokens: bool = True
-    dtype: Any = "float32"
+    parts: Mapping[str, Part]
+    inputs: Mapping[str, Callable[[], Inputs]]
+    folder: Path
+    tokens: bool
+    dtype: Any
 
-    def run_once(self, announce: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
-        """Let the parts read kept outputs; a part whose outputs are not there yet is run over its inputs now.
-
-        Call it when the encoder has its final frozen weights and is on its device.
+    def run_once(self, announce: Callable[[str], None]) -> list[dict[str, Any]]:
+        """See `benchmarks.cases.Tuning`.
 
         Returns:
-            What each pass was and cost, whoever made it: part, key, items, flops, seconds, bytes, dtype.
+            Of each pass: part, key, items, flops, seconds, bytes, dtype.
 
         Raises:
             Mt2stError: the disk has no room, or the folder is damaged.

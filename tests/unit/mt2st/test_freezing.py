@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mt2st.encoders.fine_tuning import fine_tune
+from mt2st.encoders.fine_tuning import Part, fine_tune
 from mt2st.encoders.freezing import Freezes, entries, frozen_at
 from mt2st.encoders.text_transformer import TextEncoder
 from mt2st.errors import Mt2stError
@@ -152,4 +152,4 @@ def test_a_part_named_twice_and_an_unknown_one() -> None:
     with pytest.raises(Mt2stError, match="names 'text' twice"):
         entries(("text:0", "text@from=0.5"))
     with pytest.raises(Mt2stError, match="unknown part to freeze 'txt'"):
-        fine_tune({"text": (nn.Linear(1, 1), True)}, freeze=("txt@from=0.5",))  # type: ignore[dict-item]
+        fine_tune({"text": Part(nn.Linear(1, 1), True)}, freeze=("txt@from=0.5",))
