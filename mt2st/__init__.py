@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.3.0"
 
 _HOME = {
+    "Aligned": "listening",
     "Answer": "data.card",
     "AnswerVocabulary": "data.vocabulary",
     "CaptionStream": "data.streams",
@@ -18,8 +19,11 @@ _HOME = {
     "DatasetCard": "data.card",
     "Diminish": "schedules",
     "Example": "data.card",
+    "Flattening": "listening",
     "FlopCounter": "flops",
     "FlopLedger": "flops",
+    "Forked": "listening",
+    "Listens": "schedules",
     "MT2ST": "mixture",
     "Mt2stError": "errors",
     "Off": "schedules",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
 from mt2st.objectives import Objective
-from mt2st.schedules import Constant, Schedule, stays_constant, weight_at
+from mt2st.schedules import Constant, Schedule, listens, stays_constant, weight_of
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,28 @@ class MT2ST(nn.Module):
                 self.objectives[key] = task.objective
 
     def weights(self, step: int, total_steps: int, *, seed: int) -> dict[str, float]:
-        """Weights of the tasks that are active at `step`, primary first; a task that is absent does not run."""
+        """Weights of the tasks that are active at `step`, primary first; a task that is absent does not run.
+
+        Raises:
+            Mt2stError: `step` is not in [0, total_steps), or a weight is negative or not finite.
+        """
+        if not 0 <= step < total_steps:
+            raise Mt2stError(f"step = {step} is outside [0, total_steps = {total_steps})")
+        return self.weights_of(step / total_steps, step=step, seed=seed)
+
+    def weights_of(self, progress: float, *, step: int, seed: int) -> dict[str, float]:
+        """As `weights`, where progress ∈ [0, 1) is no share of the steps but, say, of a budget."""
         weights = {}
         for name, task in self.tasks.items():
-            weight = weight_at(task.schedule, step=step, total_steps=total_steps, seed=seed, task=name)
+            weight = weight_of(task.schedule, progress, step=step, seed=seed, task=name)
             if weight > 0:
                 weights[name] = weight
         return weights
+
+    @property
+    def listening(self) -> bool:
+        """Whether a schedule listens."""
+        return any(listens(task.schedule) for task in self.tasks.values())
 
     def streams(self, weights: Mapping[str, float]) -> list[str]:
         """The streams that the active tasks need, each once."""

@@ -10,15 +10,17 @@ every rank of a distributed run agrees on it. This module imports no torch, so i
 The conditional is where the saving comes from: multiplying by zero costs as much as multiplying by one.
 
 A schedule of your own inherits nothing. `Schedule` says what it offers, `SamplesWeight` what one offers that draws
-whether its task runs, and `describe` how a resumed run tells it from another one.
+whether its task runs, `Listens` what one offers whose weight also follows from what training measures for it, and
+`describe` how a resumed run tells it from another one.
 Source of Diminish and Switch: MT2ST, arXiv 2406.18038.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 from mt2st.descriptions import DescriptionError, describe_value, qualified_name
 from mt2st.errors import Mt2stError, check_range
@@ -27,6 +29,7 @@ from mt2st.randomness import coin
 __all__ = [
     "Constant",
     "Diminish",
+    "Listens",
     "Off",
     "Sampled",
     "SamplesWeight",
@@ -34,10 +37,14 @@ __all__ = [
     "Switch",
     "coin",
     "describe",
+    "listens",
     "samples_weight",
     "stays_constant",
     "weight_at",
+    "weight_of",
 ]
+Signal = Literal["own_loss", "benefit", "cosine"]
+SIGNALS: tuple[str, ...] = get_args(Signal)
 _POINTS = 100  # a schedule counts as constant if it is so at this many steps of progress
 
 
@@ -47,7 +54,7 @@ class Schedule(Protocol):
 
     A user's schedule inherits nothing; it only has to be callable like this and to know its start.
 
-    Does *not* assume monotony: a schedule may rise, though none here does.
+    Does *not* assume monotony: a schedule may rise, as `mt2st.controls.Late` does.
     """
 
     @property
@@ -77,12 +84,59 @@ def samples_weight(schedule: object) -> TypeGuard[SamplesWeight]:
     return callable(getattr(schedule, "weight", None))
 
 
-def _check_initial(initial: float) -> None:
+@runtime_checkable
+class Listens(Protocol):
+    """What a schedule offers whose weight also follows from what it has heard, as those of `mt2st.listening` do.
+
+    Calling it gives the weight after all that it has heard so far. Its state is explicit: who trains stores
+    `state_dict()` in a checkpoint, and a resumed run loads it. It must not change otherwise.
+    """
+
+    @property
+    def signal(self) -> Signal:
+        """What it hears, measured on the validation split.
+
+        "own_loss": the loss of its own task. "benefit": of a short fork, (the primary's loss after training without
+        its task − with it) / with it. "cosine": of the gradients of its task's and the primary's loss.
+        """
+
+    @property
+    def every(self) -> float:
+        """Progress between two listenings, in (0, 1]."""
+
+    @property
+    def batches(self) -> int:
+        """Validation batches that a listening takes."""
+
+    @property
+    def length(self) -> float:
+        """Progress that a fork lasts, in (0, 1); asked for "benefit" alone."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its task has stopped for good: then it hears no more, and listening costs nothing."""
+
+    def hear(self, value: float) -> None:
+        """The value of its signal, finite, and the same in every process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has heard and decided, as plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+
+
+def listens(schedule: object) -> TypeGuard[Listens]:
+    """Whether `schedule` has a method `hear`."""
+    return callable(getattr(schedule, "hear", None))
+
+
+def check_initial(initial: float) -> None:
     if not (math.isfinite(initial) and initial > 0):
         raise Mt2stError(f"initial = {initial!r} must be a finite weight > 0; to switch a task off use Off()")
 
 
-def _check_progress(progress: float) -> None:
+def check_progress(progress: float) -> None:
     check_range("progress", progress, 0.0, 1.0, "pass step / total_steps")
 
 
@@ -97,10 +151,10 @@ class Constant:
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return self.initial
 
 
@@ -115,7 +169,7 @@ class Off:
             raise Mt2stError(f"Off(initial={self.initial!r}): Off always weighs 0; use Constant for another weight")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return 0.0
 
 
@@ -140,7 +194,7 @@ class Diminish:
     cutoff: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
         if not (math.isfinite(self.rate) and self.rate >= 0):
             raise Mt2stError(
                 f"rate = {self.rate!r} must be finite and ≥ 0; 0 never fades, 10 fades to 0.005 % of the start"
@@ -150,7 +204,7 @@ class Diminish:
         check_range("cutoff", self.cutoff, 0.0, 1.0, "it is a share of the initial weight, for example 0.05")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         share = math.exp(-self.rate * progress**self.shape)
         return self.initial * share if share >= self.cutoff else 0.0
 
@@ -169,11 +223,11 @@ class Switch:
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
         check_range("at", self.at, 0.0, 1.0, "it is a share of the total steps, for example 0.4")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return self.initial if progress < self.at else 0.0
 
 
@@ -195,6 +249,10 @@ class Sampled:
     """
 
     schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if listens(self.schedule):
+            raise Mt2stError(f"Sampled({self.schedule!r}): a schedule that listens cannot be sampled; use it as it is")
 
     @property
     def initial(self) -> float:
@@ -228,7 +286,15 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
     """
     if not 0 <= step < total_steps:
         raise Mt2stError(f"step = {step} is outside [0, total_steps = {total_steps})")
-    progress = step / total_steps
+    return weight_of(schedule, step / total_steps, step=step, seed=seed, task=task)
+
+
+def weight_of(schedule: Schedule, progress: float, *, step: int, seed: int, task: str) -> float:
+    """As `weight_at`, where progress is no share of the steps; the step decides a sampled schedule's coin.
+
+    Raises:
+        Mt2stError: the weight is negative or not finite.
+    """
     if samples_weight(schedule):
         weight = schedule.weight(progress, seed=seed, step=step, task=task)
     else:
@@ -243,7 +309,7 @@ def weight_at(schedule: Schedule, *, step: int, total_steps: int, seed: int, tas
 
 def stays_constant(schedule: Schedule) -> bool:
     """Whether `schedule` keeps one weight > 0 from the first step to the last, at 101 points of progress, undrawn."""
-    if samples_weight(schedule):
+    if samples_weight(schedule) or listens(schedule):
         return False
     first = schedule(0.0)
     return first > 0 and all(schedule(point / _POINTS) == first for point in range(1, _POINTS + 1))

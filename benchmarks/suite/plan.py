@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
-from benchmarks.suite.costs import StepCosts, schedules_of
+from benchmarks.strategies import schedules_of, training_of
+from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Constant, Schedule, weight_at
@@ -34,21 +35,28 @@ class SuiteCosts:
             costs.close()
 
 
-def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for several views is planned once."""
+def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
+    """The runs of a suite, seed by seed; one that counts for several views is planned once.
+
+    Args:
+        seeds: None = the suite's own.
+    """
     runs = []
-    for seed in range(knobs.seeds):
+    for seed in range(knobs.seeds) if seeds is None else seeds:
         step = costs.of(seed)
-
-        def cost(active: tuple[str, ...], progress: float, step: StepCosts = step) -> int:
-            return step(active, progress) * knobs.train.accumulation
-
         # A step's cost changes where parts are frozen for a time, and only there.
-        everything = training_flops(dict.fromkeys(step.auxiliaries, Constant()), step.primary, cost, knobs.steps, seed)
-        alone = training_flops({}, step.primary, cost, knobs.steps, seed)
-        share_of_auxiliaries = step.auxiliary_share if len(step.turns) == 1 else 1 - alone / everything
+        all_active = dict.fromkeys(step.auxiliaries, Constant())
+        mtl, stl = (training_flops(each, step.primary, step, knobs.steps, seed) for each in (all_active, {}))
+        share_of_auxiliaries = step.auxiliary_share if len(step.turns) == 1 else 1 - stl / mtl
+        everything = mtl * knobs.train.accumulation
         for kind in knobs.kinds():
-            schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
+            settings = knobs.strategy(kind.name)
+            schedules = schedules_of(settings, step.auxiliaries)
+            times = training_of(settings, knobs.train).accumulation
+
+            def cost(active: tuple[str, ...], progress: float, step: StepCosts = step, times: int = times) -> int:
+                return step(active, progress) * times
+
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)

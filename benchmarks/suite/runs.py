@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.folder import RunFolder
-from benchmarks.strategies import find_strategy
+from benchmarks.strategies import find_strategy, training_of
 from benchmarks.suite import ranks
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainConfig, deciding
@@ -23,6 +23,7 @@ class Run:
     Attributes:
         flops: forecast of its training FLOPs.
         auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
+        tested: whether the test split is read in the end. A trial of `tune` is not tested, and leaves its record alone.
     """
 
     strategy: str
@@ -31,6 +32,7 @@ class Run:
     views: tuple[str, ...]
     flops: int
     auxiliary_share: float
+    tested: bool = True
 
     @property
     def label(self) -> str:
@@ -131,10 +133,11 @@ def begun_folder(case: Case, knobs: SuiteKnobs, run: Run, run_dir: Path) -> Plan
 
 def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
     """How to train a planned run."""
+    strategy = knobs.strategy(run.strategy)
     return TrainConfig(
-        **vars(knobs.train),
+        **vars(training_of(strategy, knobs.train)),
         total_steps=run.steps,
         seed=run.seed,
-        learning_rate=knobs.strategy(run.strategy).learning_rate,
+        learning_rate=strategy.learning_rate,
         evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
     )

@@ -88,7 +88,8 @@ class Freezes:
     """Parts that are frozen for a part of the training.
 
         freezes = Freezes.of(encoder.parts(), ("text@until=0.3",))
-        frozen = freezes.hold(step / total_steps)          # before each step: ("text@until=0.3",) or ()
+        freezes.hold(step / total_steps)                   # before each step
+        freezes.held                                       # ("text@until=0.3",) or ()
 
     Args:
         timed: entry → its parameters, and its module if that is frozen whole, else None.
@@ -124,8 +125,13 @@ class Freezes:
                 timed[entry] = chosen, module if entry.whole else None
         return cls(timed)
 
-    def hold(self, progress: float) -> tuple[str, ...]:
-        """Freeze what is frozen at `progress`, let go of the rest, in place; returns the entries that hold."""
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The entries that hold now."""
+        return tuple(entry.text for entry, held in self._held.items() if held)
+
+    def hold(self, progress: float) -> None:
+        """Freeze what is frozen at `progress`, and let go of the rest, in place."""
         for entry, (parameters, module) in self._timed.items():
             held = entry.holds(progress)
             if held != self._held[entry]:
@@ -134,7 +140,6 @@ class Freezes:
                     parameter.requires_grad_(not held)
                 if module is not None:
                     module.train()  # the loop trains; see `_keep_mode`
-        return frozen_at(self.entries, progress)
 
     def _keep_mode(self, entry: FreezeEntry, module: nn.Module) -> None:
         """Let `module.train()` leave it in evaluation mode while it is frozen."""

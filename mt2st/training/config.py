@@ -76,18 +76,29 @@ class TrainSettings:
 class TrainConfig(TrainSettings):
     """How to train one run. Every field that decides numbers is part of the run's identity (see `deciding`)."""
 
-    total_steps: int
-    """optimiser steps"""
+    total_steps: int = 0
+    """optimiser steps; 0 = `total_flops` ends the run"""
     seed: int = 0
     """seed of dropout, masks and coins; the data order has its own in the streams"""
     learning_rate: float = 2e-3
     """peak learning rate of AdamW"""
     evaluate_every_steps: int = 0
     """steps between validations; 0 = only at the end"""
+    total_flops: int = 0
+    """training FLOPs that a run may spend, in place of total_steps: progress is the share that is spent, so learning
+    rate and schedules follow it, and the last step is the last one that still fits; 0 = total_steps ends the run"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least_one("total_steps", self.total_steps)
+        if self.total_flops < 0:
+            raise Mt2stError(f"total_flops = {self.total_flops!r} must be ≥ 0 training FLOPs")
+        if self.total_flops and self.total_steps:
+            raise Mt2stError(
+                f"total_steps = {self.total_steps} and total_flops = {self.total_flops} cannot both end a run; leave "
+                "one of them out"
+            )
+        if not self.total_flops:
+            _at_least_one("total_steps", self.total_steps)
         for name in ("learning_rate", "evaluate_every_steps"):
             _finite(name, getattr(self, name))
 
@@ -113,6 +124,18 @@ def learning_rate_at(step: int, config: TrainConfig, peak: float | None = None) 
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.total_steps - warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def learning_rate_of(start: float, end: float, config: TrainConfig, peak: float | None = None) -> float:
+    """Learning rate of a step that takes progress from `start` to `end`: `learning_rate_at` where a budget ends a run.
+
+    The warm-up follows the end of the step, so that the first step has one, and the cosine its start.
+    """
+    peak = config.learning_rate if peak is None else peak
+    warmup = config.warmup_fraction
+    if start < warmup:
+        return peak * min(1.0, end / warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * (start - warmup) / (1 - warmup)))
 
 
 def decay_groups(module: nn.Module, weight_decay: float, rates: Sequence[RateGroup] = ()) -> list[dict[str, Any]]:

@@ -23,13 +23,18 @@ class Stream(Protocol):
 
 @dataclass
 class TrainResult:
-    """What a finished training leaves. `curve` holds one row a validation: step, flops, seconds and the metrics."""
+    """What a finished training leaves.
+
+    `curve` holds one row a validation: step, flops, seconds and the metrics. `listening` holds one row for each value
+    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped.
+    """
 
     steps: int
     train_seconds: float
     evaluate_seconds: float
     curve: list[dict[str, Any]]
     ledger: FlopLedger
+    listening: list[dict[str, Any]] = field(default_factory=list)
 
 
 class TrainingInterrupted(KeyboardInterrupt):

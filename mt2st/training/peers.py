@@ -41,6 +41,15 @@ class Peers:
             shown = {name: self._accelerator.reduce(loss, "mean") for name, loss in shown.items()}
         return {name: float(loss) for name, loss in shown.items()}
 
+    def joint(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The mean of each value, summed in the order of ranks: the same bits in every process."""
+        found = self.states(values)
+        return {name: sum(each[name] for each in found) / len(found) for name in values}
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of `tensor`."""
+        return tensor if self.alone else self._accelerator.reduce(tensor, "mean")
+
     def states(self, state: Mapping[str, Any]) -> list[Any]:
         """The plain values of all processes, by rank."""
         if self.alone:

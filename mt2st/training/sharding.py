@@ -14,9 +14,17 @@ from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 
-def sharded_adamw(groups: list[dict[str, Any]], learning_rate: float, *, fused: bool) -> ZeroRedundancyOptimizer:
-    """AdamW whose states lie with the process that updates the parameter. Needs a process group."""
-    return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=learning_rate, fused=fused)
+def adamw(
+    groups: list[dict[str, Any]], learning_rate: float, device: torch.device, *, sharded: bool
+) -> torch.optim.Optimizer:
+    """AdamW, fused where the device has it.
+
+    Sharded, each process holds the states of the parameters that it updates; that needs a process group.
+    """
+    fused = device.type in ("cpu", "cuda")
+    if sharded:
+        return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=learning_rate, fused=fused)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
 
 
 def gather_states(optimizer: torch.optim.Optimizer) -> None:

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,28 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from mt2st.batch import Batch, shape_key
+from mt2st.batch import Batch
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
-from mt2st.flops import FlopCounter, FlopLedger
+from mt2st.flops import FlopLedger
 from mt2st.mixture import MT2ST
-from mt2st.randomness import step_seed
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
 from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, deciding, learning_rate_at, trained_parameters
+from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
 from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
+from mt2st.training.listening import LISTENING, Listening
 from mt2st.training.peers import Peers
-from mt2st.training.sharding import gather_states, recompute_activations, sharded_adamw
+from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
+from mt2st.training.steps import ALL_FROZEN, Steps
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
-
-ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
 class Trainer:
@@ -56,6 +54,8 @@ class Trainer:
         config: how to train.
         folder: where checkpoints are kept and looked for; None = no checkpoints.
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
+        validation_streams: makes the streams of the validation split, by the same names; asked for where a schedule
+            listens.
         log: called with one flat mapping a log line.
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is; a checkpoint of another identity is refused.
@@ -82,6 +82,7 @@ class Trainer:
         *,
         folder: Path | None = None,
         validate: Callable[[], Mapping[str, float]] | None = None,
+        validation_streams: Callable[[], Mapping[str, Stream]] | None = None,
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
@@ -97,7 +98,7 @@ class Trainer:
         check_trackers(trackers, folder)
         self.config, self.streams, self.folder = config, streams, folder
         self.validate, self.log, self.on_step = validate, log, on_step
-        self.mixture, self.freezes = mixture, freezes or Freezes()
+        self.mixture = mixture
         # The active set changes while training, so parameters of finished tasks get no gradient.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits twice only with this
@@ -120,33 +121,37 @@ class Trainer:
         if not groups:
             raise Mt2stError(ALL_FROZEN)
         self.trained = trained_parameters(joint, config.learning_rate, rates)
-        device_has_fused = self.accelerator.device.type in ("cpu", "cuda")
         if config.shard:
             recompute_activations(joint)
-        if config.shard and not self._peers.alone:
-            optimizer: torch.optim.Optimizer = sharded_adamw(groups, config.learning_rate, fused=device_has_fused)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=device_has_fused)
+        sharded = config.shard and not self._peers.alone
+        optimizer = adamw(groups, config.learning_rate, self.accelerator.device, sharded=sharded)
         if config.compile:
             joint.compile()
         self._model = self.accelerator.prepare(joint)
         self._optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)  # it has no state yet
-        self._parameters = list(self._model.parameters())  # gathered once: walking all modules each step takes time
         self.ledger = FlopLedger()
         self._progress = Progress()
-        self._parts: dict[str, Stateful] = {}  # what else a checkpoint must keep, by name
+        freezes = freezes or Freezes()
+        self.steps = Steps(
+            self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers, freezes
+        )
+        heard = validation_streams() if validation_streams and mixture.listening else {}
+        self.listening = Listening(
+            joint, heard, self.ledger, self._peers, self.accelerator, config.seed, self.steps.fork
+        )
+        # what else a checkpoint must keep, by name
+        self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
         whole = {
-            "config": deciding(config),
+            "config": {name: value for name, value in deciding(config).items() if value or name != "total_flops"},
             "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
         }
         if rates:
             whole["trained"] = self.trained
-        if self.freezes.entries:
-            whole["freezes"] = [entry.text for entry in self.freezes.entries]
+        if freezes.entries:
+            whole["freezes"] = [entry.text for entry in freezes.entries]
         self._fingerprint = content_hash(whole)
-        self._unchecked: list[tuple[int, str, Tensor]] = []
         self.saved_step: int | None = None
         if trackers:
             self.accelerator.init_trackers("mt2st", config=asdict(config))
@@ -155,70 +160,13 @@ class Trainer:
         """All parameters: the encoder's and the objectives'."""
         return self._bare.parameters()
 
-    # -- one step ----------------------------------------------------------------------------------------------------
-
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
         """What determines a step's FLOPs: the active set and the shapes of its batches."""
-        shapes = ";".join(
-            f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
-            for stream in self.mixture.streams(weights)
-        )
-        return f"{'+'.join(weights)}|{shapes}"
+        return self.steps.kind(batches, weights)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step, `step` counted from 0; returns the unweighted losses of its last micro-batch."""
-        config, accelerator = self.config, self.accelerator
-        weights = self.mixture.weights(step, config.total_steps, seed=config.seed)
-        streams = self.mixture.streams(weights)
-        frozen = "".join(f"|{entry}" for entry in self.freezes.hold(step / config.total_steps))
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, config, group.get("peak"))
-        losses: dict[str, Tensor] = {}
-        for micro in range(config.accumulation):
-            index = step * config.accumulation + micro
-            batches = {stream: self._batch(stream, index) for stream in streams}
-            kind = self.kind(batches, weights) + frozen
-            self._seed(step_seed(config.seed, step, micro, accelerator.process_index))
-            last = micro == config.accumulation - 1
-            # The first step of a kind runs under the counter, which only observes.
-            counter = None if self.ledger.knows(kind) else FlopCounter()
-            eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
-            with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
-                losses = self._model(batches, weights, counter.task if counter else None)
-                total = sum(
-                    (weights[name] * loss for name, loss in losses.items()),
-                    start=torch.zeros((), device=accelerator.device),
-                )
-                if not total.requires_grad:
-                    raise Mt2stError(ALL_FROZEN)
-                accelerator.backward(total / config.accumulation)
-            if counter:
-                self.ledger.learn(kind, counter.counts, counter.unknown_operations)
-            self.ledger.add(kind)
-            self._unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
-        if config.clip_norm:
-            accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return losses
-
-    def _seed(self, seed: int) -> None:
-        """What `torch.manual_seed` does for this device.
-
-        That function looks for every kind of accelerator each time, for 0.1 ms.
-        """
-        torch.default_generator.manual_seed(seed)
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.manual_seed_all(seed)
-        elif self.accelerator.device.type != "cpu":
-            torch.manual_seed(seed)
-
-    def _batch(self, stream: str, index: int) -> Batch:
-        batch = self.streams[stream].batch(index, self.accelerator.process_index, self.accelerator.num_processes)
-        device = self.accelerator.device
-        if device.type == "cpu":
-            return batch
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        return self.steps.train(step)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -235,14 +183,17 @@ class Trainer:
         last_save = time.monotonic()
         with stop_signals() as stop, deterministic():
             self._model.train()
-            while progress.step < config.total_steps:
+            ended = self.steps.ended(progress.step)
+            while not ended:
                 started = time.perf_counter()
                 losses = self.train_step(progress.step)
                 progress.step += 1
-                if progress.step % config.log_every_steps == 0 or progress.step == config.total_steps:
+                self._listen()
+                ended = self.steps.ended(progress.step)
+                if progress.step % config.log_every_steps == 0 or ended:
                     self._log_losses(losses)
                 progress.train_seconds += time.perf_counter() - started
-                self._maybe_validate()
+                self._maybe_validate(ended)
                 self.on_step(progress.step)
                 timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
                 stopping, timed = self._agreed(stop.is_set(), timed)
@@ -255,15 +206,23 @@ class Trainer:
                     last_save = time.monotonic()
                 if stopping:
                     where = f"checkpoint in {self.folder}" if self.folder else "no checkpoint, for no folder was given"
-                    ended = f"interrupted after step {progress.step} of {config.total_steps}"
-                    raise TrainingInterrupted(f"{ended}; {where}")
+                    of = config.total_steps or f"a budget of {config.total_flops} FLOPs"
+                    raise TrainingInterrupted(f"interrupted after step {progress.step} of {of}; {where}")
         check_weights(self._bare, self._progress.step, self.folder)
         for tracker in self.accelerator.trackers:
             tracker.finish()
         ledger = FlopLedger()
         for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
-        return TrainResult(progress.step, progress.train_seconds, progress.evaluate_seconds, progress.curve, ledger)
+        seconds = progress.train_seconds, progress.evaluate_seconds
+        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows)
+
+    def _listen(self) -> None:
+        """Let the schedules that listen hear what is due after this step."""
+        step = self._progress.step
+        if self.listening.schedules and (progress := self.steps.progress(step)) < 1:
+            for row in self.listening.attend(step, progress, self.config.total_flops or math.inf):
+                self._emit({"event": LISTENING, **row})
 
     def _agreed(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process has it: all must save and stop at one step.
@@ -276,13 +235,12 @@ class Trainer:
 
     def _check_losses(self) -> None:
         """Look at all losses since the last look at once: on a GPU a look each step would make it wait."""
-        unchecked, self._unchecked = self._unchecked, []
+        unchecked, self.steps.unchecked = self.steps.unchecked, []
         check_losses(unchecked, self._progress.step, self.folder, self._peers)
 
-    def _maybe_validate(self) -> None:
+    def _maybe_validate(self, ended: bool) -> None:
         progress, every = self._progress, self.config.evaluate_every_steps
-        due = progress.step == self.config.total_steps or (every and progress.step % every == 0)
-        if self.validate is None or not due:
+        if self.validate is None or not (ended or (every and progress.step % every == 0)):
             return
         self._check_losses()
         started = time.perf_counter()
@@ -308,7 +266,7 @@ class Trainer:
             "event": "train",
             "step": step,
             "flops": self._peers.total(self.ledger.total),
-            "learning_rate": learning_rate_at(step - 1, self.config),
+            "learning_rate": self.steps.learning_rate,
         }
         line |= {f"loss/{name}": loss for name, loss in self._peers.means(losses).items()}
         self._emit(line)

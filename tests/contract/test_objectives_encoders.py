@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 import mt2st.encoders
+import mt2st.listening
 import mt2st.objectives
 import mt2st.schedules
 from mt2st.encoders import Towers
@@ -27,8 +28,9 @@ from mt2st.encoders.hugging_face import hugging_face_towers
 from mt2st.encoders.open_clip_towers import OpenClipTowers
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.flops import FlopCounter
+from mt2st.listening import Aligned, Flattening, Forked
 from mt2st.objectives import Objective
-from mt2st.schedules import Constant, Diminish, Off, Sampled, SamplesWeight, Schedule, Switch, weight_at
+from mt2st.schedules import Constant, Diminish, Listens, Off, Sampled, SamplesWeight, Schedule, Switch, weight_at
 from tests.helpers.tiny import mixture, objective, tiny_encoder, tiny_towers, tokenizer
 from tests.helpers.unimodal import ENCODER_FILES, objective_files
 
@@ -41,6 +43,9 @@ SCHEDULES: dict[str, Schedule] = {
     "switch-at-once": Switch(0.0),
     "sampled": Sampled(Diminish(initial=3.0, rate=2.0)),
     "sampled-switch": Sampled(Switch(0.5)),
+    "flattening": Flattening(initial=2.0),
+    "forked": Forked(),
+    "aligned": Aligned(threshold=0.1),
 }
 OBJECTIVES = ("vqa", "contrastive", "sigmoid", "masked_lm", "matching")
 TEXTS = ["a red square", "a blue bar", "a grey square", "a green bar"]
@@ -130,10 +135,11 @@ class TestSchedules:
     def test_every_schedule_of_the_module_is_swept(self) -> None:
         own = {
             kind
-            for _, kind in inspect.getmembers(mt2st.schedules, inspect.isclass)
-            if kind.__module__ == "mt2st.schedules"
+            for module in (mt2st.schedules, mt2st.listening)
+            for name, kind in inspect.getmembers(module, inspect.isclass)
+            if kind.__module__ == module.__name__ and not name.startswith("_")
         }
-        assert {type(schedule) for schedule in SCHEDULES.values()} == own - {Schedule, SamplesWeight}
+        assert {type(schedule) for schedule in SCHEDULES.values()} == own - {Schedule, SamplesWeight, Listens}
 
     @pytest.mark.parametrize("name", SCHEDULES)
     def test_protocol_range_start_and_purity(self, name: str) -> None:

@@ -22,7 +22,7 @@ def poisoned(self: Any, step: int) -> Any:
     losses = _STEP(self, step)
     schedules = [task.schedule for task in self.mixture.tasks.values()]
     if step == 3 and os.environ["RANK"] == "1" and all(isinstance(schedule, Constant) for schedule in schedules):
-        self._unchecked.append((step, "vqa", torch.tensor(float("nan"))))
+        self.steps.unchecked.append((step, "vqa", torch.tensor(float("nan"))))
     return losses
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from mt2st.listening import Aligned, Flattening, Forked
 from mt2st.objectives.contrastive import ContrastiveObjective
-from mt2st.schedules import Switch
+from mt2st.schedules import Schedule, Switch
 from mt2st.training.config import TrainConfig
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.trainer import Trainer, TrainingInterrupted
@@ -128,6 +129,29 @@ def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
     return {"weights": weights, "stopped": stopped, "lines": len(lines), "flops": result.ledger.total}
 
 
+LISTENERS: dict[str, Schedule] = {
+    "own_loss": Flattening(every=0.1, batches=2, patience=2, threshold=0.9),
+    "benefit": Forked(every=0.2, fork=0.1, batches=2, margin=10.0),
+    "cosine": Aligned(every=0.15, batches=3, patience=2, threshold=1.0),
+}
+
+
+def listen(name: str, rows: int = 4) -> dict[str, Any]:
+    """A run on a budget whose auxiliary stops by what it hears."""
+    encoder, tasks = regression(aux=LISTENERS[name])
+    run = Trainer(
+        encoder,
+        tasks,
+        {"primary": Rows(rows, size=24)},
+        TrainConfig(total_flops=20_000),
+        validation_streams=lambda: {"primary": Rows(rows, seed=1, size=24)},
+    )
+    result = run.fit()
+    weights = {name: parameter.detach() for name, parameter in run._bare.named_parameters()}
+    heard = [[row["step"], row["value"], row["stopped"]] for row in result.listening]
+    return {"weights": weights, "heard": heard, "flops": result.ledger.total, "steps": result.steps}
+
+
 def main(folder: str, rank: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for loss in ("softmax", "sigmoid"):
@@ -139,6 +163,8 @@ def main(folder: str, rank: int) -> None:
         torch.save(normalise(name, slice(4 * rank, 4 * rank + 4), joint=True), Path(folder) / f"norm-{name}-{rank}.pt")
     for name in TRAININGS:
         torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
+    for name in LISTENERS:
+        torch.save(listen(name), Path(folder) / f"listen-{name}-{rank}.pt")
     distributed.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.two_processes import NORMS, TRAININGS, model_and_batch, normalise, step, train
+from tests.helpers.two_processes import LISTENERS, NORMS, TRAININGS, listen, model_and_batch, normalise, step, train
 
 
 @pytest.mark.timeout(240)
@@ -26,6 +26,11 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     alone = train("plain", tmp_path / "alone", rank=0, rows=8)
     for name in TRAININGS:
         check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    for name in LISTENERS:
+        check_listening(
+            listen(name, rows=8),
+            *(torch.load(tmp_path / f"listen-{name}-{rank}.pt", weights_only=True) for rank in (0, 1)),
+        )
 
 
 def launch(folder: Path) -> None:
@@ -92,3 +97,19 @@ def check_training(name: str, alone: dict[str, Any], first: dict[str, Any], seco
     # One rank got the signal at step 4; both agree at the next log line, save, stop there, and go on together.
     assert first["stopped"] == second["stopped"]
     assert ("interrupted after step 6 of 12; checkpoint in" in first["stopped"]) == (name != "plain")
+
+
+def check_listening(alone: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Both processes hear the same number and stop at the same step, which is where one process stops."""
+    assert first["heard"] == second["heard"]
+    assert [(step, stopped) for step, _, stopped in first["heard"]] == [
+        (step, stopped) for step, _, stopped in alone["heard"]
+    ]
+    assert first["heard"][-1][2]
+    for (_, expected, _), (_, found, _) in zip(alone["heard"], first["heard"], strict=True):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert (first["flops"], first["steps"]) == (second["flops"], second["steps"]) == (alone["flops"], alone["steps"])
+    assert alone["flops"] <= 20_000
+    for parameter, expected in alone["weights"].items():
+        assert torch.equal(first["weights"][parameter], second["weights"][parameter])
+        torch.testing.assert_close(first["weights"][parameter], expected, rtol=1e-4, atol=1e-6)

@@ -180,11 +180,11 @@ class PhaseWatch:
             self.enter("switch" if switched else "train")
             return step(self_, at)
 
-        def watched_validate(self_: Any) -> None:
+        def watched_validate(self_: Any, ended: bool) -> None:
             every = self_.config.evaluate_every_steps
             if self_._progress.step % every == 0:
                 self.enter("validate")
-            validate(self_)
+            validate(self_, ended)
 
         def watched_fit(self_: Any) -> Any:
             active[0] = None

@@ -129,7 +129,7 @@ def test_which_entries_hold() -> None:
     assert frozen_at(timed, 0.0) == frozen_at(timed, 0.29) == ("text@until=0.3",)
     assert frozen_at(timed, 0.3) == frozen_at(timed, 0.69) == ()
     assert frozen_at(timed, 0.7) == frozen_at(timed, 1.0) == ("image:2@from=0.7",)
-    assert Freezes.of({}, ()).hold(0.5) == ()
+    assert Freezes.of({}, ()).held == ()
 
 
 @pytest.mark.parametrize(

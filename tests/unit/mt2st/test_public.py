@@ -13,11 +13,11 @@ from tests.helpers.documentation import blocks_of
 
 ROOT = Path(__file__).parents[3]
 SURFACE = [
-    "Answer", "AnswerVocabulary", "CaptionStream", "Constant", "DatasetCard", "Diminish", "Example", "FlopCounter",
-    "FlopLedger", "MT2ST", "Mt2stError", "Off", "PreparedDataset", "PreparedSplit", "QuestionStream", "Sampled",
-    "SamplesWeight", "Schedule", "Switch", "Task", "TrainConfig", "Trainer", "VisionLanguageEncoder",
-    "carve_validation", "count_flops", "describe", "evaluate_retrieval", "leaked_images", "vqa_accuracy",
-    "without_leaked",
+    "Aligned", "Answer", "AnswerVocabulary", "CaptionStream", "Constant", "DatasetCard", "Diminish", "Example",
+    "Flattening", "FlopCounter", "FlopLedger", "Forked", "Listens", "MT2ST", "Mt2stError", "Off",
+    "PreparedDataset", "PreparedSplit", "QuestionStream", "Sampled", "SamplesWeight", "Schedule", "Switch", "Task",
+    "TrainConfig", "Trainer", "VisionLanguageEncoder", "carve_validation", "count_flops", "describe",
+    "evaluate_retrieval", "leaked_images", "vqa_accuracy", "without_leaked",
 ]  # fmt: skip
 
 
