@@ -45,6 +45,19 @@ class FineTuningKnobs:
             raise Mt2stError(f"encoder.lora_rank = {self.lora_rank} must be ≥ 0; 0 = no LoRA")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextTowerKnobs(FineTuningKnobs):
+    """A pretrained text encoder of a gloss case, where the case's own is not taken."""
+
+    model: str
+    """the case's own, or pip:PACKAGE or hf:NAME_OR_FOLDER of a bidirectional checkpoint"""
+    context_length: int = 24
+    """tokens a gloss is cut to"""
+    hidden_width: int = 0
+    """width of a new hidden layer over a checkpoint's embedding, which all tasks share; 0 = none. Where the checkpoint
+    is frozen, tasks have nothing else to share"""
+
+
 @dataclass(frozen=True)
 class EncoderKnobs(FineTuningKnobs):
     """Which towers, how large; the sizes are those of `small` towers, trained from scratch."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
 
-from benchmarks.cases import Experiment
+from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
-from mt2st.errors import unknown_name
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.gloss_lemma import GlossLemmaObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
@@ -28,7 +30,7 @@ class TextCase:
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
         "masked_lm": lambda case, encoder: MaskedTokenObjective(
-            encoder.width,
+            encoder.token_width,
             encoder.vocabulary_size,
             encoder.mask_id,
             rate=case.knobs.mask_rate,
@@ -51,10 +53,6 @@ class TextCase:
         if knobs.encoder.model == "small":
             with console.status("training the tokenizer"):
                 self.tokenizer = TextTokenizer.train(glosses.train.texts, knobs.vocabulary_size)
-        elif not knobs.encoder.model.startswith("hf:"):
-            raise unknown_name(
-                "model", knobs.encoder.model, ("small",), "Or hf:NAME_OR_FOLDER of a bidirectional checkpoint."
-            )
         model = self._encoder(0)
         with console.status("tokenising"):
             self.tokens = model.tokenize(glosses.train.texts)
@@ -76,6 +74,10 @@ class TextCase:
         )
         primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
 
+        def test() -> TestResult:
+            result = glosses.grade(encoder, primary, self.test_tokens)
+            return replace(result, floors=result.floors | self.frozen_floor) if self.tokenizer is None else result
+
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
                 self.tokenizer.save(folder / "tokenizer.json")
@@ -87,20 +89,29 @@ class TextCase:
             tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
-            test=lambda: glosses.grade(encoder, primary, self.test_tokens),
+            test=test,
             save=save,
         )
 
     def _texts(self) -> list[torch.Tensor]:
         """The tokens of all that the encoder is given as it stands, masks aside."""
-        others = [values for name, values in self.auxiliary_tensors.items() if name.endswith("_tokens")]
-        return [self.tokens, self.validation_tokens, self.test_tokens, *others]
+        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        return given_texts(self.knobs.auxiliaries, parts, self.auxiliary_tensors)
+
+    @cached_property
+    def frozen_floor(self) -> dict[str, dict[str, float]]:
+        """What the checkpoint as it came gives, with the same labelled glosses."""
+        glosses = self.glosses
+        labelled = self.tokens[glosses.labelled], glosses.taught
+        test = self.test_tokens, glosses.test.codes
+        folder = self.knobs.data_folder
+        return frozen_floor(self.knobs.encoder, self._encoder(0), labelled, test, texts=self._texts(), folder=folder)
 
     def _encoder(self, seed: int) -> TextEncoder:
-        torch.manual_seed(seed)
         sizes = self.knobs.encoder
         if self.tokenizer is None:
-            return TextEncoder.pretrained(sizes.model.removeprefix("hf:"), sizes.context_length)
+            return pretrained_text_encoder(sizes, "small", seed)
+        torch.manual_seed(seed)
         return TextEncoder.small(
             TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length), self.tokenizer
         )
