@@ -65,6 +65,7 @@ class ImageCase:
                 f"{knobs.data!r} has items without a picture; the image case needs a set of pictures with labels"
             )
         self.names = class_names(whole)
+        self.whole = whole
         self.train, self.validation = carved(whole, knobs.validation_fraction, draw)
         self.splits = (self.train, self.validation, self.test_split)
         self.codes = [class_codes(split, self.names) for split in self.splits]
@@ -82,7 +83,7 @@ class ImageCase:
     def build(self, seed: int) -> Experiment:
         knobs, question = self.knobs, self.question
         encoder = build_image_encoder(knobs.encoder, knobs.image_size, seed)
-        inputs = {"image": lambda: Pictures(self.splits)}
+        inputs = {"image": lambda: Pictures([self.whole, self.test_split])}
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
         primary = question.objective(encoder.width)
         labels = {"label": torch.from_numpy(self.codes[0])} if "class" in knobs.auxiliaries else {}

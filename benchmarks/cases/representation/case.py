@@ -65,6 +65,8 @@ class RepresentationCase:
         self.tokens, self.validation_tokens, self.test_tokens = (
             encode(part.texts, length) for part in (glosses.train, glosses.validation, glosses.test)
         )
+        # Another seed trains on what this one holds out, and reads the same kept outputs.
+        self.held_out_lemmas = encode(glosses.validation.lemmas, knobs.lemma_length)
         self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, encode, knobs.lemma_length)
 
     def build(self, seed: int) -> Experiment:
@@ -109,7 +111,7 @@ class RepresentationCase:
 
     def _texts(self) -> list[Tensor]:
         """The tokens of all that a checkpoint is given."""
-        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        parts = (self.tokens, self.validation_tokens, self.test_tokens, self.held_out_lemmas)
         return given_texts(self.knobs.auxiliaries, parts, self.auxiliary_tensors)
 
     @cached_property

@@ -117,6 +117,7 @@ PRETRAINED = replace(
     TUNED,
     steps=400,
     seeds=4,
+    budgets=(0.44,),
     label_fraction=0.05,
     training_share=0.2,
     auxiliaries=("gloss_lemma",),

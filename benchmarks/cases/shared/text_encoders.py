@@ -38,16 +38,14 @@ def pretrained_text_encoder(knobs: TextTowerKnobs, own: str, seed: int) -> TextE
     if not spec.startswith("hf:"):
         hint = "Or pip:PACKAGE or hf:NAME_OR_FOLDER of a bidirectional checkpoint."
         raise unknown_name("model", knobs.model, (own,), hint)
-    return TextEncoder.pretrained(
-        spec.removeprefix("hf:"), knobs.context_length, hidden_width=knobs.hidden_width
-    )
+    return TextEncoder.pretrained(spec.removeprefix("hf:"), knobs.context_length, hidden_width=knobs.hidden_width)
 
 
 def given_texts(auxiliaries: Sequence[str], glosses: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """The token ids of all that an encoder is given as it stands, masks aside.
 
     Args:
-        glosses: of training, validation and test.
+        glosses: of training, validation and test; and further texts.
         tensors: of the auxiliary batch, by name; those that no auxiliary reads are left out.
     """
     read = {name for auxiliary in auxiliaries for name in _READ.get(auxiliary, ())}

@@ -59,6 +59,8 @@ class TextCase:
             self.validation_tokens, self.test_tokens = (
                 model.tokenize(part.texts) for part in (glosses.validation, glosses.test)
             )
+            # Another seed trains on what this one holds out, and reads the same kept outputs.
+            self.held_out_lemmas = model.tokenize(glosses.validation.lemmas, knobs.lemma_length)
             self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, model.tokenize, knobs.lemma_length)
         self.data: Mapping[str, Any] = {**glosses.data, "tokens": model.vocabulary_size}
 
@@ -95,7 +97,7 @@ class TextCase:
 
     def _texts(self) -> list[torch.Tensor]:
         """The tokens of all that the encoder is given as it stands, masks aside."""
-        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        parts = (self.tokens, self.validation_tokens, self.test_tokens, self.held_out_lemmas)
         return given_texts(self.knobs.auxiliaries, parts, self.auxiliary_tensors)
 
     @cached_property

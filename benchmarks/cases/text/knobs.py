@@ -95,8 +95,9 @@ TUNED = Knobs(
 # A checkpoint whose upper three layers are tuned, on a fifth of WordNet. Frozen: --encoder.freeze text.
 PRETRAINED = replace(
     TUNED,
-    steps=100,
+    steps=80,
     seeds=3,
+    budgets=(0.44,),
     label_fraction=0.05,
     training_share=0.2,
     auxiliaries=("part_of_speech", "matching"),

@@ -50,6 +50,7 @@ class VqaCase:
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
+        self.whole = whole
         self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.validation = labelled_only(validation)
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=draw))
@@ -87,7 +88,7 @@ class VqaCase:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
-        inputs = tower_inputs(encoder, tokenize, [self.train, self.validation, self.test_split], self._texts)
+        inputs = tower_inputs(encoder, tokenize, [self.whole, self.test_split], self._texts)
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
         streams: dict[str, Stream] = {
@@ -123,9 +124,8 @@ class VqaCase:
         )
 
     def _texts(self) -> list[list[str]]:
-        """The texts that the encoder is given, masks aside."""
-        asked = [split.question_texts() for split in (self.labelled, self.validation, self.test_split)]
-        return [self.train.caption_texts() if self.train.num_captions else self.train.question_texts(), *asked]
+        """The texts that the encoder is given, masks aside, whichever questions a seed labels or holds out."""
+        return [self.whole.caption_texts(), self.whole.question_texts(), self.test_split.question_texts()]
 
 
 def labelled_only(split: PreparedSplit) -> PreparedSplit:

