@@ -22,7 +22,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def suite(results: str, *options: str) -> dict[tuple[str, str, int], RunRecord]:
-    """The records of a suite of VQA with a pair of small images and a checkpoint's texts, by strategy, view and seed."""
+    """The records of VQA with small images and a checkpoint's texts, by strategy, view and seed."""
     argv = ["vqa", *IN_SMALL, "--encoder.towers", "small+hf:bert", "--auxiliaries", "contrastive", "masked_lm"]
     assert main([*argv, "--results", results, *options]) == 0
     return {
