@@ -17,7 +17,7 @@ PACKAGE = "pip:tiny-checkpoint-of-tests"
 SMALL = ("--strategies", "STL", "MTL", "--views", "equal-steps", "--seeds", "1", "--jobs", "1", "--steps", "4",
          "--validations", "1", "--data-folder", "data", "--results", "results")  # fmt: skip
 GLOSSES = ("--source", "wordnet", "--training-share", "1.0", "--label-fraction", "0.5", "--validation-fraction", "0.1",
-           "--glosses-per-batch", "8", "--auxiliary-glosses-per-batch", "8", "--encoder.context-length", "12",
+           "--glosses-per-batch", "8", "--auxiliary-glosses-per-batch", "8", "--encoder.context-length", "10",
            "--encoder.model", PACKAGE)  # fmt: skip
 
 
