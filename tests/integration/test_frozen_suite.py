@@ -67,12 +67,12 @@ def test_budgets_know_what_is_frozen_and_when(place: Path, capsys: pytest.Captur
             found.append((planned, run.values["flops"]["total"]))
         return found
 
-    options = ("--strategies", "MTL", "Switch", "--budgets", "0.5", "--seeds", "1")
+    options = ("--strategies", "Switch", "--budgets", "0.5", "--seeds", "1")
     for freeze in ("text", "text@until=0.5", "text@from=0.25", "text:1@from=0.5"):
         runs = suite(freeze, *options, "--encoder.freeze", freeze)
-        assert len(runs) == 4
+        assert len(runs) == 2
         found = forecast(runs)
         assert all(planned == counted for planned, counted in found), (freeze, found)
-        kinds = runs["MTL", "equal-steps", 0].values["flops"]["by_kind"]
-        assert len(kinds) == (1 if freeze == "text" else 2)
+        kinds = [row["kind"] for row in runs["Switch", "equal-steps", 0].values["flops"]["by_kind"]]
+        assert {freeze in kind for kind in kinds} == ({False} if freeze == "text" else {False, True})
     assert "frozen text tower" in capsys.readouterr().out
