@@ -10,17 +10,19 @@ from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.suite import ranks
+from mt2st.balancing import Balancer
 from mt2st.batch import Batch
 from mt2st.encoders.freezing import frozen_at
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
+from mt2st.training.balanced import Balancing
 from mt2st.training.trainer import ALL_FROZEN
 
 
 class StepCosts:
-    """FLOPs of one step by active set.
+    """FLOPs of one step by active set and by what balances it.
 
     The model lives from a measurement until `close`, so that no run's peak of memory holds a second one.
 
@@ -37,7 +39,7 @@ class StepCosts:
     def __init__(self, build: Callable[[], Experiment], announce: Callable[[str], None] = lambda line: None) -> None:
         self._build, self._announce = build, announce
         self._open: tuple[Experiment, MT2ST] | None = None
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+        self._known: dict[tuple[tuple[str, ...], type, tuple[str, ...]], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
         freezes = experiment.tuning.freezes
@@ -45,15 +47,20 @@ class StepCosts:
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
 
-    def __call__(self, active: tuple[str, ...], progress: float = 0.0) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first; of all processes.
+    def __call__(self, active: tuple[str, ...], progress: float = 0.0, *, balancer: Balancer | None = None) -> int:
+        """FLOPs of a step with these active tasks, primary first; of all processes, and of all passes.
 
-        `progress` says which parts are frozen: those that are for a time.
+        Args:
+            active: the tasks that run.
+            progress: says which parts are frozen: those that are for a time.
+            balancer: what makes the gradients of two or more; None = a weighted sum of losses. Its class decides the
+                cost.
         """
-        kind = active, frozen_at(self._timed, progress)
-        if kind not in self._known:
-            self._known[kind] = self._measured(active, progress)
-        return self._known[kind]
+        balancer = balancer if len(active) > 1 else None
+        key = active, type(balancer), frozen_at(self._timed, progress)
+        if key not in self._known:
+            self._known[key] = self._measured(active, progress, balancer)
+        return self._known[key]
 
     @property
     def turns(self) -> tuple[float, ...]:
@@ -70,7 +77,7 @@ class StepCosts:
             self._open = experiment, mixture
         return self._open
 
-    def _measured(self, active: tuple[str, ...], progress: float) -> int:
+    def _measured(self, active: tuple[str, ...], progress: float, balancer: Balancer | None) -> int:
         experiment, mixture = self._opened()
         if experiment.tuning.freezes is not None:
             experiment.tuning.freezes.hold(progress)
@@ -79,12 +86,21 @@ class StepCosts:
             stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
             for stream in mixture.streams(weights)
         }
+
+        def losses() -> dict[str, torch.Tensor]:
+            found: dict[str, torch.Tensor] = mixture(experiment.encoder.features, batches, weights)
+            return found
+
         with FlopCounter() as counter:
-            losses = mixture(experiment.encoder.features, batches, weights)
-            total = torch.stack(list(losses.values())).sum()
-            if not total.requires_grad:
-                raise Mt2stError(ALL_FROZEN)
-            total.backward()
+            if balancer is None:
+                total = torch.stack(list(losses().values())).sum()
+                if not total.requires_grad:
+                    raise Mt2stError(ALL_FROZEN)
+                total.backward()
+            else:
+                balancing = Balancing(balancer, [*experiment.encoder.parameters(), *mixture.parameters()])
+                balancing.backward(losses(), weights, seed=0)
+                balancing.learn(0.0, losses)
         return ranks.summed(counter.total)
 
     @staticmethod

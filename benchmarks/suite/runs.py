@@ -23,6 +23,7 @@ class Run:
     Attributes:
         flops: forecast of its training FLOPs.
         auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
+        looks: numbers of seeds at which the suite looks at its intervals, to add seeds or not; () = it does not.
         tested: whether the test split is read in the end. A trial of `tune` is not tested, and leaves its record alone.
     """
 
@@ -33,6 +34,7 @@ class Run:
     flops: int
     auxiliary_share: float
     tested: bool = True
+    looks: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
