@@ -36,6 +36,9 @@ class RepresentationCase:
     """Data, vocabulary and word pairs, made once; `build` makes a fresh model for a seed."""
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "supersense": lambda case, encoder: ClassificationObjective(
+            encoder.width, len(case.glosses.names), name="supersense"
+        ),
         "skip_gram": lambda case, encoder: SkipGramObjective(
             case.vocabulary.counts, encoder.word_width, window=case.knobs.window, negatives=case.knobs.negatives
         ),
@@ -76,10 +79,10 @@ class RepresentationCase:
         if self.vocabulary is None:
             inputs = {"text": lambda: Texts(self._texts(), encoder.pad_id)}
             tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
-        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        primary = glosses.question.objective(encoder.width)
 
         def test() -> TestResult:
-            result = glosses.grade(encoder, primary, self.test_tokens)
+            result = glosses.question.grade(encoder, primary, self.test_tokens)
             if self.vocabulary is None:
                 return replace(result, floors=result.floors | self.frozen_floor)
             result.metrics.update(similarity_metrics(encoder.table.weight.detach().cpu().numpy(), self.pairs))
@@ -95,7 +98,7 @@ class RepresentationCase:
             auxiliaries=build_auxiliaries(self, encoder),
             tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
-            validate=glosses.validator(encoder, primary, self.validation_tokens),
+            validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
         )
@@ -116,12 +119,12 @@ class RepresentationCase:
 
     @cached_property
     def frozen_floor(self) -> dict[str, dict[str, float]]:
-        """What the checkpoint as it came gives, with the same labelled glosses."""
-        glosses = self.glosses
-        labelled = self.tokens[glosses.labelled], glosses.taught
-        test = self.test_tokens, glosses.test.codes
-        folder = self.knobs.data_folder
-        return frozen_floor(self.knobs.encoder, self._encoder(0), labelled, test, texts=self._texts(), folder=folder)
+        """What the checkpoint as it came gives, with the same labels."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        knobs = self.knobs
+        return frozen_floor(
+            knobs.encoder, self._encoder(0), self.glosses.question, parts, texts=self._texts(), folder=knobs.data_folder
+        )
 
 
 class WordPairs:

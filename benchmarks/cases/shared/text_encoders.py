@@ -12,7 +12,6 @@ from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import TextTowerKnobs
 from benchmarks.cases.shared.frozen_towers import FrozenTowers
-from benchmarks.cases.shared.labels import macro_f1
 from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.installed import resolved
 from mt2st.encoders.text_transformer import TextEncoder
@@ -20,7 +19,7 @@ from mt2st.errors import unknown_name
 
 _LEMMAS, _HYPERNYMS = "lemma_tokens", "hypernym_tokens"
 _READ = {"matching": (_LEMMAS,), "gloss_lemma": (_LEMMAS,), "hypernym": (_LEMMAS, _HYPERNYMS)}
-FLOOR = "frozen embeddings + logistic regression"
+FLOOR = "logistic regression on frozen embeddings"
 _AT_ONCE = 256
 
 
@@ -55,34 +54,31 @@ def given_texts(auxiliaries: Sequence[str], glosses: Sequence[Tensor], tensors: 
 def frozen_floor(
     knobs: TextTowerKnobs,
     encoder: TextEncoder,
-    labelled: tuple[Tensor, np.ndarray],
-    test: tuple[Tensor, np.ndarray],
+    question: Any,
+    parts: Sequence[Tensor],
     *,
     texts: Sequence[Tensor],
     folder: Path,
 ) -> dict[str, dict[str, float]]:
-    """Logistic regression on what the checkpoint as it came makes of the same labelled glosses.
-
-    It is scikit-learn's, on standardised embeddings, with C = 0.1. The embeddings are kept as a frozen tower's are.
+    """Logistic regression on what the checkpoint as it came makes of the glosses; kept as a frozen tower's outputs.
 
     Args:
         encoder: fresh, as loaded; it is frozen.
-        labelled, test: token ids [N, T] and class numbers [N].
+        question: that of the case, which says of which glosses it wants vectors, and grades the regression.
+        parts: token ids [N, T] of training, validation and test.
         texts: all that the runs give a tower that is frozen whole; it shares their outputs.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     encoder.requires_grad_(False).eval()
-    given = texts if "text" in knobs.freeze else (labelled[0], test[0])
+    asked = [tokens[torch.from_numpy(rows)] for tokens, rows in zip(parts, question.asked_rows, strict=True)]
+    given = texts if "text" in knobs.freeze else asked
     dtype = "float32" if knobs.cache_frozen == "off" else knobs.cache_frozen
     inputs = {"text": lambda: Texts(given, encoder.pad_id)}
     FrozenTowers(encoder.parts(), inputs, folder, False, dtype).run_once(lambda line: None)
-    taught, asked = (
-        np.concatenate([encoder.encode_text(some).embedding.numpy() for some in tokens.split(_AT_ONCE)])
-        for tokens in (labelled[0], test[0])
-    )
-    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)).fit(taught, labelled[1])
-    guess = np.asarray(model.predict(asked), dtype=np.int64)
-    return {FLOOR: {"accuracy": float((guess == test[1]).mean()), "macro_f1": macro_f1(guess, test[1])}}
+    empty = np.zeros((0, encoder.token_width), np.float32)
+    vectors = [
+        np.concatenate(
+            [empty, *(encoder.encode_text(some).embedding.numpy() for some in tokens.split(_AT_ONCE) if len(some))]
+        )
+        for tokens in asked
+    ]
+    return {FLOOR: question.regression(vectors)}

@@ -29,6 +29,9 @@ class TextCase:
     """Data and tokens, made once; `build` makes a fresh model for a seed."""
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "supersense": lambda case, encoder: ClassificationObjective(
+            encoder.width, len(case.glosses.names), name="supersense"
+        ),
         "masked_lm": lambda case, encoder: MaskedTokenObjective(
             encoder.token_width,
             encoder.vocabulary_size,
@@ -67,17 +70,12 @@ class TextCase:
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
-        tuning = tune_towers(
-            knobs.encoder,
-            encoder,
-            {"text": lambda: Texts(self._texts(), encoder.pad_id)},
-            folder=knobs.data_folder,
-            tokens=False,
-        )
-        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        inputs = {"text": lambda: Texts(self._texts(), encoder.pad_id)}
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
+        primary = glosses.question.objective(encoder.width)
 
         def test() -> TestResult:
-            result = glosses.grade(encoder, primary, self.test_tokens)
+            result = glosses.question.grade(encoder, primary, self.test_tokens)
             return replace(result, floors=result.floors | self.frozen_floor) if self.tokenizer is None else result
 
         def save(folder: Path) -> None:
@@ -90,7 +88,7 @@ class TextCase:
             auxiliaries=build_auxiliaries(self, encoder),
             tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
-            validate=glosses.validator(encoder, primary, self.validation_tokens),
+            validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
         )
@@ -102,12 +100,12 @@ class TextCase:
 
     @cached_property
     def frozen_floor(self) -> dict[str, dict[str, float]]:
-        """What the checkpoint as it came gives, with the same labelled glosses."""
-        glosses = self.glosses
-        labelled = self.tokens[glosses.labelled], glosses.taught
-        test = self.test_tokens, glosses.test.codes
-        folder = self.knobs.data_folder
-        return frozen_floor(self.knobs.encoder, self._encoder(0), labelled, test, texts=self._texts(), folder=folder)
+        """What the checkpoint as it came gives, with the same labels."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        knobs = self.knobs
+        return frozen_floor(
+            knobs.encoder, self._encoder(0), self.glosses.question, parts, texts=self._texts(), folder=knobs.data_folder
+        )
 
     def _encoder(self, seed: int) -> TextEncoder:
         sizes = self.knobs.encoder
