@@ -74,11 +74,9 @@ def frozen_floor(
     dtype = "float32" if knobs.cache_frozen == "off" else knobs.cache_frozen
     inputs = {"text": lambda: Texts(given, encoder.pad_id)}
     FrozenTowers(encoder.parts(), inputs, folder, False, dtype).run_once(lambda line: None)
-    empty = np.zeros((0, encoder.token_width), np.float32)
-    vectors = [
-        np.concatenate(
-            [empty, *(encoder.encode_text(some).embedding.numpy() for some in tokens.split(_AT_ONCE) if len(some))]
-        )
-        for tokens in asked
-    ]
+    vectors = [np.zeros((len(tokens), encoder.token_width), np.float32) for tokens in asked]
+    for tokens, found in zip(asked, vectors, strict=True):
+        for start in range(0, len(tokens), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            found[some] = encoder.encode_text(tokens[some]).embedding.numpy()
     return {FLOOR: question.regression(vectors)}
