@@ -34,6 +34,7 @@ class StepCosts:
         primary: the primary task's name.
         auxiliaries: the auxiliary tasks' names.
         checkpoint_bytes: bytes of one checkpoint.
+        weight_bytes: bytes of its weights alone.
     """
 
     def __init__(self, build: Callable[[], Experiment], announce: Callable[[str], None] = lambda line: None) -> None:
@@ -46,6 +47,7 @@ class StepCosts:
         self._timed = freezes.entries if freezes is not None else ()
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
+        self.weight_bytes = weight_bytes([experiment.encoder, mixture])
 
     def __call__(self, active: tuple[str, ...], progress: float = 0.0, *, balancer: Balancer | None = None) -> int:
         """FLOPs of a step with these active tasks, primary first; of all processes, and of all passes.
@@ -129,13 +131,17 @@ class StepCosts:
 
 
 def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each trained parameter."""
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each trained one."""
+    modules = list(modules)
     parameters = {parameter for module in modules for parameter in module.parameters()}
-    buffers = {buffer for module in modules for buffer in module.buffers()}
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return weights + sum(
-        2 * parameter.numel() * parameter.element_size() for parameter in parameters if parameter.requires_grad
-    )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return weight_bytes(modules) + sum(2 * parameter.numel() * parameter.element_size() for parameter in trained)
+
+
+def weight_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of every parameter and buffer."""
+    tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

@@ -19,6 +19,7 @@ from benchmarks.cases.representation.knobs import WORDS, Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_words
 from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
@@ -56,8 +57,9 @@ class RepresentationCase:
         self.pairs: dict[str, WordPairs] = {}
         self.data: Mapping[str, Any] = glosses.data
         if knobs.encoder.model == WORDS:
-            self.vocabulary = WordVocabulary.build(
-                [*glosses.train.texts, *glosses.train.lemmas], knobs.vocabulary_size, at_least=knobs.word_at_least
+            texts = [*glosses.train.texts, *glosses.train.lemmas]
+            self.vocabulary = inherited_words(knobs.init_from, texts) or WordVocabulary.build(
+                texts, knobs.vocabulary_size, at_least=knobs.word_at_least
             )
             self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
             encode, length = self.vocabulary.encode, knobs.context_length

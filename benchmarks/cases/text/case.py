@@ -15,6 +15,7 @@ from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.encoders.frozen_outputs import Texts
@@ -55,7 +56,9 @@ class TextCase:
         self.tokenizer: TextTokenizer | None = None
         if knobs.encoder.model == "small":
             with console.status("training the tokenizer"):
-                self.tokenizer = TextTokenizer.train(glosses.train.texts, knobs.vocabulary_size)
+                self.tokenizer = inherited_tokenizer(knobs.init_from) or TextTokenizer.train(
+                    glosses.train.texts, knobs.vocabulary_size
+                )
         model = self._encoder(0)
         with console.status("tokenising"):
             self.tokens = model.tokenize(glosses.train.texts)
