@@ -107,7 +107,7 @@ class Knobs(LabelledDataKnobs):
 
 
 ALL_AUXILIARIES = ("captions", "masked_lm", "matching")
-# Of two trials of STL and MTL each on validation, one seed; nothing else was tuned for the scenes.
+# MTL is the better of two trials on validation, one seed; nothing else was tuned for the scenes.
 SCENES = Knobs(
     steps=500,
     label_fraction=0.05,
