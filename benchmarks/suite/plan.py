@@ -10,7 +10,7 @@ from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
 from benchmarks.suite.costs import StepCosts, schedules_of
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Schedule, weight_at
+from mt2st.schedules import Schedule, listens, weight_at
 
 
 class SuiteCosts:
@@ -35,7 +35,11 @@ class SuiteCosts:
 
 
 def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
-    """The runs of a suite, seed by seed; one that counts for several views is planned once."""
+    """The runs of a suite, seed by seed; one that counts for several views is planned once.
+
+    What a schedule that listens will cost is not known: at equal steps its forecast is that of an auxiliary that never
+    stops, without what listening costs.
+    """
     runs = []
     for seed in range(knobs.seeds):
         step = costs.of(seed)
@@ -46,11 +50,16 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
         everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
         for kind in knobs.kinds():
             schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
+            hears = any(listens(schedule) for schedule in schedules.values())
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
                 steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed)
+                if hears:  # when it stops an auxiliary is known only afterwards, so the budget itself ends it
+                    budget, view = int(share * everything), (budget_view(share),)
+                    runs.append(Run(kind.name, seed, steps, view, budget, step.auxiliary_share, budget=budget))
+                    continue
                 views.setdefault(steps, []).append(budget_view(share))
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)

@@ -170,6 +170,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         train_config(knobs, run),
         folder=folder.checkpoints,
         validate=experiment.validate,
+        validation_streams=experiment.validation_streams,
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
@@ -207,6 +208,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "group_names": test.group_names,
         "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
         "curve": result.curve,
+        **({"listening": result.listening} if mixture.listening else {}),
     }
     if ranks.is_first():
         folder.finish(record, test.items)

@@ -128,11 +128,12 @@ def validation_score(case: Case, knobs: SuiteKnobs, run: Run, spec: ReportSpec) 
         experiment.streams,
         config,
         validate=experiment.validate,
+        validation_streams=experiment.validation_streams,
     ).fit()
     return {
         "views": list(run.views),
         "seed": run.seed,
-        "steps": run.steps,
+        "steps": result.steps,
         "flops": result.ledger.total,
         "score": result.curve[-1][spec.validation_id],
     }

@@ -28,6 +28,7 @@ from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.clean_image import CleanImageObjective
 from mt2st.objectives.denoising import DenoisingObjective
 from mt2st.randomness import generator
+from mt2st.training.trainer import Stream
 
 _VALIDATION_IMAGES = 128
 
@@ -58,7 +59,8 @@ class DiffusionCase:
         validation = some_of(validation, _VALIDATION_IMAGES)
         check_taught(self.codes, self.test_codes, self.names, "test")
         self.held_out = noised(self.test, self.test_codes)
-        self.validation = noised(validation, class_codes(validation, self.names))
+        self.validation_split, self.validation_codes = validation, class_codes(validation, self.names)
+        self.validation = noised(validation, self.validation_codes)
         with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
             self.classifier = PictureClassifier.trained(
                 self.train,
@@ -87,7 +89,18 @@ class DiffusionCase:
         encoder = Denoiser(
             DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
         )
-        codes = torch.from_numpy(self.codes)
+
+        def streams(split: PreparedSplit, codes: np.ndarray) -> dict[str, Stream]:
+            labels, batches = torch.from_numpy(codes), (knobs.images_per_batch, knobs.auxiliary_images_per_batch)
+            return {
+                PRIMARY: ItemStream(
+                    {"condition": labels}, split=split, items_per_batch=batches[0], seed=seed, name="pictures"
+                ),
+                AUXILIARY: ItemStream(
+                    {"label": labels}, split=split, items_per_batch=batches[1], seed=seed, name="auxiliary"
+                ),
+            }
+
         drawn: dict[str, Tensor] = {}
 
         def test() -> TestResult:
@@ -112,22 +125,8 @@ class DiffusionCase:
             encoder=encoder,
             primary=DenoisingObjective(),
             auxiliaries=build_auxiliaries(self, encoder),
-            streams={
-                PRIMARY: ItemStream(
-                    {"condition": codes},
-                    split=self.train,
-                    items_per_batch=knobs.images_per_batch,
-                    seed=seed,
-                    name="pictures",
-                ),
-                AUXILIARY: ItemStream(
-                    {"label": codes},
-                    split=self.train,
-                    items_per_batch=knobs.auxiliary_images_per_batch,
-                    seed=seed,
-                    name="auxiliary",
-                ),
-            },
+            streams=streams(self.train, self.codes),
+            validation_streams=lambda: streams(self.validation_split, self.validation_codes),
             validate=lambda: {"denoising_loss": float(held_out_losses(encoder, self.validation).mean())},
             test=test,
             save=save,

@@ -25,6 +25,7 @@ from benchmarks.cases.shared.labels import (
     stratified_rows,
 )
 from benchmarks.cases.shared.pictures import build_image_encoder, items_of
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
@@ -83,6 +84,10 @@ class ImageCase:
         validation = items_of(self.validation, self.validation_truth)
         test = items_of(self.test_split, self.truth)
 
+        def pictures(split: PreparedSplit) -> ItemStream:
+            per_batch = knobs.auxiliary_images_per_batch
+            return ItemStream({}, split=split, items_per_batch=per_batch, seed=seed, name="pictures")
+
         def validate() -> dict[str, float]:
             found = predict_classes(encoder, primary, validation.in_order())
             return {"accuracy": float((found.prediction == self.validation_truth).mean())}
@@ -102,11 +107,10 @@ class ImageCase:
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
             rates=rates,
-            streams={
-                PRIMARY: labelled,
-                AUXILIARY: ItemStream(
-                    {}, split=self.train, items_per_batch=knobs.auxiliary_images_per_batch, seed=seed, name="pictures"
-                ),
+            streams={PRIMARY: labelled, AUXILIARY: pictures(self.train)},
+            validation_streams=lambda: {
+                PRIMARY: items_of(self.validation, self.validation_truth, knobs.images_per_batch, seed),
+                AUXILIARY: pictures(self.validation),
             },
             validate=validate,
             test=measure,

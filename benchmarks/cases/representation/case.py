@@ -77,6 +77,9 @@ class RepresentationCase:
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(
+                knobs, self.validation_tokens, self.vocabulary.encode, seed
+            ),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,

@@ -81,17 +81,14 @@ class RetrievalCase:
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
         rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
-        streams: dict[str, Stream] = {
-            PRIMARY: CaptionStream(
-                self.train,
-                tokenize,
-                images_per_batch=knobs.images_per_batch,
-                seed=seed,
-                name="names",
-                rows=self.names.rows,
-            ),
-            AUXILIARY: CaptionStream(self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed),
-        }
+
+        def streams(split: PreparedSplit, names: np.ndarray) -> dict[str, Stream]:
+            return {
+                PRIMARY: CaptionStream(
+                    split, tokenize, images_per_batch=knobs.images_per_batch, seed=seed, name="names", rows=names
+                ),
+                AUXILIARY: CaptionStream(split, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed),
+            }
 
         def embeddings(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
             return embed_split(encoder, captions.split, tokenize(captions.texts))
@@ -135,7 +132,8 @@ class RetrievalCase:
             primary=ContrastiveObjective(name="retrieval"),
             auxiliaries=build_auxiliaries(self, encoder),
             rates=rates,
-            streams=streams,
+            streams=streams(self.train, self.names.rows),
+            validation_streams=lambda: streams(self.validation.split, self.validation.rows),
             validate=validate,
             test=test,
             save=save_files,

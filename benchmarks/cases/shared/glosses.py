@@ -112,16 +112,23 @@ class GlossData:
             "classes": len(self.names),
         }
 
-    def auxiliary_tensors(self, tokens: Tensor, tokenize: Tokenize, lemma_length: int) -> dict[str, Tensor]:
-        """What the auxiliary batch holds of each training gloss; `tokens` [N, T] are the glosses themselves."""
-        train = self.train
+    def auxiliary_tensors(
+        self, tokens: Tensor, tokenize: Tokenize, lemma_length: int, glosses: Glosses | None = None
+    ) -> dict[str, Tensor]:
+        """What the auxiliary batch holds of each gloss; `tokens` [N, T] are the glosses themselves.
+
+        Args:
+            glosses: None = those of training.
+        """
+        part = glosses or self.train
+        places = np.searchsorted(self.train.part_names, [part.part_names[number] for number in part.parts])
         return {
             "tokens": tokens,
-            "lemma_tokens": tokenize(train.lemmas, lemma_length),
-            "lemma_group": _groups(train.lemmas),
-            "hypernym_tokens": tokenize(train.hypernyms, lemma_length),
-            "hypernym_group": _groups(train.hypernyms),
-            "part": torch.from_numpy(train.parts),
+            "lemma_tokens": tokenize(part.lemmas, lemma_length),
+            "lemma_group": _groups(part.lemmas),
+            "hypernym_tokens": tokenize(part.hypernyms, lemma_length),
+            "hypernym_group": _groups(part.hypernyms),
+            "part": torch.from_numpy(places),
         }
 
     def streams(
@@ -129,11 +136,13 @@ class GlossData:
     ) -> dict[str, ItemStream]:
         """The streams of an experiment; `tokens` [N, T] are the training glosses."""
         labelled = {"tokens": tokens[self.labelled], "label": torch.from_numpy(self.taught)}
-        primary, auxiliary = knobs.glosses_per_batch, knobs.auxiliary_glosses_per_batch
-        return {
-            PRIMARY: ItemStream(labelled, items_per_batch=primary, seed=seed, name="labelled"),
-            AUXILIARY: ItemStream(auxiliary_tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
-        }
+        return _streams(knobs, labelled, auxiliary_tensors, seed)
+
+    def validation_streams(self, knobs: Any, tokens: Tensor, tokenize: Tokenize, seed: int) -> dict[str, ItemStream]:
+        """The same over the validation split; `tokens` [N, T] are its glosses."""
+        labelled = {"tokens": tokens, "label": torch.from_numpy(self.validation.codes)}
+        tensors = self.auxiliary_tensors(tokens, tokenize, knobs.lemma_length, self.validation)
+        return _streams(knobs, labelled, tensors, seed)
 
     def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:
         """Everything measured on the test split; `tokens` [N, T] are its glosses."""
@@ -150,6 +159,16 @@ class GlossData:
             return {"accuracy": float((found.prediction == self.validation.codes).mean())}
 
         return validate
+
+
+def _streams(
+    knobs: Any, labelled: Mapping[str, Tensor], auxiliary: Mapping[str, Tensor], seed: int
+) -> dict[str, ItemStream]:
+    of_auxiliary = knobs.auxiliary_glosses_per_batch
+    return {
+        PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
+        AUXILIARY: ItemStream(auxiliary, items_per_batch=of_auxiliary, seed=seed, name="glosses"),
+    }
 
 
 def bag_of_words(texts: Sequence[str], taught: np.ndarray, asked: Sequence[str], truth: np.ndarray) -> dict[str, float]:

@@ -79,6 +79,9 @@ class TextCase:
             auxiliaries=build_auxiliaries(self, encoder),
             rates=rates,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(
+                knobs, self.validation_tokens, encoder.tokenize, seed
+            ),
             validate=glosses.validator(encoder, primary, self.validation_tokens),
             test=lambda: glosses.grade(encoder, primary, self.test_tokens),
             save=save,

@@ -1,0 +1,40 @@
+"""Flattening: an auxiliary stops when its own validation loss flattens. See docs/methods/adaptive.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from benchmarks.strategies import Each, each
+from mt2st.listening import Flattening
+from mt2st.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """Flattening: auxiliaries at full weight until their own validation loss flattens."""
+
+    name: ClassVar[str] = "Flattening"
+    position: ClassVar[int] = 20
+
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    weight: Each = 1.0
+    """weight of each auxiliary's loss before it stops"""
+    threshold: Each = 0.1
+    """relative improvement over the window below which it stops; 0 = when nothing improves"""
+    patience: int = 3
+    """listenings of the window"""
+    every: float = 0.05
+    """progress between two listenings"""
+    batches: int = 2
+    """validation batches of a listening"""
+
+    def schedule(self, auxiliary: str) -> Schedule:
+        return Flattening(
+            each(self.weight, auxiliary),
+            self.every,
+            self.batches,
+            patience=self.patience,
+            threshold=each(self.threshold, auxiliary),
+        )
