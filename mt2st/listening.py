@@ -152,14 +152,15 @@ class Forked(_Listener):
         fork: progress ∈ (0, every] that a fork lasts. Short = cheap, and blind to what helps only later.
         margin: relative benefit that the task must exceed. 0 = any benefit will do; −∞ (say −10) = never stops.
         patience: forks whose benefits are averaged, ≥ 1.
+        together: False = a fork without this task alone; True = one without all such tasks that are due at the same
+            step, which costs one branch instead of one a task, and stops them all at once.
     """
-
-    signal: ClassVar[Signal] = "benefit"
 
     every: float = 0.1
     fork: float = 0.02
     margin: float = 0.0
     patience: int = 1
+    together: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +169,10 @@ class Forked(_Listener):
             raise Mt2stError(f"fork = {self.fork!r} must be above 0 and at most every = {self.every!r}")
         if not math.isfinite(self.margin):
             raise Mt2stError(f"margin = {self.margin!r} must be finite, for example 0")
+
+    @property
+    def signal(self) -> Signal:  # type: ignore[override]  # a class variable of the others
+        return "joint_benefit" if self.together else "benefit"
 
     @property
     def length(self) -> float:

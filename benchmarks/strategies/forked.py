@@ -29,6 +29,8 @@ class Forking:
     """progress between two forks"""
     patience: int = 1
     """forks whose benefits are averaged"""
+    together: bool = False
+    """one fork without all auxiliaries, which stop together; otherwise one for each"""
     batches: int = 4
     """validation batches of a comparison"""
 
@@ -40,4 +42,5 @@ class Forking:
             fork=self.fork,
             margin=each(self.margin, auxiliary),
             patience=self.patience,
+            together=self.together,
         )
