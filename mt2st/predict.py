@@ -92,6 +92,29 @@ def predict_classes(encoder: Any, objective: Any, batches: Iterable[Batch]) -> C
     return Classes(np.concatenate(probabilities), np.concatenate(embeddings))
 
 
+@torch.inference_mode()
+def predict_pairs(encoder: Any, objective: Any, batches: Iterable[Batch], pairs: np.ndarray) -> np.ndarray:
+    """Probability [P] float32 that both items of a pair are of one class; every item is encoded once.
+
+    Args:
+        encoder: an `nn.Module` with `features(batch)`; its training mode is left as it was found.
+        objective: a `SameClassObjective`.
+        batches: all items, in order.
+        pairs: [P, 2] int64, rows of the items.
+    """
+    device = next(encoder.parameters()).device
+    with _evaluation_mode(encoder, objective):
+        found = torch.cat(
+            [
+                encoder.features({name: tensor.to(device) for name, tensor in batch.items()}).embedding
+                for batch in batches
+            ]
+        )
+        first, second = (found[torch.from_numpy(side).to(device)] for side in pairs.T.copy())
+        probabilities: np.ndarray = objective.compare(first, second).float().sigmoid().cpu().numpy()
+    return probabilities
+
+
 def embed_split(
     encoder: Any, split: PreparedSplit, tokens: Tensor, *, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:

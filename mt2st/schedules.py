@@ -54,7 +54,7 @@ class Schedule(Protocol):
 
     A user's schedule inherits nothing; it only has to be callable like this and to know its start.
 
-    Does *not* assume monotony: a schedule may rise, though none here does.
+    Does *not* assume monotony: a schedule may rise, as `mt2st.controls.Late` does.
     """
 
     @property
@@ -132,12 +132,12 @@ def listens(schedule: object) -> TypeGuard[Listens]:
     return callable(getattr(schedule, "hear", None))
 
 
-def _check_initial(initial: float) -> None:
+def check_initial(initial: float) -> None:
     if not (math.isfinite(initial) and initial > 0):
         raise Mt2stError(f"initial = {initial!r} must be a finite weight > 0; to switch a task off use Off()")
 
 
-def _check_progress(progress: float) -> None:
+def check_progress(progress: float) -> None:
     check_range("progress", progress, 0.0, 1.0, "pass step / total_steps")
 
 
@@ -152,10 +152,10 @@ class Constant:
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return self.initial
 
 
@@ -170,7 +170,7 @@ class Off:
             raise Mt2stError(f"Off(initial={self.initial!r}): Off always weighs 0; use Constant for another weight")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return 0.0
 
 
@@ -195,7 +195,7 @@ class Diminish:
     cutoff: float = 0.05
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
         if not (math.isfinite(self.rate) and self.rate >= 0):
             raise Mt2stError(
                 f"rate = {self.rate!r} must be finite and ≥ 0; 0 never fades, 10 fades to 0.005 % of the start"
@@ -205,7 +205,7 @@ class Diminish:
         check_range("cutoff", self.cutoff, 0.0, 1.0, "it is a share of the initial weight, for example 0.05")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         share = math.exp(-self.rate * progress**self.shape)
         return self.initial * share if share >= self.cutoff else 0.0
 
@@ -224,11 +224,11 @@ class Switch:
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_initial(self.initial)
+        check_initial(self.initial)
         check_range("at", self.at, 0.0, 1.0, "it is a share of the total steps, for example 0.4")
 
     def __call__(self, progress: float) -> float:
-        _check_progress(progress)
+        check_progress(progress)
         return self.initial if progress < self.at else 0.0
 
 

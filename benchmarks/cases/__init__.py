@@ -15,8 +15,8 @@ A `knobs.py` holds:
         \"\"\"height and width of images, in pixels\"\"\"
 
     SPEC = ReportSpec(…)                                   # what its report shows
-    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs(); `curve` is added
-    TRIALS_AROUND = 2e-3                                   # optional: peak learning rate around which `tune` tries
+    RECIPES = {"default": Knobs(…), "all-labels": …}       # optional; without it "default" is Knobs(). Added: `curve`,
+                                                           # and those that strategies name (`controls`)
 
     def smoke(knobs: Knobs) -> Knobs:                      # the same in seconds
         return replace(knobs, steps=20)
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.report.spec import ReportSpec
+from benchmarks.strategies import default_strategies, strategy_recipes
 from mt2st.errors import Mt2stError, unknown_name
 
 if TYPE_CHECKING:
@@ -143,11 +144,6 @@ class CaseCard:
     recipes: Mapping[str, Any]
     module: Any
 
-    @property
-    def trials_around(self) -> float:
-        """Peak learning rate around which `tune` tries each strategy."""
-        return float(getattr(self.module, "TRIALS_AROUND", 2e-3))
-
     def knobs(self, recipe: str, *, smoke: bool = False) -> Any:
         """The knobs of `recipe`, in its smoke form on request.
 
@@ -229,4 +225,6 @@ def load_card(name: str) -> CaseCard:
     recipes = dict(getattr(module, "RECIPES", None) or {"default": module.Knobs()})
     if "default" in recipes:
         recipes.setdefault(CURVE, replace(recipes["default"], budgets=CURVE_BUDGETS))
+        for added in strategy_recipes():
+            recipes.setdefault(added, replace(recipes["default"], strategies=default_strategies(added)))
     return CaseCard(name, about_case(name), module.SPEC, recipes, module)

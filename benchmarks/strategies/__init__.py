@@ -20,7 +20,11 @@ a row of its own beside MTL, as an ablation needs it.
 What a strategy may say besides:
     name       class attribute: its name in tables; without it the class's own
     position   class attribute: its place in tables; without it after those that have one, by name
-    trials     class method, learning rate → the settings that `tune` tries
+    recipe     class attribute of a file of this folder: "default" = it runs where nobody names strategies; another word
+               = in the recipe of that name, beside the default ones; without it on request alone
+    axes       class attribute: field → `Axis`, along which `tune` moves it; learning rate and weight have one anyway
+    schedules  method in place of `schedule`, auxiliaries → all their schedules: for one that must know them all
+    train      method, `TrainSettings` → those it trains with
 This package imports no torch.
 """
 
@@ -29,9 +33,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -40,14 +45,16 @@ from typing import Any, Protocol
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
 from mt2st.schedules import Off, Schedule
+from mt2st.training.config import TrainSettings
 
 Each = float | Mapping[str, float]
+DEFAULT = "default"
 _FOLDER = Path(__file__).parent
 _LAST = 1_000_000
 
 
 class Strategy(Protocol):
-    """Settings of a strategy."""
+    """Settings of a strategy. One that must know all auxiliaries has `schedules` in place of `schedule`."""
 
     @property
     def learning_rate(self) -> float:
@@ -73,12 +80,62 @@ def each(value: Each, auxiliary: str) -> float:
     return float(value[auxiliary])
 
 
-def schedule_of(settings: Strategy, auxiliary: str) -> Schedule:
-    """The schedule of `auxiliary` under these settings; where its `weight` is 0, `Off`, whatever the strategy."""
-    weight = getattr(settings, "weight", None)
-    if weight is not None and each(weight, auxiliary) == 0:
-        return Off()
-    return settings.schedule(auxiliary)
+def schedules_of(strategy: Any, auxiliaries: Sequence[str]) -> dict[str, Schedule]:
+    """Auxiliary's name → its schedule under a strategy; where its `weight` is 0, `Off`, whatever the strategy."""
+    weight = getattr(strategy, "weight", None)
+    active = [name for name in auxiliaries if weight is None or each(weight, name) != 0]
+    if hasattr(strategy, "schedules"):
+        own = dict(strategy.schedules(tuple(active)))
+    else:
+        own = {name: strategy.schedule(name) for name in active}
+    return {name: own.get(name, Off()) for name in auxiliaries}
+
+
+def training_of(strategy: Any, settings: TrainSettings) -> TrainSettings:
+    """How a strategy trains: as `settings` say, but for what it changes."""
+    changed: TrainSettings = strategy.train(settings) if hasattr(strategy, "train") else settings
+    return changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """How `tune` moves one field: by a factor, by a step, or to the next of some choices.
+
+    Attributes:
+        factor: times or divided by this; 0 = not by a factor.
+        step: plus or minus this; 0 = not by a step.
+        choices: the values, in order; empty = numbers.
+        low: least value that makes sense.
+        high: largest one.
+        start: where the search begins if the field is None.
+        each: move the value of one auxiliary at a time; otherwise those of all together.
+    """
+
+    factor: float = 0.0
+    step: float = 0.0
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = math.inf
+    start: float = 0.0
+    each: bool = False
+
+    def beyond(self, value: Any, direction: int, halvings: int = 0) -> Any:
+        """The value one step from `value`, up (1) or down (-1); None where there is none.
+
+        `halvings` of the step: √factor for 1, step / 2. Choices have no finer steps.
+        """
+        if self.choices:
+            place = self.choices.index(value) + direction
+            return self.choices[place] if halvings == 0 and 0 <= place < len(self.choices) else None
+        value = self.start if value is None else value
+        share = direction / 2**halvings
+        moved = value * self.factor**share if self.factor else value + self.step * share
+        moved = float(f"{moved:.4g}")
+        return moved if self.low <= moved <= self.high and moved != value else None
+
+
+# Every strategy with such a field moves along it, whether its class says so or not.
+_COMMON_AXES = {"learning_rate": Axis(factor=2.0), "weight": Axis(factor=2.0)}
 
 
 @dataclass(frozen=True)
@@ -105,11 +162,11 @@ class StrategyKind:
         whole = self.place.removesuffix(":" + "+".join(self.only))
         return file_hash(Path(whole.rpartition(":")[0])) if self.place else ""
 
-    def trials(self, learning_rate: float) -> tuple[Strategy, ...]:
-        """The settings that `tune` tries around a peak learning rate: the strategy's own, else four learning rates."""
-        if hasattr(self.kind, "trials"):
-            return tuple(self.kind.trials(learning_rate))
-        return tuple(self.kind(learning_rate=factor * learning_rate) for factor in (0.5, 1.0, 2.0, 4.0))
+    def axes(self) -> dict[str, Axis]:
+        """Field → how `tune` moves it: the strategy's own first, then learning rate and weight."""
+        known = {field.name for field in fields(self.kind)}
+        own: Mapping[str, Axis] = getattr(self.kind, "axes", {})
+        return {**own, **{name: axis for name, axis in _COMMON_AXES.items() if name in known and name not in own}}
 
     def started_from(self, reference: Strategy | None) -> Strategy:
         """Settings that nobody has tuned: the strategy's defaults, at the learning rate and weight of `reference`."""
@@ -147,6 +204,18 @@ def built_in() -> tuple[StrategyKind, ...]:
 def strategy_names() -> tuple[str, ...]:
     """Names of the strategies of this folder, in the order of tables."""
     return tuple(kind.name for kind in built_in())
+
+
+def default_strategies(recipe: str = DEFAULT) -> tuple[str, ...]:
+    """Names of the strategies that run where nobody names any, and of those that `recipe` adds to them."""
+    return tuple(kind.name for kind in built_in() if getattr(kind.kind, "recipe", "") in (DEFAULT, recipe))
+
+
+def strategy_recipes() -> tuple[str, ...]:
+    """The recipes that strategies of this folder make by naming them, without the default one."""
+    return tuple(
+        dict.fromkeys(kind.kind.recipe for kind in built_in() if getattr(kind.kind, "recipe", "") not in ("", DEFAULT))
+    )
 
 
 def find_strategy(text: str) -> StrategyKind:
@@ -240,7 +309,9 @@ def _kind_in(module: Any, name: str, path: str, key: str = "") -> StrategyKind:
     classes = {
         found_name: found
         for found_name, found in vars(module).items()
-        if inspect.isclass(found) and found.__module__ == module.__name__ and hasattr(found, "schedule")
+        if inspect.isclass(found)
+        and found.__module__ == module.__name__
+        and (hasattr(found, "schedule") or hasattr(found, "schedules"))
     }
     if name and name not in classes:
         raise unknown_name(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.listening import Aligned
 from mt2st.schedules import Schedule
 
@@ -16,6 +17,8 @@ class Aligning:
 
     name: ClassVar[str] = "Aligned"
     position: ClassVar[int] = 22
+    recipe: ClassVar[str] = "adaptive"
+    axes: ClassVar[Mapping[str, Axis]] = {"threshold": Axis(step=0.1, low=-0.3, high=0.5)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Diminish, Schedule
-
-Own = TypeVar("Own", bound="Fading")
 
 
 @dataclass(frozen=True)
 class Fading:
     """The knobs of fading."""
+
+    axes: ClassVar[Mapping[str, Axis]] = {
+        "shape": Axis(factor=2.0, low=0.25, high=8.0),
+        "rate": Axis(factor=1.5, low=0.5, high=40.0),
+    }
 
     learning_rate: float = 2e-3
     """peak learning rate"""
@@ -30,15 +34,6 @@ class Fading:
         """The fading of one auxiliary."""
         return Diminish(*(each(value, auxiliary) for value in (self.weight, self.rate, self.shape, self.cutoff)))
 
-    @classmethod
-    def trials(cls: type[Own], learning_rate: float) -> tuple[Own, ...]:
-        return (
-            cls(learning_rate, 1.0, rate=3.0),
-            cls(2 * learning_rate, 1.0, rate=3.0),
-            cls(2 * learning_rate, 0.3, rate=3.0),
-            cls(learning_rate, 1.0, rate=6.0, shape=2.0),
-        )
-
 
 @dataclass(frozen=True)
 class Diminishing(Fading):
@@ -46,6 +41,7 @@ class Diminishing(Fading):
 
     name: ClassVar[str] = "Diminish"
     position: ClassVar[int] = 2
+    recipe: ClassVar[str] = "default"
 
     def schedule(self, auxiliary: str) -> Schedule:
         return self.fade(auxiliary)

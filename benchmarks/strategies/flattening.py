@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.listening import Flattening
 from mt2st.schedules import Schedule
 
@@ -16,6 +17,8 @@ class Flattened:
 
     name: ClassVar[str] = "Flattening"
     position: ClassVar[int] = 20
+    recipe: ClassVar[str] = "adaptive"
+    axes: ClassVar[Mapping[str, Axis]] = {"threshold": Axis(factor=2.0, low=0.005, high=0.4)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.listening import Forked
 from mt2st.schedules import Schedule
 
@@ -16,6 +17,8 @@ class Forking:
 
     name: ClassVar[str] = "Forked"
     position: ClassVar[int] = 21
+    recipe: ClassVar[str] = "adaptive"
+    axes: ClassVar[Mapping[str, Axis]] = {"margin": Axis(step=0.02, low=-0.1, high=0.1)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""

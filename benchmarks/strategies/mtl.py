@@ -15,6 +15,7 @@ class MultiTask:
 
     name: ClassVar[str] = "MTL"
     position: ClassVar[int] = 1
+    recipe: ClassVar[str] = "default"
 
     learning_rate: float = 2e-3
     """peak learning rate"""
@@ -23,7 +24,3 @@ class MultiTask:
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Constant(each(self.weight, auxiliary))
-
-    @classmethod
-    def trials(cls, learning_rate: float) -> tuple[MultiTask, ...]:
-        return tuple(cls(factor * learning_rate, weight) for factor in (1.0, 2.0) for weight in (0.3, 1.0))

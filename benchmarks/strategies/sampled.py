@@ -15,6 +15,7 @@ class SampledDiminishing(Fading):
 
     name: ClassVar[str] = "Sampled Diminish"
     position: ClassVar[int] = 4
+    recipe: ClassVar[str] = "default"
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Sampled(self.fade(auxiliary))

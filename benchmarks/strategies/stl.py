@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from benchmarks.strategies import Axis
 from mt2st.schedules import Off, Schedule
+from mt2st.training.config import TrainSettings
 
 
 @dataclass(frozen=True)
 class SingleTask:
-    """STL: the primary task alone."""
+    """STL: the primary task alone, with a regularisation of its own: few labels overfit."""
 
     name: ClassVar[str] = "STL"
     position: ClassVar[int] = 0
+    recipe: ClassVar[str] = "default"
+    axes: ClassVar[Mapping[str, Axis]] = {
+        "learning_rate": Axis(factor=2.0),
+        "weight_decay": Axis(factor=10.0, start=0.01, high=10.0),
+    }
 
     learning_rate: float = 2e-3
     """peak learning rate"""
+    weight_decay: float | None = None
+    """AdamW's weight decay under this strategy; None = that of --weight-decay"""
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Off()
+
+    def train(self, settings: TrainSettings) -> TrainSettings:
+        return settings if self.weight_decay is None else replace(settings, weight_decay=self.weight_decay)

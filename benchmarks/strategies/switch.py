@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.strategies import Each, each
+from benchmarks.strategies import Axis, Each, each
 from mt2st.schedules import Schedule, Switch
 
 
@@ -15,6 +16,8 @@ class Switching:
 
     name: ClassVar[str] = "Switch"
     position: ClassVar[int] = 3
+    recipe: ClassVar[str] = "default"
+    axes: ClassVar[Mapping[str, Axis]] = {"at": Axis(step=0.15, low=0.1, high=0.9)}
 
     learning_rate: float = 2e-3
     """peak learning rate"""
@@ -25,12 +28,3 @@ class Switching:
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Switch(each(self.at, auxiliary), each(self.weight, auxiliary))
-
-    @classmethod
-    def trials(cls, learning_rate: float) -> tuple[Switching, ...]:
-        return (
-            cls(learning_rate, 1.0, at=0.3),
-            cls(2 * learning_rate, 1.0, at=0.3),
-            cls(2 * learning_rate, 0.3, at=0.3),
-            cls(learning_rate, 1.0, at=0.6),
-        )

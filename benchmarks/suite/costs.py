@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
-from benchmarks.strategies import Strategy, schedule_of
 from benchmarks.suite import ranks
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
@@ -108,11 +107,6 @@ def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> M
     """The primary and its auxiliaries, each under the schedule of its name."""
     auxiliaries = [Task(objective, schedule(objective.name), AUXILIARY) for objective in experiment.auxiliaries]
     return MT2ST(Task(experiment.primary, Constant(), PRIMARY), auxiliaries)
-
-
-def schedules_of(strategy: Strategy, auxiliaries: tuple[str, ...]) -> dict[str, Schedule]:
-    """Auxiliary's name → its schedule under a strategy."""
-    return {name: schedule_of(strategy, name) for name in auxiliaries}
 
 
 def _device() -> torch.device:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
-from benchmarks.suite.costs import StepCosts, schedules_of
+from benchmarks.strategies import schedules_of, training_of
+from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, listens, weight_at
@@ -34,23 +35,28 @@ class SuiteCosts:
             costs.close()
 
 
-def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts) -> list[Run]:
+def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
     """The runs of a suite, seed by seed; one that counts for several views is planned once.
 
     What a schedule that listens will cost is not known: at equal steps its forecast is that of an auxiliary that never
     stops, without what listening costs.
+
+    Args:
+        seeds: None = the suite's own.
     """
     runs = []
-    for seed in range(knobs.seeds):
+    for seed in range(knobs.seeds) if seeds is None else seeds:
         step = costs.of(seed)
-
-        def cost(active: tuple[str, ...], step: StepCosts = step) -> int:
-            return step(active) * knobs.train.accumulation
-
-        everything = cost((step.primary, *step.auxiliaries)) * knobs.steps
+        everything = step.everything * knobs.train.accumulation * knobs.steps
         for kind in knobs.kinds():
-            schedules = schedules_of(knobs.strategy(kind.name), step.auxiliaries)
+            settings = knobs.strategy(kind.name)
+            schedules = schedules_of(settings, step.auxiliaries)
             hears = any(listens(schedule) for schedule in schedules.values())
+            times = training_of(settings, knobs.train).accumulation
+
+            def cost(active: tuple[str, ...], step: StepCosts = step, times: int = times) -> int:
+                return step(active) * times
+
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)

@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.folder import RunFolder
-from benchmarks.strategies import find_strategy
+from benchmarks.strategies import find_strategy, training_of
 from benchmarks.suite import ranks
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainConfig, deciding
@@ -25,6 +25,7 @@ class Run:
         auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
         budget: training FLOPs that end the run, in place of steps, which nobody knows beforehand: its schedules listen.
             `steps` is then what the budget pays for if no auxiliary ever stops. 0 = the steps end it.
+        tested: whether the test split is read in the end. A trial of `tune` is not tested, and leaves its record alone.
     """
 
     strategy: str
@@ -34,6 +35,7 @@ class Run:
     flops: int
     auxiliary_share: float
     budget: int = 0
+    tested: bool = True
 
     @property
     def label(self) -> str:
@@ -137,11 +139,12 @@ def begun_folder(case: Case, knobs: SuiteKnobs, run: Run, run_dir: Path) -> Plan
 
 def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
     """How to train a planned run."""
+    strategy = knobs.strategy(run.strategy)
     return TrainConfig(
-        **vars(knobs.train),
+        **vars(training_of(strategy, knobs.train)),
         total_steps=0 if run.budget else run.steps,
         total_flops=run.budget,
         seed=run.seed,
-        learning_rate=knobs.strategy(run.strategy).learning_rate,
+        learning_rate=strategy.learning_rate,
         evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,11 @@ from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, TestResult
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
-from benchmarks.strategies import schedule_of
+from benchmarks.strategies import schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -139,14 +140,17 @@ def reason(error: Exception) -> str:
 
 
 def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step: Callable[[int], None]) -> str:
-    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal."""
+    """Train from the newest checkpoint, test once, and finish the record; returns a line for the terminal.
+
+    A trial of `tune` is not tested, and nothing but its record is kept.
+    """
     knobs, run, folder = planned.knobs, planned.run, planned.folder
     reset_peak_resident()
     reset_peak_gpu()
     experiment = case.build(run.seed)
     record["data"] |= experiment.data
-    strategy = knobs.strategy(run.strategy)
-    mixture = mixture_of(experiment, lambda name: schedule_of(strategy, name))
+    names = [objective.name for objective in experiment.auxiliaries]
+    mixture = mixture_of(experiment, schedules_of(knobs.strategy(run.strategy), names).__getitem__)
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
@@ -178,13 +182,14 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         trackers=knobs.trackers,
     )
     result = trainer.fit()
-    if trainer.saved_step != result.steps:
+    if run.tested and trainer.saved_step != result.steps:
         trainer.save()
     started = time.perf_counter()
-    test = experiment.test()
+    test = experiment.test() if run.tested else TestResult({}, {})
     test_seconds = time.perf_counter() - started
     ledger = result.ledger
-    if ranks.is_first():
+    validation = _last_metrics(result.curve)
+    if ranks.is_first() and run.tested:
         experiment.save(folder.path)
     record |= {
         "model": {
@@ -203,7 +208,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "processes": ranks.world(),
         "peak_memory_bytes": peak_resident_bytes(),
         "gpu_peak_memory_bytes": peak_gpu_bytes(),
-        "metrics": {"validation": _last_metrics(result.curve), "test": test.metrics},
+        "metrics": {"validation": validation, "test": test.metrics},
         "floors": test.floors,
         "group_names": test.group_names,
         "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
@@ -212,7 +217,9 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     }
     if ranks.is_first():
         folder.finish(record, test.items)
-    name, value = next(iter(test.metrics.items()))
+        if not run.tested:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    name, value = next(iter((test.metrics or validation).items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 
 

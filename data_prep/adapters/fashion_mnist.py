@@ -39,8 +39,9 @@ def default_source() -> Path:
     folder = Path("/usr/share/datasets/fashion-mnist")
     if not folder.is_dir():
         raise Mt2stError(
-            "dataset 'fashion_mnist' needs --source, the folder with the IDX files; or install Debian's "
-            "dataset-fashion-mnist"
+            "dataset 'fashion_mnist' needs its four IDX files: apt install dataset-fashion-mnist (Debian, Ubuntu), or "
+            "--source FOLDER; or fetch the set from the Hub, --data hf:zalando-datasets/fashion_mnist --map "
+            "image=image,label=label"
         )
     return folder
 

@@ -250,3 +250,39 @@ class ItemStream:
         """Every item once, in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
             yield self.rows(np.arange(start, min(start + batch_size, len(self))))
+
+
+class PairStream:
+    """Pairs of an item stream's items, in shuffled epochs.
+
+    A batch holds the first items of its B pairs, then the second ones, 2B rows in all, and `same` [B].
+
+    Args:
+        items: where the items come from.
+        pairs: [P, 2] int64, rows of `items`.
+        same: [P] int64, 1 where both are of one class, else 0.
+        pairs_per_batch: B.
+        seed: decides the order.
+        name: decides the order, too.
+    """
+
+    def __init__(
+        self,
+        items: ItemStream,
+        pairs: np.ndarray,
+        same: np.ndarray,
+        *,
+        pairs_per_batch: int,
+        seed: int = 0,
+        name: str = "pairs",
+    ) -> None:
+        if pairs_per_batch < 1:
+            raise Mt2stError(f"pairs_per_batch = {pairs_per_batch} of stream {name!r} must be ≥ 1")
+        self.items, self.pairs, self.same = items, pairs, torch.from_numpy(same)
+        self.pairs_per_batch, self.name = pairs_per_batch, name
+        self._order = EpochOrder(len(pairs), seed, name)
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
+        count = self.pairs_per_batch
+        chosen = self._order(index * count, count)[own_share(count, rank, world, self.name)]
+        return {**self.items.rows(self.pairs[chosen].T.ravel()), "same": self.same[torch.from_numpy(chosen)]}

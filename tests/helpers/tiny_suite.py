@@ -72,7 +72,7 @@ class Command:
         """The lines of error."""
         return [line for line in self.printed.splitlines() if line.startswith("error: ")]
 
-    def wait(self, seconds: float = 150.0) -> int:
+    def wait(self, seconds: float = 600.0) -> int:
         """Exit code of the command."""
         return self.process.wait(timeout=seconds)
 
@@ -119,7 +119,7 @@ def command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def until(condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     """Wait for `condition`; returns its value.
 
     Raises:

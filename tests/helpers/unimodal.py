@@ -6,6 +6,7 @@ A new one is one entry here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from mt2st.objectives.hypernym import HypernymObjective
 from mt2st.objectives.masked_patches import MaskedPatchObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
 from mt2st.objectives.rotation import RotationObjective
+from mt2st.objectives.same_class import SameClassObjective
 from mt2st.objectives.skip_gram import SkipGramObjective
 from mt2st.objectives.two_views import TwoViewObjective
 
@@ -105,6 +107,7 @@ def _bert(objective: Callable[[TextEncoder], nn.Module]) -> Trial:
 
 TRIALS: dict[str, Callable[[], Trial]] = {
     "class": lambda: Trial(tiny_vit(), ClassificationObjective(16, 4), _pictures()),
+    "same_class": lambda: Trial(tiny_vit(), SameClassObjective(16), _pictures() | {"same": torch.tensor([1, 0, 0, 1])}),
     "masked_patches": lambda: Trial(tiny_vit(), MaskedPatchObjective(16, 2), _pictures()),
     "rotation": lambda: Trial(tiny_vit(), RotationObjective(16), _pictures()),
     "two_views": lambda: Trial(tiny_vit(), TwoViewObjective(16), _pictures()),
@@ -140,6 +143,10 @@ def _image(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.image.knobs")
     vit = VitKnobs(patch_size=2, width=16, layers=1, heads=2)
     return recipe.Knobs(images_per_batch=8, auxiliary_images_per_batch=8, encoder=vit)
+
+
+def _image_pairs(folder: Path) -> SuiteKnobs:
+    return replace(_image(folder), question="same_class", auxiliaries=("class", "rotation"), labelled_pairs=40)
 
 
 def mini_wordnet(folder: Path, synsets: int = 60) -> Path:
@@ -193,6 +200,7 @@ def _diffusion(folder: Path) -> SuiteKnobs:
 
 CASES: dict[str, Callable[[Path], SuiteKnobs]] = {
     "image": _image,
+    "image/same_class": _image_pairs,
     "representation": _representation,
     "text": _text,
     "diffusion": _diffusion,

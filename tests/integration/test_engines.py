@@ -34,6 +34,9 @@ SUITE = [
 CHECK = Check("code", "beacon", "word")
 
 
+pytestmark = pytest.mark.timeout(900)  # on a machine that has other work to do
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Short, because Ray's sockets lie in it and their paths may have 107 characters."""
@@ -54,7 +57,7 @@ def start(folder: Path, results: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    printed, errors = process.communicate(timeout=240)
+    printed, errors = process.communicate(timeout=700)
     assert process.returncode == 0, printed[-3000:] + errors[-3000:]
     return " ".join(printed.split())
 
@@ -77,7 +80,6 @@ def outcome(results: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(280)
 def test_a_ray_node_dies_and_its_runs_go_on_elsewhere_to_the_same_bits(
     folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,14 +113,13 @@ def steps_of(results: Path) -> list[int]:
 
 
 def wait_for(condition: Any, driver: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while not condition():
         assert driver.poll() is None, driver.communicate()[1][-3000:]
         assert time.monotonic() < until, "nothing began"
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(280)
 def test_jobs_of_submitit_give_the_same_bits(folder: Path, undisturbed: dict[str, Any]) -> None:
     pytest.importorskip("submitit")
     results = folder / "slurm"

@@ -24,10 +24,10 @@ from tests.helpers.tiny_suite import (
     until,
 )
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)  # on a machine that has other work to do
 STEPS = 80
 KNOBS = ("--strategies", "STL", "Switch", "--steps", STEPS, "--checkpoint-every-steps", 10, "--log-every-steps", 5)
-ENDS_WITHIN_SECONDS = 30.0
+ENDS_WITHIN_SECONDS = 90.0
 FIRST_STEPS = 25  # afterwards roundings in another order have grown
 
 
@@ -106,7 +106,7 @@ def stop_in_the_middle(argv: list[str], log: Path, victim: int | None, how: sign
                 folder.name not in done and owner(folder) and saved_step(folder) > steps.get(folder.name, 0)
                 for folder in run_folders(results)
             ),
-            120.0,
+            400.0,
         )
         target = command.process if victim is None else command.rank(victim)
         assert target is not None

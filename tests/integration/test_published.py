@@ -18,6 +18,8 @@ from benchmarks.report import write
 from benchmarks.report.all_cases import CaseSummary, all_cases_page
 from benchmarks.report.page import page_to_markdown
 from benchmarks.strategies import strategy_names
+from benchmarks.suite.tuning import not_taken
+from mt2st.files import read_sealed_json
 from mt2st.metrics.calibration import expected_calibration_error
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
@@ -85,3 +87,11 @@ def test_everything_published_stays_small_with_ten_times_as_many_runs() -> None:
         packs, rest = (packs + size, rest) if path.name == PACK_FILE else (packs, rest + size)
     assert 10 * packs + rest < 30e6
     assert not list(PUBLISHED.rglob("items.safetensors"))
+
+
+@pytest.mark.parametrize("log", sorted(PUBLISHED.glob("*/tuning.json")), ids=lambda path: path.parent.name)
+def test_recipes_have_the_settings_that_the_published_search_found(log: Path) -> None:
+    found = read_sealed_json(log, "publish it again")
+    if "best" not in found:
+        pytest.skip("searched by version 0.2, which kept no best settings")
+    assert not_taken(found, load_card(found["case"]).knobs(found["recipe"])) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import weakref
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import open_case
-from benchmarks.suite.tuning import search
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopLedger
 from tests.unit.benchmarks.test_strategies import COSINE
@@ -226,35 +224,14 @@ def test_every_recipe_takes_its_threads(data_folder: Path, tmp_path: Path, monke
     assert threads[::2] == [1, 1]  # the second of each pair is as it was before
 
 
-def test_tuning_and_resuming_take_their_threads(
-    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_takes_its_threads(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = tiny(data_folder, strategies=("STL",), steps=2, views=("equal-steps",), threads=1)
     run(knobs, tmp_path)
     (run_dir,) = [path.parent for path in tmp_path.glob("vqa/tiny/*/run.json")]
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert runner.resume_run(run_dir) == 0
-    assert search(CARD, knobs, "tiny", tmp_path) == 0
-    assert threads[::2] == [1, 1]  # the second of each pair is as it was before
-
-
-def test_a_tuning_log_of_other_knobs_is_kept(
-    data_folder: Path, tmp_path: Path, my_fade: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for steps in (2, 3, 2):
-        knobs = tiny(data_folder, strategies=(my_fade,), steps=steps, views=("equal-steps",))
-        assert search(CARD, knobs, "tiny", tmp_path) == 0
-    folder = tmp_path / "vqa" / "tiny"
-    logs = sorted(path.name for path in folder.glob("tuning*.json"))
-    assert len(logs) == 3
-    assert len(list(folder.glob("tuning*.md"))) == 3
-    assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
-    trials = json.loads((folder / "tuning.json").read_text())["trials"]
-    rows = [line for line in (folder / "tuning.md").read_text().splitlines() if line.startswith("| Cosine |")]
-    assert len(rows) == len(trials) == 4
-    top = f"{max(trial['score'] for trial in trials):.4f}"
-    assert all((" best |" in row) == (f"| {top} |" in row) for row in rows)
+    assert threads[0] == 1  # the last one is as it was before
 
 
 PLAIN = '''"""Fade: a schedule of a plain class."""

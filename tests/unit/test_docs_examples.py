@@ -14,6 +14,7 @@ import torch
 from benchmarks import cases as cases_package
 from benchmarks.cli import main
 from benchmarks.records.read import load_records
+from benchmarks.strategies import default_strategies
 from tests.helpers.documentation import PAGES, ROOT, blocks_of, commands_of, files_of
 from tests.helpers.tiny import streams, tiny_encoder
 
@@ -140,7 +141,7 @@ def test_a_case_of_the_readers_own(place: Path, monkeypatch: pytest.MonkeyPatch,
     (command,) = commands_of(page)
     assert main([*command[1:], "--jobs", "1"]) == 0, capsys.readouterr()
     runs = load_records(place / "results", "points", "default-smoke").finished
-    assert {run.strategy for run in runs} == {"STL", "MTL", "Diminish", "Switch", "Sampled Diminish"}
+    assert {run.strategy for run in runs} == set(default_strategies())
     assert all(run.values["floors"] == {"chance": {"accuracy": 0.25}} for run in runs)
     assert main(["list"]) == 0
     assert "points           Points in the plane: in which quadrant?" in capsys.readouterr().out

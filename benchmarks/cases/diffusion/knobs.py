@@ -131,8 +131,6 @@ TUNED = Knobs(
 )
 RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
 
-TRIALS_AROUND = 4e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, few samples."""

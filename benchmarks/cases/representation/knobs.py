@@ -94,8 +94,6 @@ RECIPES = {
     "all-labels": replace(TUNED, label_fraction=1.0),
 }
 
-TRIALS_AROUND = 5e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in a minute: one seed, few steps, a fifth of the glosses."""

@@ -104,8 +104,6 @@ RECIPES = {
     )
 }
 
-TRIALS_AROUND = 3e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in small: one seed, few steps."""

@@ -13,7 +13,15 @@ from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.report.views import CLAIMED_BUDGET, EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK
-from benchmarks.strategies import Strategy, StrategyKind, find_strategies, find_strategy, schedule_of, strategy_names
+from benchmarks.strategies import (
+    Strategy,
+    StrategyKind,
+    default_strategies,
+    find_strategies,
+    find_strategy,
+    schedules_of,
+    training_of,
+)
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.training.config import TrainSettings, deciding
 
@@ -46,7 +54,7 @@ class SuiteKnobs:
     draw: Literal["fixed", "per-seed"] = "per-seed"
     """labelled subset and validation carve: drawn anew for each seed, or the same for every one; test items never
     change"""
-    strategies: tuple[str, ...] = planned(default_factory=strategy_names)
+    strategies: tuple[str, ...] = planned(default_factory=default_strategies)
     """strategies to run: names, or classes in files such as my_fade.py:Cosine"""
     settings: tuple[Any, ...] = planned(default=())
     """settings of strategies; a strategy without starts from its defaults, at MTL's learning rate and weight"""
@@ -114,8 +122,8 @@ class SuiteKnobs:
             for name in value if isinstance(value, Mapping) else ():
                 if name not in self.auxiliaries:
                     raise unknown_name(f"auxiliary in {each.name} of {type(settings).__name__}", name, self.auxiliaries)
-        for auxiliary in self.auxiliaries or ("any",):  # schedules check their own knobs
-            schedule_of(settings, auxiliary)
+        schedules_of(settings, self.auxiliaries or ("any",))  # schedules check their own knobs
+        training_of(settings, self.train)
 
     def kinds(self) -> tuple[StrategyKind, ...]:
         """The strategies to run."""

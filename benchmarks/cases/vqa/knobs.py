@@ -97,8 +97,6 @@ RECIPES = {
     "vqa-full": replace(TUNED, label_fraction=1.0),
 }
 
-TRIALS_AROUND = 2e-3  # peak learning rate around which `tune` tries each strategy
-
 
 def smoke(knobs: Knobs) -> Knobs:
     """The same in 90 seconds: one seed, few steps."""

@@ -120,7 +120,7 @@ def test_pictures_of_mixed_sizes_are_brought_to_one(tmp_path: Path) -> None:
     )
     case = ImageCase(Knobs(data=str(folder), label_fraction=0.5), Console(quiet=True))
     assert case.train.pixels(np.arange(3)).shape == (3, 8, 8, 3)
-    assert set(case.floors) == {"majority class", "k-NN on pixels"}
+    assert set(case.question.floors) == {"majority class", "k-NN on pixels"}
 
 
 def test_a_prepared_size_that_the_encoder_does_not_take_is_named_with_the_cure(tmp_path: Path) -> None:

@@ -17,14 +17,23 @@ from benchmarks.cases import case_names, load_card
 from benchmarks.cases.shared.auxiliary_subsets import subsets
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.cases.vqa import knobs as vqa
-from benchmarks.strategies import built_in, each, find_strategies, find_strategy, strategy_names
+from benchmarks.strategies import (
+    built_in,
+    default_strategies,
+    each,
+    find_strategies,
+    find_strategy,
+    schedules_of,
+    strategy_names,
+    strategy_recipes,
+)
 from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.staged import Staging
 from benchmarks.strategies.switch import Switching
-from benchmarks.suite.costs import schedules_of
 from benchmarks.suite.plan import steps_for_budget, training_flops
-from benchmarks.suite.tuning import trials_of
+from mt2st.controls import Linear
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch
+from mt2st.schedules import Constant, Diminish, Off, Sampled, Switch, weight_at
 from tests.helpers.documentation import ROOT, files_of
 
 PRIMARY_COST, AUXILIARY_COST = 5, 7
@@ -50,8 +59,20 @@ def cost(active: tuple[str, ...]) -> int:
 def test_the_table_is_the_folder() -> None:
     files = {path.stem for path in (ROOT / "benchmarks" / "strategies").glob("*.py")} - {"__init__"}
     assert {kind.key for kind in built_in()} == files
-    assert strategy_names() == ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
-    assert find_strategy("sampled diminish") == find_strategy("sampled") == built_in()[-1]
+    assert strategy_names()[:6] == default_strategies()
+    assert default_strategies() == ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish", "Thinned")
+    assert find_strategy("sampled diminish") == find_strategy("sampled") == built_in()[4]
+
+
+def test_a_recipe_adds_the_strategies_that_name_it_to_the_default_ones() -> None:
+    added = default_strategies("controls")
+    assert added[:6] == default_strategies()
+    assert {"Late", "Staged", "Static weights"} <= set(added)
+    for name in case_names():
+        card = load_card(name)
+        assert card.recipes["default"].strategies == default_strategies()
+        assert card.recipes["controls"].strategies == added
+        assert set(strategy_recipes()) <= set(card.recipes)
 
 
 def test_nothing_else_lists_the_names() -> None:
@@ -66,8 +87,39 @@ def test_nothing_else_lists_the_names() -> None:
 
 def test_every_built_in_strategy_schedules_each_auxiliary() -> None:
     for kind in built_in():
-        for name in ("one", "two"):
-            assert kind.kind().schedule(name)(0.0) >= 0
+        schedules = schedules_of(kind.kind(), ("one", "two"))
+        assert list(schedules) == ["one", "two"]
+        assert all(schedule(progress) >= 0 for schedule in schedules.values() for progress in (0.0, 0.5, 1.0))
+
+
+def test_staged_auxiliaries_leave_one_after_the_other() -> None:
+    names = ("a", "b", "c", "d")
+    line = schedules_of(Staging(end=0.8), names)
+    assert [[line[name](t / 10) for name in names] for t in (0, 1, 3, 7, 8)] == [
+        [1, 1, 1, 1],
+        [pytest.approx(0.5), 1, 1, 1],
+        [0, pytest.approx(0.5), 1, 1],
+        [0, 0, 0, pytest.approx(0.5)],
+        [0, 0, 0, 0],
+    ]
+    steps = schedules_of(Staging(end=0.8, linear=False, order=("d", "c", "b", "a")), names)
+    assert [[name for name in names if steps[name](t / 10)] for t in (1, 3, 5, 7, 9)] == [
+        ["a", "b", "c", "d"],
+        ["a", "b", "c"],
+        ["a", "b"],
+        ["a"],
+        [],
+    ]
+    assert steps["a"](0.79) == 1, "stepwise: the full weight until it leaves"
+    with pytest.raises(Mt2stError, match="order = a b must name each auxiliary once; they are a b c d"):
+        schedules_of(Staging(order=("a", "b")), names)
+
+
+def test_an_auxiliary_of_weight_zero_takes_no_stage() -> None:
+    schedules = schedules_of(Staging(end=0.8, weight={"a": 0.0, "b": 1.0, "c": 2.0}, order=("a", "b", "c")), "abc")
+    assert schedules["a"] == Off()
+    assert schedules["b"] == Linear(0.0, 0.4, 1.0)
+    assert schedules["c"] == Linear(0.4, 0.8, 2.0)
 
 
 def test_a_class_of_another_file_is_a_strategy(my_fade: Path) -> None:
@@ -81,7 +133,7 @@ def test_a_class_of_another_file_is_a_strategy(my_fade: Path) -> None:
     assert knobs.strategy("STL").schedule("a")(0.5) == 0
     fade = knobs.strategy(str(my_fade)).schedule("a")
     assert [round(fade(progress), 3) for progress in (0.0, 0.5, 1.0)] == [1.0, 0.5, 0.0]
-    assert len(find_strategy(str(my_fade)).trials(1e-3)) == 4
+    assert list(find_strategy(str(my_fade)).axes()) == ["learning_rate", "weight"]
 
 
 def test_an_untuned_strategy_starts_from_mtl(my_fade: Path) -> None:
@@ -165,7 +217,10 @@ def test_a_weight_of_zero_switches_an_auxiliary_off_under_every_strategy() -> No
             settings = replace(kind.kind(), weight={"contrastive": 0.0, "masked_lm": 0.5})
             schedules = schedules_of(settings, ("contrastive", "masked_lm"))
             assert schedules["contrastive"] == Off(), kind.name
-            assert schedules["masked_lm"].initial == 0.5, kind.name
+            weights = [
+                weight_at(schedules["masked_lm"], step=step, total_steps=50, seed=0, task="m") for step in range(50)
+            ]
+            assert max(weights) == 0.5, kind.name
             assert training_flops(schedules, "vqa", cost, 10, seed=0) <= 10 * (PRIMARY_COST + AUXILIARY_COST)
 
 
@@ -288,25 +343,6 @@ def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     assert {"steps", "draw", "train", "threads"} <= set(shared)
     assert "checkpoint_every_steps" not in shared["train"]
     assert shared["train"]["weight_decay"] == 0.01
-
-
-@pytest.mark.parametrize("name", case_names())
-def test_tuning_effort_is_equal(name: str, my_fade: Path) -> None:
-    card = load_card(name)
-    trials = trials_of(card, card.knobs("default"))
-    assert set(trials) == set(strategy_names())
-    assert all(len(settings) >= 4 for settings in trials.values())
-    assert all(len(set(settings)) == len(settings) for settings in trials.values())
-
-
-def test_unequal_tuning_effort_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "twice.py"
-    path.write_text(
-        COSINE + "\n    @classmethod\n    def trials(cls, learning_rate):\n        return (cls(), cls(1e-3))\n"
-    )
-    knobs = vqa.Knobs(strategies=("STL", f"{path}:Cosine"))
-    with pytest.raises(Mt2stError, match=r"differ in number \(STL 4, Cosine 2\)"):
-        trials_of(load_card("vqa"), knobs)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mt2st
+from mt2st.controls import Late, Linear, Thinned
 from mt2st.errors import Mt2stError
 from mt2st.schedules import (
     Constant,
@@ -32,7 +34,10 @@ PROGRESS = st.floats(0.0, 1.0)
 INITIAL = st.floats(1e-3, 1e3)
 DIMINISH = st.builds(Diminish, INITIAL, st.floats(0.0, 20.0), st.floats(0.05, 10.0), st.floats(0.0, 1.0))
 SWITCH = st.builds(Switch, st.floats(0.0, 1.0), INITIAL)
-PLAIN = st.one_of(st.builds(Constant, INITIAL), st.just(Off()), DIMINISH, SWITCH)
+LINEAR = st.builds(
+    lambda ends, initial: Linear(*sorted(ends), initial), st.tuples(st.floats(0.0, 1.0), st.floats(1e-3, 1.0)), INITIAL
+)
+PLAIN = st.one_of(st.builds(Constant, INITIAL), st.just(Off()), DIMINISH, SWITCH, LINEAR)
 ANY = st.one_of(PLAIN, st.builds(Sampled, PLAIN))
 
 
@@ -90,6 +95,65 @@ def test_both_endpoints_of_every_knob() -> None:
     assert all(Diminish(cutoff=0.0)(t) > 0 for t in grid), "cut-off 0 = never off"
     assert not any(Switch(0.0)(t) for t in grid), "switch at 0 = Off"
     assert [t for t in grid if not Switch(1.0)(t)] == [1.0], "switch at 1 = off only after the last step"
+
+
+@given(LINEAR, PROGRESS)
+def test_linear_is_full_then_a_line_then_zero(schedule: Linear, progress: float) -> None:
+    if progress < schedule.start:
+        assert schedule(progress) == schedule.initial
+    elif progress >= schedule.end:
+        assert schedule(progress) == 0.0
+    else:
+        share = (schedule.end - progress) / (schedule.end - schedule.start)
+        assert schedule(progress) == pytest.approx(schedule.initial * share)
+
+
+@given(st.floats(0.0, 1.0), INITIAL, PROGRESS)
+def test_late_is_the_reverse_of_switch(at: float, weight: float, progress: float) -> None:
+    late, switch = Late(at, weight), Switch(at, weight)
+    assert late(progress) + switch(progress) == weight
+    assert late.initial == late(0.0)
+    assert isinstance(late, Schedule)
+
+
+def test_the_controls_at_their_endpoints() -> None:
+    grid = [step / 100 for step in range(101)]
+    assert all(Late(0.0)(t) == 1.0 for t in grid), "late at 0 = Constant"
+    assert [t for t in grid if Late(1.0)(t)] == [1.0], "late at 1 = on only after the last step"
+    assert [Linear(0.5, 0.5)(t) for t in grid] == [Switch(0.5)(t) for t in grid], "a line of no length = Switch"
+    assert [t for t in grid if not Linear(1.0, 1.0)(t)] == [1.0]
+    assert not any(Linear(0.0, 0.0)(t) for t in grid)
+    ran = [weight_at(Thinned(1.0, 2.0), step=step, total_steps=50, seed=0, task="a") for step in range(50)]
+    assert ran == [2.0] * 50, "share 1 = Constant"
+
+
+@given(st.floats(0.05, 0.95), INITIAL, st.integers(0, 100))
+def test_thinned_runs_at_full_weight_in_its_share_of_the_steps_to_the_end(share: float, full: float, seed: int) -> None:
+    schedule, total = Thinned(share, full), 2000
+    weights = [weight_at(schedule, step=step, total_steps=total, seed=seed, task="a") for step in range(total)]
+    assert set(weights) <= {0.0, full}
+    error = math.sqrt(share * (1 - share) / (total / 2))
+    for half in (weights[: total // 2], weights[total // 2 :]):
+        assert abs(sum(weight > 0 for weight in half) / (total / 2) - share) <= 5 * error
+    assert schedule(0.3) == share * full
+    assert samples_weight(schedule)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Late(1.5), "at = 1.5 is outside"),
+        (lambda: Late(0.5, 0.0), "final = 0.0 must be a finite weight > 0"),
+        (lambda: Linear(0.6, 0.5), r"start = 0.6 is outside \[0, 0.5\]"),
+        (lambda: Linear(0.0, 1.5), "end = 1.5 is outside"),
+        (lambda: Thinned(0.0), "share = 0.0 must be above 0"),
+        (lambda: Thinned(1.5), "share = 1.5 must be above 0"),
+        (lambda: Thinned(0.5, math.inf), "initial = inf must be a finite weight"),
+    ],
+)
+def test_bad_controls_name_the_cure(make: Callable[[], Schedule], message: str) -> None:
+    with pytest.raises(Mt2stError, match=message):
+        make()
 
 
 @given(SWITCH, PROGRESS)
