@@ -24,13 +24,13 @@ class Aligning:
     """peak learning rate"""
     weight: Each = 1.0
     """weight of each auxiliary's loss before it stops"""
-    threshold: Each = 0.0
+    threshold: Each = 0.05
     """cosine below which it stops; -1 = never, the cosine is only logged"""
     patience: int = 3
     """listenings whose cosines are averaged"""
-    every: float = 0.05
+    every: float = 0.1
     """progress between two listenings"""
-    batches: int = 4
+    batches: int = 2
     """validation batches that gradients are averaged over"""
 
     def schedule(self, auxiliary: str) -> Schedule:

@@ -24,8 +24,8 @@ class Flattened:
     """peak learning rate"""
     weight: Each = 1.0
     """weight of each auxiliary's loss before it stops"""
-    threshold: Each = 0.1
-    """relative improvement over the window below which it stops; 0 = when nothing improves"""
+    threshold: Each = 0.08
+    """share of all that its loss gained so far that the window must bring, or it stops; 0 = when it brings nothing"""
     patience: int = 3
     """listenings of the window"""
     every: float = 0.05

@@ -28,11 +28,11 @@ class Forking:
     """relative benefit on the primary's validation loss that an auxiliary must exceed"""
     fork: float = 0.02
     """progress that a fork lasts"""
-    every: float = 0.1
+    every: float = 0.2
     """progress between two forks"""
-    patience: int = 1
+    patience: int = 3
     """forks whose benefits are averaged"""
-    together: bool = False
+    together: bool = True
     """one fork without all auxiliaries, which stop together; otherwise one for each"""
     batches: int = 4
     """validation batches of a comparison"""

@@ -69,13 +69,17 @@ def assert_same(left: tuple[Mapping[str, Tensor], Any], right: tuple[Mapping[str
 
 
 def test_a_loss_has_flattened_when_the_window_brings_too_little() -> None:
-    falling = [1.0, 0.8, 0.64, 0.512, 0.41]
+    falling = [1.0, 0.8, 0.64, 0.512, 0.41]  # the last two bring 0.23 of the 0.59 that were gained
     assert not any(flattened(falling[:count], 2, 0.1) for count in range(len(falling) + 1))
-    assert flattened([*falling, 0.405, 0.4], 2, 0.1)  # 2 % in two listenings
+    assert flattened([*falling, 0.4, 0.395], 2, 0.1)  # 0.015 of 0.605
     assert not flattened([*falling, 0.9, 0.3], 2, 0.1)  # one bad value in the window changes nothing
-    assert flattened([1.0, 1.0], 1, 0.0) is False  # equal is no rise
+    assert flattened([1.0, 1.0], 1, 0.0)
     assert flattened([1.0, 1.01], 1, 0.0)
-    assert flattened([-1.0, -1.001], 1, 0.01)  # a loss below 0
+    assert not flattened([1.0, 0.99], 1, 0.0)
+    for scale, floor in ((10.0, 0.0), (0.1, -3.0)):  # neither scale nor floor matters
+        moved = [scale * loss + floor for loss in (*falling, 0.4, 0.36)]
+        assert not flattened(moved, 2, 0.075)
+        assert flattened(moved, 2, 0.08)
 
 
 def test_a_listener_keeps_its_weight_until_it_hears_enough_and_then_stops_for_good() -> None:
