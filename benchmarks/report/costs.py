@@ -36,11 +36,22 @@ def _recorded(runs: Sequence[Mapping[str, Any]], *path: str) -> list[Any]:
     return found
 
 
+def _listening_percent(runs: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the training FLOPs, what schedules that listen took to measure."""
+    shares = [
+        100 * sum(value["flops"]["by_task"]["listening"].values()) / value["flops"]["total"]
+        for value in runs
+        if "listening" in value.get("flops", {}).get("by_task", {})
+    ]
+    return float(np.mean(shares)) if shares else None
+
+
 def _megabytes(count: float) -> str:
     return f"{count / 1e6:.0f}"
 
 
 COSTS = (
+    Cost("listening_percent", "listening %", _listening_percent, "{:.1f}".format),
     Cost(
         "train_seconds",
         "train s",

@@ -154,6 +154,7 @@ def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, 
     )
     knobs = tiny(data_folder, strategies=("MTL", *names), settings=settings, budgets=(0.8,))
     assert run(knobs, tmp_path)[0] == 0
+    assert "listening %" in (tmp_path / "vqa" / "tiny" / "TABLE.md").read_text()
     records = load_records(tmp_path, "vqa", "tiny").finished
     (full,) = [record for record in records if record.strategy == "MTL" and "equal-steps" in record.views]
     for name in names:
