@@ -132,7 +132,7 @@ class Steps:
         """Forward and backward of a step that is not made: neither gradients nor running statistics stay."""
         trained = [parameter for parameter in self._bare.parameters() if parameter.requires_grad]
         with aside(self._bare), FlopCounter() as counter, self._accelerator.autocast():
-            losses = self._bare(batches, weights, counter.task)
+            losses = self._bare.forward(batches, weights, counter.task)  # never compiled
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             if not total.requires_grad:
                 raise Mt2stError(ALL_FROZEN)
