@@ -21,15 +21,19 @@ class SingleTask:
     axes: ClassVar[Mapping[str, Axis]] = {
         "learning_rate": Axis(factor=2.0),
         "weight_decay": Axis(factor=10.0, start=0.01, high=10.0),
+        "early_stopping": Axis(choices=(False, True)),
     }
 
     learning_rate: float = 2e-3
     """peak learning rate"""
     weight_decay: float | None = None
     """AdamW's weight decay under this strategy; None = that of --weight-decay"""
+    early_stopping: bool = False
+    """the weights of the best validation are tested, not the last ones; --keep-best does so for every strategy"""
 
     def schedule(self, auxiliary: str) -> Schedule:
         return Off()
 
     def train(self, settings: TrainSettings) -> TrainSettings:
-        return settings if self.weight_decay is None else replace(settings, weight_decay=self.weight_decay)
+        decay = settings.weight_decay if self.weight_decay is None else self.weight_decay
+        return replace(settings, weight_decay=decay, keep_best=settings.keep_best or self.early_stopping)

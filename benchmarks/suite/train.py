@@ -11,7 +11,7 @@ from dataclasses import dataclass, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from benchmarks.cases import Case, TestResult
+from benchmarks.cases import Case, TestResult, load_card
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
@@ -166,15 +166,16 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     if ranks.is_first() and newest_checkpoint(folder.checkpoints) is None:
         folder.truncate_metrics(0)  # of an attempt that ended before its first checkpoint
 
-    workers = knobs.data_workers
+    workers, config = knobs.data_workers, train_config(knobs, run)
     trainer = Trainer(
         experiment.encoder,
         mixture,
         {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
-        train_config(knobs, run),
+        config,
         folder=folder.checkpoints,
         validate=experiment.validate,
         validation_streams=experiment.validation_streams,
+        best_by=_best_by(folder, config.keep_best),
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
@@ -188,7 +189,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     test = experiment.test() if run.tested else TestResult({}, {})
     test_seconds = time.perf_counter() - started
     ledger = result.ledger
-    validation = _last_metrics(result.curve)
+    validation = _metrics_at(result.curve, result.chosen_step)
     if ranks.is_first() and run.tested:
         experiment.save(folder.path)
     record |= {
@@ -198,6 +199,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             "trained": trainer.trained,
         },
         "steps": result.steps,
+        "chosen_step": result.chosen_step,
         "phases_seconds": {"train": result.train_seconds, "validate": result.evaluate_seconds, "test": test_seconds},
         "flops": {
             "total": ledger.total,
@@ -228,7 +230,13 @@ def _text(schedule: Schedule) -> str:
     return repr(schedule) if is_dataclass(schedule) else canonical_json(describe(schedule))
 
 
-def _last_metrics(curve: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    if not curve:
-        return {}
-    return {name: value for name, value in curve[-1].items() if name not in ("step", "flops", "seconds")}
+def _best_by(folder: RunFolder, keep_best: bool) -> tuple[str, bool] | None:
+    """The validation metric that chooses among a run's weights, and whether higher is better."""
+    spec = load_card(folder.identity["benchmark"]).spec if keep_best else None
+    return (spec.validation_id, spec.primary.higher_is_better) if spec else None
+
+
+def _metrics_at(curve: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """The validation after `step` steps; {} without one."""
+    rows = [row for row in curve if row["step"] == step]
+    return {name: value for name, value in rows[-1].items() if name not in ("step", "flops", "seconds")} if rows else {}

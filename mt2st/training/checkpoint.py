@@ -1,7 +1,8 @@
 """Checkpoints: a folder a step, safetensors and sealed JSON, whole or not there.
 
 `step-00000120/` holds `model.safetensors`, `optimizer.safetensors` and `state.json`; the last is sealed and names the
-SHA-256 of the other two, so a torn or flipped bit anywhere is noticed. A folder is written aside and renamed when
+SHA-256 of the others, so a torn or flipped bit anywhere is noticed. Where the best weights so far are kept, they lie in
+`best.safetensors`. A folder is written aside and renamed when
 whole; older ones are deleted only after the new one has been read back.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,19 @@ from mt2st.files import PARTIAL_SUFFIX, file_hash, read_sealed_json, sync_file, 
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _FILES = ("model.safetensors", "optimizer.safetensors")
+_BEST = "best.safetensors"
 _CURE = "delete that checkpoint folder; the run then resumes from the one before, or from the start"
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, keep: int = 2
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    *,
+    best: Mapping[str, torch.Tensor] | None = None,
+    keep: int = 2,
 ) -> Path:
     """Write the checkpoint of `step` under `folder`, verify it, and delete all but the last `keep`.
 
@@ -36,6 +45,7 @@ def save_checkpoint(
         folder: the run's folder of checkpoints.
         step: optimiser steps done.
         state: JSON values kept beside the tensors.
+        best: further tensors, of the best weights so far.
 
     Returns:
         The folder of the checkpoint.
@@ -47,9 +57,12 @@ def save_checkpoint(
     try:
         save_model(model, str(partial / _FILES[0]))
         save_file(_optimizer_tensors(optimizer), partial / _FILES[1])
-        for name in _FILES:
+        if best:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in best.items()}, partial / _BEST)
+        files = (*_FILES, _BEST) if best else _FILES
+        for name in files:
             sync_file(partial / name)
-        hashes = {name: file_hash(partial / name) for name in _FILES}
+        hashes = {name: file_hash(partial / name) for name in files}
         write_sealed_json(partial / "state.json", {**state, "step": step, "files": hashes})
         if final.exists():  # a damaged one of the same step, or the same step saved twice
             shutil.rmtree(final)
@@ -95,6 +108,11 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return state
 
 
+def load_best(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the best weights so far, of a checkpoint whose state `newest_checkpoint` has checked; else {}."""
+    return load_file(path / _BEST) if (path / _BEST).exists() else {}
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load only the model's weights from a checkpoint folder.
 
@@ -124,7 +142,7 @@ def _folders(folder: Path) -> list[Path]:
 def _read_state(path: Path) -> dict[str, Any]:
     state = read_sealed_json(path / "state.json", _CURE)
     files = state.get("files")
-    if not isinstance(files, dict) or set(files) != set(_FILES):
+    if not isinstance(files, dict) or set(files) - {_BEST} != set(_FILES):
         raise Mt2stError(f"{path / 'state.json'} names no files of a checkpoint; {_CURE}")
     for name, digest in files.items():
         if not (path / name).is_file():

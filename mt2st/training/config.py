@@ -47,6 +47,8 @@ class TrainSettings:
     """limit of the global gradient norm; 0 = no clipping"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """mixed precision; "no" = fp32"""
+    keep_best: bool = False
+    """early stopping: the weights of the best validation are tested, not the last ones; FLOPs stay what was spent"""
     accumulation: int = 1
     """micro-batches an optimiser step"""
     compile: bool = False

@@ -26,7 +26,8 @@ class TrainResult:
     """What a finished training leaves.
 
     `curve` holds one row a validation: step, flops, seconds and the metrics. `listening` holds one row for each value
-    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped.
+    that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped. `chosen_step` is
+    the step whose weights the model has: the last one, or that of the best validation (`keep_best`).
     """
 
     steps: int
@@ -35,6 +36,7 @@ class TrainResult:
     curve: list[dict[str, Any]]
     ledger: FlopLedger
     listening: list[dict[str, Any]] = field(default_factory=list)
+    chosen_step: int = 0
 
 
 class TrainingInterrupted(KeyboardInterrupt):

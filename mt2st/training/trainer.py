@@ -28,7 +28,8 @@ from mt2st.flops import FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
-from mt2st.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from mt2st.training.best import BestWeights
+from mt2st.training.checkpoint import load_best, load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
 from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
@@ -53,6 +54,7 @@ class Trainer:
         config: how to train.
         folder: where checkpoints are kept and looked for; None = no checkpoints.
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
+        best_by: id of the metric of `validate` by which `config.keep_best` chooses, and whether higher is better.
         validation_streams: makes the streams of the validation split, by the same names; asked for where a schedule
             listens.
         log: called with one flat mapping a log line.
@@ -68,7 +70,8 @@ class Trainer:
         trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
 
     Raises:
-        Mt2stError: a task's stream is missing, all parameters are frozen, or a tracker is unknown or not installed.
+        Mt2stError: a task's stream is missing, all parameters are frozen, a tracker is unknown or not installed, or
+            `keep_best` has no validation to choose by.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Trainer:
         *,
         folder: Path | None = None,
         validate: Callable[[], Mapping[str, float]] | None = None,
+        best_by: tuple[str, bool] | None = None,
         validation_streams: Callable[[], Mapping[str, Stream]] | None = None,
         log: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_step: Callable[[int], None] = lambda step: None,
@@ -141,8 +145,12 @@ class Trainer:
             )
         # what else a checkpoint must keep, by name
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
+        if config.keep_best and (validate is None or best_by is None):
+            raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
+        self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None
+        added = ("total_flops", "keep_best")  # since version 0.2: unused, they leave a checkpoint what it was
         whole = {
-            "config": {name: value for name, value in deciding(config).items() if value or name != "total_flops"},
+            "config": {name: value for name, value in deciding(config).items() if value or name not in added},
             "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
             "processes": self.accelerator.num_processes,
             "identity": dict(identity or {}),
@@ -207,13 +215,23 @@ class Trainer:
                     of = config.total_steps or f"a budget of {config.total_flops} FLOPs"
                     raise TrainingInterrupted(f"interrupted after step {progress.step} of {of}; {where}")
         check_weights(self._bare, self._progress.step, self.folder)
+        chosen = self._chosen()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         ledger = FlopLedger()
         for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
         seconds = progress.train_seconds, progress.evaluate_seconds
-        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows)
+        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen)
+
+    def _chosen(self) -> int:
+        """Give the model the weights it is to have in the end; the step that they are of."""
+        step = self._progress.step
+        if self._best is None or self._best.step == step:
+            return step
+        self._best.restore()
+        self.saved_step = None  # a checkpoint of the last step has other weights
+        return self._best.step
 
     def _listen(self) -> None:
         """Let the schedules that listen hear what is due after this step."""
@@ -256,6 +274,8 @@ class Trainer:
         row = {"step": progress.step, "flops": flops, "seconds": progress.train_seconds, **metrics}
         progress.curve.append(row)
         self._emit({"event": "validation", **row})
+        if self._best is not None and self._peers.any_of(self._best.is_better(metrics))[0]:
+            self._best.keep(progress.step, metrics)
 
     def _log_losses(self, losses: Mapping[str, Tensor]) -> None:
         self._check_losses()
@@ -295,8 +315,12 @@ class Trainer:
         state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
         if self._parts:
             state["parts"] = states_of(self._parts)
+        if self._best is not None:
+            state["best"] = self._best.state_dict()
         return save_checkpoint(
-            self.folder, progress.step, self._bare, self._optimizer.optimizer, state, keep=self.config.keep_checkpoints
+            *(self.folder, progress.step, self._bare, self._optimizer.optimizer, state),
+            best=self._best.tensors if self._best is not None else None,
+            keep=self.config.keep_checkpoints,
         )
 
     def resume(self) -> int:
@@ -325,6 +349,8 @@ class Trainer:
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
         load_states(self._parts, state.get("parts", {}))
+        if self._best is not None:
+            self._best.load(state["best"], load_best(path))
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.saved_step = self._progress.step
