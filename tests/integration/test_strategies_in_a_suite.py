@@ -148,8 +148,8 @@ def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, 
     """Planned by budget, for its steps follow from what it hears; at equal steps the cost follows."""
     names = ("Flattening", "Forked", "Aligned")
     settings = (
-        Flattened(threshold=0.9, patience=1, every=0.2, batches=1),
-        Forking(margin=10.0, every=0.3, fork=0.1, batches=1),
+        Flattened(threshold=1.0, patience=1, every=0.2, batches=1),
+        Forking(margin=10.0, every=0.3, fork=0.1, batches=1, patience=1),
         Aligning(threshold=1.0, patience=1, every=0.2, batches=1),
     )
     knobs = tiny(data_folder, strategies=("MTL", *names), settings=settings, budgets=(0.8,))
