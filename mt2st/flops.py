@@ -27,6 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ _OWN_NAMESPACES = frozenset(
 )
 _OPERATOR = type(torch.ops.aten.mm.default)
 _warned: set[str] = set()  # operations that this process was warned of
+_uncounted_now = ContextVar("_uncounted_now", default=False)
 
 _NO_MATRIX = re.compile(r"upsample|grid_sampler|detach|embedding|_to_|interpolate")
 
@@ -190,6 +192,8 @@ class FlopCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _uncounted_now.get():
+            return func(*args, **kwargs)
         packet = getattr(func, "overloadpacket", func)
         formula = self._formulas.get(packet)
         if formula is None:
@@ -246,6 +250,16 @@ def _has_floats(values: Any) -> bool:
     elif not isinstance(values, list | tuple):
         return False
     return any(_has_floats(value) for value in values)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Operations inside count nothing: small problems whose cost follows from values and not from shapes."""
+    before = _uncounted_now.set(True)
+    try:
+        yield
+    finally:
+        _uncounted_now.reset(before)
 
 
 def count_flops(function: Callable[[], Any]) -> int:

@@ -12,6 +12,7 @@ from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.options import EXIT_CODES, parse_dataclass
+from benchmarks.report.families import looks_until
 from benchmarks.report.spec import ReportSpec
 from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies, strategy_names
 from mt2st.errors import Mt2stError
@@ -19,6 +20,8 @@ from mt2st.training.config import TrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+AUTO_SEEDS = 16  # the most that `--seeds auto` makes
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -85,7 +88,21 @@ def run_suite(
     from benchmarks.suite import ranks
     from benchmarks.suite.runner import make_suite
 
-    made = make_suite(case, knobs, benchmark=benchmark, recipe=recipe, results=results, console=console)
+    looks = looks_until(knobs.seeds) if knobs.until_decided else ()
+    if looks and spec.margin is None:
+        raise Mt2stError(f"{benchmark} declares no margin δ, so nothing decides; name a number of --seeds")
+    for seeds in looks or (knobs.seeds,):
+        made = make_suite(
+            *(case, replace(knobs, seeds=seeds)),
+            benchmark=benchmark,
+            recipe=recipe,
+            results=results,
+            console=console,
+            looks=looks,
+        )
+        decided = ranks.is_first() and bool(looks) and _decided(made.suite_hash, spec, benchmark, recipe, results)
+        if ranks.from_first(decided):
+            break
     holes = False
     if ranks.is_first():
         paths = report(
@@ -101,6 +118,27 @@ def run_suite(
     return code
 
 
+def _decided(suite_hash: str, spec: ReportSpec, benchmark: str, recipe: str, results: Path) -> bool:
+    """Whether the claim is decided by the seeds so far; see `benchmarks.report.verdict`."""
+    from benchmarks.records.read import load_records
+    from benchmarks.report.summary import summarise
+
+    records = load_records(results, benchmark, recipe, suite_hash=suite_hash)
+    summary = summarise(records, spec, benchmark=benchmark, recipe=recipe, known=strategy_names())
+    return summary.iso is not None and summary.iso.decided
+
+
+def _seeds_in_words(argv: list[str]) -> list[str]:
+    """`argv` with `--seeds auto` as the two knobs that it stands for."""
+    meant = ["--seeds", str(AUTO_SEEDS), "--until-decided"]
+    for place, word in enumerate(argv):
+        if word == "--seeds=auto":
+            return [*argv[:place], *meant, *argv[place + 1 :]]
+        if argv[place : place + 2] == ["--seeds", "auto"]:
+            return [*argv[:place], *meant, *argv[place + 2 :]]
+    return argv
+
+
 def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -> Any:
     """`default` with what `argv` changes; `--help` lists every knob and every strategy's settings, and exits with 0.
 
@@ -110,6 +148,7 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
     Raises:
         Mt2stError: an unknown option (with the nearest names) or a value out of range, in one line.
     """
+    argv = _seeds_in_words(argv)
     kinds = _named_kinds(default, argv)
     kind = type(default)
     settings = {each.key: default.strategy(each.name if not each.place else each.place) for each in kinds}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.report.spec import Metric
-from benchmarks.report.statistics import Interval
+from benchmarks.report.student import Interval
 from benchmarks.report.text_table import NOTHING
 
 _UNITS = ((1e15, "PFLOPs"), (1e11, "TFLOPs"), (0.0, "GFLOPs"))  # from which value on

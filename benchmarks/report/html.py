@@ -47,6 +47,8 @@ def write_html(page: Page, pictures: Sequence[tuple[str, Path]], path: Path) -> 
         f"<h1>{html.escape(page.title)}</h1>",
         f"<p>{html.escape(page.origin)}</p>",
     ]
+    if page.sentence:
+        parts.append(f"<p><strong>{html.escape(page.sentence)}</strong></p>")
     if page.remarks:
         remarks = _each("li", page.remarks)
         parts.append(f"<section><h2>Holes and remarks</h2><ul class='remarks'>{remarks}</ul></section>")

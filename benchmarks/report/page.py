@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.report.text_table import TextTable, markdown_list, print_tables, to_markdown
+from benchmarks.report.text_table import TextTable, escaped, markdown_list, print_tables, to_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ class Page:
         metrics: a line for each definition of a metric.
         notes: paragraphs.
         provenance: label → text.
+        sentence: what it comes to, in one sentence, on top.
         title, name, origin: what HTML has on top: a heading, what the page is about ("vqa/default"), one sentence.
     """
 
@@ -30,6 +31,7 @@ class Page:
     metrics: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    sentence: str = ""
     title: str = ""
     name: str = ""
     origin: str = ""
@@ -37,7 +39,8 @@ class Page:
 
 def page_to_markdown(page: Page) -> str:
     """The tables, then each other part as a list under a heading."""
-    parts = [to_markdown(table) for table in page.tables]
+    parts = [f"**{escaped(page.sentence)}**\n"] if page.sentence else []
+    parts += [to_markdown(table) for table in page.tables]
     for title, lines in (
         ("Holes and remarks", page.remarks),
         ("Metrics", page.metrics),

@@ -7,46 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.records.read import RunRecord
 from benchmarks.report.cells import flops_unit, in_unit
+from benchmarks.report.figures import figure_of, safe, save, style
 from benchmarks.report.rows import Row, Summary, curve_of
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
 from benchmarks.report.views import view_title
-from mt2st.files import atomic_path
-
-_RC = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-}
-DPI = 150
 
 
 def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, view: str, path: Path) -> None:
     """Left: the primary metric with its interval and every seed. Right: validation metric against training FLOPs."""
     rows = [row for row in summary.of_view(view) if row.primary is not None]
-    with _style():
-        figure = _figure(11.0, max(3.4, 1.9 + 0.5 * len(rows)))
+    with style():
+        figure = figure_of(11.0, max(3.4, 1.9 + 0.5 * len(rows)))
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
         _intervals(left, summary, rows, spec.primary)
         _curves(right, summary, rows, [run for run in runs if view in run.views], spec)
-        figure.suptitle(_safe(f"{spec.title}. {view_title(view)}"), x=0.01, ha="left", fontsize=12)
-        _save(figure, path)
+        figure.suptitle(safe(f"{spec.title}. {view_title(view)}"), x=0.01, ha="left", fontsize=12)
+        save(figure, path)
 
 
 def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
     """The primary metric against training FLOPs: every strategy in every view, and the Pareto front of their means."""
     rows = [row for row in summary.rows if row.primary is not None and row.flops is not None]
     metric, unit = spec.primary, flops_unit([row.flops for row in rows])
-    with _style():
-        figure = _figure(8.0, 4.6)
+    with style():
+        figure = figure_of(8.0, 4.6)
         axes = figure.subplots()
         front = [summary.rows[index] for index in summary.front]
         line = [(in_unit(row.flops or 0.0, unit), row.primary.estimate * metric.scale) for row in front if row.primary]
@@ -76,16 +64,16 @@ def cost_picture(summary: Summary, spec: ReportSpec, path: Path) -> None:
                 capsize=3,
                 lw=1.2,
                 ls="none",
-                label=_safe(f"{row.strategy}, {row.view}"),
+                label=safe(f"{row.strategy}, {row.view}"),
                 zorder=3,
             )
         axes.set(
-            xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=_safe(f"{metric.heading} (test)")
+            xlabel=f"training {unit} (equal costs are drawn side by side)", ylabel=safe(f"{metric.heading} (test)")
         )
         axes.set_title("Quality against cost", loc="left")
         axes.grid(color="#e5e5e5", zorder=0)
         axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-        _save(figure, path)
+        save(figure, path)
 
 
 def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) -> None:
@@ -118,11 +106,11 @@ def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric)
             fontsize=8.5,
             color=colour,
         )
-    axes.set_yticks(range(len(rows)), [_safe(row.strategy) for row in rows])
+    axes.set_yticks(range(len(rows)), [safe(row.strategy) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.65)
     _floors(axes, summary, rows, metric)
     arrow = "" if metric.higher_is_better else " (lower is better)"
-    axes.set_xlabel(_safe(f"{metric.heading} on test{arrow}"))
+    axes.set_xlabel(safe(f"{metric.heading} on test{arrow}"))
     axes.set_title("Mean, 95 % interval; ticks: single seeds", loc="left")
     axes.grid(axis="x", color="#e5e5e5", zorder=0)
     axes.tick_params(axis="y", length=0)
@@ -144,7 +132,7 @@ def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) ->
         if low - reach <= value <= high + reach:
             axes.axvline(value, color="#777777", ls=":", lw=1.3, zorder=1)
             axes.annotate(
-                _safe(name),
+                safe(name),
                 (value, 0.02),
                 (3, 0),
                 xycoords=("data", "axes fraction"),
@@ -156,7 +144,7 @@ def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) ->
             far.append(f"{name} {metric.text(floor[metric.id])}")
     if far:
         axes.annotate(
-            _safe("off the scale: " + ", ".join(far)),
+            safe("off the scale: " + ", ".join(far)),
             (1.0, 1.0),
             xycoords="axes fraction",
             ha="right",
@@ -187,11 +175,11 @@ def _curves(axes: Any, summary: Summary, rows: Sequence[Row], runs: Sequence[Run
                 marker=marker,
                 markersize=4,
                 lw=1.9,
-                label=_safe(row.strategy),
+                label=safe(row.strategy),
             )
         elif curves:
-            axes.plot([], [], color=colour, marker=marker, lw=1.9, label=_safe(row.strategy))
-    axes.set(xlabel=f"training {unit}", ylabel=_safe(f"{metric.heading} on validation"))
+            axes.plot([], [], color=colour, marker=marker, lw=1.9, label=safe(row.strategy))
+    axes.set(xlabel=f"training {unit}", ylabel=safe(f"{metric.heading} on validation"))
     axes.set_title("Validation score against training FLOPs", loc="left")
     axes.set_xlim(left=0)
     axes.grid(color="#e5e5e5", zorder=0)
@@ -227,23 +215,3 @@ def _half(row: Row, metric: Metric) -> float | None:
     assert row.primary is not None
     half = row.primary.half_width
     return half * metric.scale if half == half else None
-
-
-def _safe(text: str) -> str:
-    """`text` with dollar signs that matplotlib would take for mathematics escaped."""
-    return text.replace("$", r"\$")
-
-
-def _style() -> Any:
-    return rc_context(_RC)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as partial:
-        figure.savefig(partial, format="png", facecolor="white")

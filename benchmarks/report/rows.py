@@ -5,17 +5,19 @@ From records alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.records.read import Hole, RunRecord
 from benchmarks.report.costs import COSTS
+from benchmarks.report.families import holm
+from benchmarks.report.resampling import Resampled, resample
 from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.statistics import (
-    Interval,
     Method,
     bootstrap,
     compression,
@@ -24,10 +26,19 @@ from benchmarks.report.statistics import (
     seed_difference,
     seed_interval,
 )
-from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, fair_view, is_budget
+from benchmarks.report.student import Interval, p_value
+from benchmarks.report.verdict import IsoQuality
+from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, budget_view, fair_view, is_budget
 from mt2st.errors import Mt2stError
 
 Places = Mapping[tuple[str, str], list[RunRecord]]  # (view, strategy) → finished runs by seed
+
+
+class Way(NamedTuple):
+    """How intervals are made: kind of the bootstrap interval, and its confidence."""
+
+    method: Method = "student"
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Row:
             item.
         to_full_multi: in the view of a budget, the difference to MTL of the equal-steps view, which ran to its full
             length.
+        adjusted_p: "to_single", "to_multi", "to_full_multi" → p-value of the difference after Holm's correction over
+            the strategies of the view; NaN where there is none.
         compression_multi, compression_single: 1 − FLOPs / MTL's (STL's), only where both ran the same number of steps.
         saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the view of a budget.
         reach: FLOPs to MTL's final validation score (mean over MTL's seeds in the same view).
@@ -68,6 +81,7 @@ class Row:
     to_single: Interval | None = None
     to_multi: Interval | None = None
     to_full_multi: Interval | None = None
+    adjusted_p: Mapping[str, float] = field(default_factory=dict)
     compression_multi: float | None = None
     compression_single: float | None = None
     saved_of_full_multi: float | None = None
@@ -93,6 +107,7 @@ class Summary:
         provenance: label → text: data, draw, model, machine, versions, commit.
         schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
         known: the built-in strategies in the order of their table, which rows and looks follow.
+        iso: quality against FLOPs, and the verdict; None without full MTL.
     """
 
     benchmark: str
@@ -106,6 +121,7 @@ class Summary:
     provenance: Mapping[str, str]
     schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     known: tuple[str, ...] = ()
+    iso: IsoQuality | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -117,8 +133,9 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
-        value = asdict(self)
+        value = asdict(replace(self, iso=None))
         del value["known"]
+        value["iso"] = self.iso.as_json() if self.iso else None
         for row in value["rows"]:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
@@ -133,7 +150,7 @@ def build_row(
     by_place: Places,
     holes: Iterable[Hole],
     spec: ReportSpec,
-    method: Method,
+    way: Way,
 ) -> Row:
     mine = tuple(hole for hole in holes if hole.strategy == strategy and view in hole.views)
     runs = by_place.get((view, strategy), [])
@@ -141,13 +158,14 @@ def build_row(
         return Row(view, strategy, (), mine)
     metric = spec.primary
     single, multi = by_place.get((view, SINGLE_TASK), []), by_place.get((view, MULTI_TASK), [])
-    full = by_place.get((EQUAL_STEPS, MULTI_TASK), []) if is_budget(view) else []
-    primary = _estimate(runs, metric, method)
+    whole = by_place.get((EQUAL_STEPS, MULTI_TASK), []) or by_place.get((budget_view(1.0), MULTI_TASK), [])
+    full = whole if is_budget(view) else []
+    primary = _estimate(runs, metric, way)
     if primary is None:
         raise Mt2stError(
             f"{runs[0].folder} has no {metric.id!r} among its metrics; the recipe's ReportSpec and its runs disagree"
         )
-    columns = {column.id: _estimate(runs, column, method) for column in spec.columns}
+    columns = {column.id: _estimate(runs, column, way) for column in spec.columns}
     return Row(
         view=view,
         strategy=strategy,
@@ -155,14 +173,14 @@ def build_row(
         holes=mine,
         primary=primary,
         columns={name: interval for name, interval in columns.items() if interval is not None},
-        to_single=_difference(runs, single, metric, method),
-        to_multi=_difference(runs, multi, metric, method),
-        to_full_multi=_difference(runs, full, metric, method),
+        to_single=_difference(runs, single, metric, way),
+        to_multi=_difference(runs, multi, metric, way),
+        to_full_multi=_difference(runs, full, metric, way),
         compression_multi=_compression(runs, multi),
         compression_single=_compression(runs, single),
         saved_of_full_multi=compression(_mean_flops(runs), _mean_flops(full)) if full else None,
         reach=_reach(runs, multi, spec),
-        groups={group.array: _by_group(runs, group.array, metric, method) for group in spec.groups},
+        groups={group.array: _by_group(runs, group.array, metric, way) for group in spec.groups},
         steps=float(np.mean([run.steps for run in runs])),
         flops=_mean_flops(runs),
         costs={cost.name: cost.of([run.values for run in runs]) for cost in COSTS},
@@ -196,22 +214,48 @@ def _function(metric: Metric) -> Callable[..., float]:
     return metric.statistic
 
 
-def _estimate(runs: Sequence[RunRecord], metric: Metric, method: Method) -> Interval | None:
+def _clusters(runs: Sequence[RunRecord], metric: Metric) -> np.ndarray | None:
+    """The cluster of each of the metric's items, [N], the same for all runs; None where items are independent.
+
+    Raises:
+        Mt2stError: runs disagree, so their items are not the same ones.
+    """
+    first = runs[0].items.get(metric.cluster)
+    for run in runs[1:]:
+        own = run.items.get(metric.cluster)
+        if not np.array_equal(own, first) if own is not None and first is not None else own is not first:
+            raise Mt2stError(
+                f"{run.folder} and {runs[0].folder} have different arrays {metric.cluster!r}: they were tested on "
+                "different items, or by different versions; repeat the older runs"
+            )
+    if first is None or not metric.arrays or len(first) != len(runs[0].items[metric.arrays[0]]):
+        return None  # items of another kind, such as images where captions have clusters
+    return first
+
+
+def resampled_runs(runs: Sequence[RunRecord], metric: Metric) -> Resampled:
+    """The metric of each run on all items and on resamples, the same for all; without items, on all items alone."""
+    arrays = [items for run in runs if (items := _arrays(run, metric)) is not None]
+    if len(arrays) == len(runs):
+        return resample(arrays, metric.statistic, _clusters(runs, metric))
+    point = np.array([_point(run, metric) for run in runs])
+    return Resampled(point, np.tile(point, (2, 1)), 0)
+
+
+def _estimate(runs: Sequence[RunRecord], metric: Metric, way: Way) -> Interval | None:
     arrays = [_arrays(run, metric) for run in runs]
     if with_items := [items for items in arrays if items is not None]:
         if len(with_items) < len(runs):
             raise Mt2stError(
                 f"some runs of {runs[0].folder.parent} lack the item arrays {metric.arrays}; repeat those runs"
             )
-        return bootstrap(with_items, metric.statistic, method=method)
+        return bootstrap(with_items, metric.statistic, clusters=_clusters(runs, metric), **way._asdict())
     values = [run.metric(metric.id) for run in runs]
     known = [value for value in values if value is not None]
-    return seed_interval(known) if known else None
+    return seed_interval(known, confidence=way.confidence) if known else None
 
 
-def _difference(
-    runs: Sequence[RunRecord], reference: Sequence[RunRecord], metric: Metric, method: Method
-) -> Interval | None:
+def _difference(runs: Sequence[RunRecord], reference: Sequence[RunRecord], metric: Metric, way: Way) -> Interval | None:
     """Paired over the seeds that both have; None without common seeds, and for a strategy against itself."""
     others = {run.seed: run for run in reference}
     pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
@@ -223,18 +267,22 @@ def _difference(
         [items for items in right if items is not None],
     )
     if len(left_items) == len(right_items) == len(pairs):
-        return paired_bootstrap(left_items, right_items, metric.statistic, method=method)
+        clusters = _clusters([run for pair in pairs for run in pair], metric)
+        return paired_bootstrap(left_items, right_items, metric.statistic, clusters=clusters, **way._asdict())
     values = [(a.metric(metric.id), b.metric(metric.id)) for a, b in pairs]
     known = [(a, b) for a, b in values if a is not None and b is not None]
-    return seed_difference([a for a, _ in known], [b for _, b in known]) if known else None
+    if not known:
+        return None
+    return seed_difference([a for a, _ in known], [b for _, b in known], confidence=way.confidence)
 
 
-def _by_group(runs: Sequence[RunRecord], array: str, metric: Metric, method: Method) -> dict[str, Interval]:
+def _by_group(runs: Sequence[RunRecord], array: str, metric: Metric, way: Way) -> dict[str, Interval]:
     """The primary metric on the items of each kind, by the kinds' names in order of their codes."""
     if any(array not in run.items for run in runs):
         return {}
     codes = runs[0].items[array]
     names = runs[0].values.get("group_names", {}).get(array, [])
+    clusters = _clusters(runs, metric)
     found = {}
     for code in np.unique(codes):
         chosen = codes == code
@@ -242,7 +290,10 @@ def _by_group(runs: Sequence[RunRecord], array: str, metric: Metric, method: Met
         parts = [[one[chosen] for one in items] for items in arrays if items is not None]
         if parts:
             name = str(names[code]) if 0 <= code < len(names) else str(code)
-            found[name] = bootstrap(parts, metric.statistic, method=method)
+            own = clusters[chosen] if clusters is not None else None
+            if own is not None and len(np.unique(own)) < 2:
+                continue  # nothing says how clusters of this kind vary
+            found[name] = bootstrap(parts, metric.statistic, clusters=own, **way._asdict())
     return found
 
 
@@ -275,6 +326,18 @@ def saving_limit(by_place: Places) -> float | None:
         return float(np.mean(shares))
     single, multi = by_place.get((EQUAL_STEPS, SINGLE_TASK), []), by_place.get((EQUAL_STEPS, MULTI_TASK), [])
     return _compression(single, multi) if single else None
+
+
+def with_families(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one view, with the p-values of each column of differences corrected as one family."""
+    columns = ("to_single", "to_multi", "to_full_multi")
+    adjusted = {
+        name: holm([p_value(found) if (found := getattr(row, name)) else math.nan for row in rows]) for name in columns
+    }
+    return [
+        replace(row, adjusted_p={name: values[place] for name, values in adjusted.items()})
+        for place, row in enumerate(rows)
+    ]
 
 
 def curve_of(run: RunRecord, metric_id: str) -> list[tuple[float, float]]:

@@ -43,6 +43,8 @@ class Metric:
         unit: unit after scaling, such as "%". Scale and unit go together: give both or neither.
         decimals: digits after the point, after scaling.
         definition: one sentence without a stop, printed under the tables.
+        cluster: item array [n_items] of integers, the cluster of each item (its image, base, word): clusters are
+            independent, items of one are not. Runs without this array have independent items.
 
     Raises:
         Mt2stError: an unknown id without direction or definition, or a direction that is not the registry's.
@@ -58,6 +60,7 @@ class Metric:
     unit: str = None  # type: ignore[assignment]  # the registry's
     decimals: int = 1
     definition: str = ""
+    cluster: str = "cluster"
 
     def __post_init__(self) -> None:
         if isinstance(self.arrays, str):
@@ -143,6 +146,12 @@ class ReportSpec:
         notes: plain text, a paragraph each, shown under the table.
         data_notes: (name of a data set, note): notes that are true of that set only, shown for its records.
         pictures: file names inside a run's folder to show in the HTML report, such as "gallery.png" (PNG only).
+        margin: δ, the loss of the primary metric that counts as none, declared before the runs, in the metric's own
+            units before scaling: 0.005 = 0.5 points of accuracy. None = not declared, and nothing is decided.
+        margin_reason: why this δ, one sentence.
+
+    Raises:
+        Mt2stError: a margin without a reason, or one that is not > 0.
     """
 
     title: str
@@ -154,6 +163,15 @@ class ReportSpec:
     notes: tuple[str, ...] = ()
     data_notes: tuple[tuple[str, str], ...] = ()
     pictures: tuple[str, ...] = ()
+    margin: float | None = None
+    margin_reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and not (self.margin > 0 and self.margin_reason):
+            raise Mt2stError(
+                f"ReportSpec({self.title!r}): margin = {self.margin!r} must be > 0 and needs a margin_reason; 0.005 is "
+                "half a point of accuracy"
+            )
 
     @property
     def validation_id(self) -> str:
@@ -197,7 +215,13 @@ def mean_rank(direction: str) -> Metric:
 def compositional(metric: Metric) -> Metric:
     """The metric on a case's second test split: ids begin with `compositional/`, arrays with `compositional_`."""
     arrays = tuple(f"compositional_{name}" for name in metric.arrays)
-    return replace(metric, id=f"compositional/{metric.id}", label=f"compositional {metric.label}", arrays=arrays)
+    return replace(
+        metric,
+        id=f"compositional/{metric.id}",
+        label=f"compositional {metric.label}",
+        arrays=arrays,
+        cluster=f"compositional_{metric.cluster}",
+    )
 
 
 def mean_reciprocal_rank(direction: str) -> Metric:

@@ -10,10 +10,20 @@ import numpy as np
 from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
-from benchmarks.report.rows import Places, Row, Summary, build_row, saving_limit
+from benchmarks.report.families import confidence_of_look
+from benchmarks.report.rows import Places, Row, Summary, Way, build_row, resampled_runs, saving_limit, with_families
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
-from benchmarks.report.views import view_place
+from benchmarks.report.student import Interval
+from benchmarks.report.verdict import iso_quality
+from benchmarks.report.views import (
+    EQUAL_STEPS,
+    MULTI_TASK,
+    SINGLE_TASK,
+    budget_view,
+    fair_view,
+    view_place,
+)
 from mt2st.files import content_hash
 
 FIXED, PER_SEED = "fixed", "per-seed"  # how labels and validation carve are drawn: the knob `draw`
@@ -39,10 +49,12 @@ def summarise(
     """
     by_place, left_out = _by_place(records.finished)
     places = set(by_place) | {(view, hole.strategy) for hole in records.holes for view in hole.views if hole.strategy}
-    rows = [
-        build_row(view, strategy, by_place, records.holes, spec, method)
-        for view, strategy in sorted(places, key=lambda place: (*view_place(place[0]), *_rank(place[1], known)))
-    ]
+    looks = _looks(records.finished)
+    way = Way(method, confidence_of_look(len({run.seed for run in records.finished}), looks) if looks else 0.95)
+    rows: list[Row] = []
+    for view in sorted({view for view, _ in places}, key=view_place):
+        strategies = sorted((name for place, name in places if place == view), key=lambda name: _rank(name, known))
+        rows += with_families([build_row(view, name, by_place, records.holes, spec, way) for name in strategies])
     points = [
         (index, row.flops, row.primary.estimate)
         for index, row in enumerate(rows)
@@ -57,11 +69,44 @@ def summarise(
         limit=saving_limit(by_place),
         floors=_floors(records.finished, spec),
         front=tuple(points[index][0] for index in front),
-        remarks=(*_remarks(records, by_place), *left_out),
+        remarks=(*_remarks(records, by_place), *left_out, *_looks_remark(looks, way.confidence)),
         provenance=_provenance(records.finished),
         schedules=_schedules(rows, by_place),
         known=tuple(known),
+        iso=iso_quality(
+            by_place,
+            lambda runs: resampled_runs(runs, spec.primary),
+            _against_full_and_short(rows),
+            spec,
+            order=lambda name: _rank(name, known),
+            confidence=way.confidence,
+            looks=looks,
+        ),
     )
+
+
+def _looks(runs: Sequence[RunRecord]) -> tuple[int, ...]:
+    """Numbers of seeds at which the suite looked at its intervals, to add seeds or not; () = seeds were not added."""
+    return next((tuple(run.values["looks"]) for run in runs if run.values.get("looks")), ())
+
+
+def _looks_remark(looks: Sequence[int], confidence: float) -> list[str]:
+    if not looks:
+        return []
+    return [
+        f"seeds were added until the claim was decided, with looks at {', '.join(map(str, looks))} seeds: each "
+        f"interval is one of {confidence:.2%}, so that those of all looks hold together with 95 %"
+    ]
+
+
+def _against_full_and_short(rows: Sequence[Row]) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Strategy → its differences to full and to shortened MTL in the fair view; those that are compared with aside."""
+    fair = fair_view(row.view for row in rows)
+    return {
+        row.strategy: (row.to_full_multi, row.to_multi)
+        for row in rows
+        if row.view == fair and row.strategy not in (SINGLE_TASK, MULTI_TASK)
+    }
 
 
 def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list[RunRecord]], list[str]]:
@@ -74,13 +119,18 @@ def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list
     for run in finished:
         for view in run.views:
             found.setdefault((view, run.strategy), {}).setdefault(_setting(run), []).append(run)
-    chosen, remarks = {}, []
+    chosen: dict[tuple[str, str], list[RunRecord]] = {}
+    remarks = []
     for (view, strategy), settings in found.items():
         last = max(settings, key=lambda setting: max(str(run.values["started_utc"]) for run in settings[setting]))
-        chosen[view, strategy] = sorted(settings.pop(last), key=lambda run: run.seed)
+        by_seed = {run.seed: run for run in settings.pop(last)}  # equal runs that were planned for other views too
+        chosen[view, strategy] = [by_seed[seed] for seed in sorted(by_seed)]
         if settings:
             count = sum(len(runs) for runs in settings.values())
             remarks.append(f"{strategy} ({view}): {count} run(s) with other settings left out")
+    whole = budget_view(1.0)
+    if (EQUAL_STEPS, MULTI_TASK) in chosen and any(view == whole for view, _ in chosen):
+        chosen.setdefault((whole, MULTI_TASK), chosen[EQUAL_STEPS, MULTI_TASK])  # the same runs by definition
     return chosen, remarks
 
 

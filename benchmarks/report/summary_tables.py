@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.report.cells import difference_text, flops_text, flops_unit, interval_text, share_text
 from benchmarks.report.costs import COSTS
+from benchmarks.report.iso_table import iso_tables
 from benchmarks.report.rows import Reach, Row, Summary
-from benchmarks.report.spec import ReportSpec
+from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable
 from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, is_budget, view_title
+
+ALPHA = 0.05
 
 
 def summary_tables(summary: Summary, spec: ReportSpec) -> tuple[TextTable, ...]:
     """All tables of a report."""
-    found = [_view_table(summary, spec, view) for view in summary.views]
+    found = [*iso_tables(summary.iso, spec), *[_view_table(summary, spec, view) for view in summary.views]]
     for view in summary.views:
         found += [*_further_metrics(summary, spec, view), *_group_tables(summary, spec, view)]
     return (*found, *_schedule_table(summary))
@@ -38,8 +43,8 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
     body = []
     for row in rows:
         cells = [row.strategy, _seeds_text(row), interval_text(row.primary, metric)]
-        cells += [difference_text(row.to_single, metric), difference_text(row.to_multi, metric)]
-        cells += [difference_text(row.to_full_multi, metric)] if full else []
+        cells += [_marked(row, "to_single", metric), _marked(row, "to_multi", metric)]
+        cells += [_marked(row, "to_full_multi", metric)] if full else []
         cells += [NOTHING if row.steps is None else f"{row.steps:.0f}", flops_text(row.flops, unit)]
         savings = (
             ([row.saved_of_full_multi] if full else []) if budget else [row.compression_multi, row.compression_single]
@@ -56,10 +61,16 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
     return TextTable(title, tuple(head), tuple(body), caption, cut, faint)
 
 
+def _marked(row: Row, column: str, metric: Metric) -> str:
+    """A difference, with a star where it stays told from 0 when all strategies of the column are tested at once."""
+    text = difference_text(getattr(row, column), metric)
+    return f"{text} *" if row.adjusted_p.get(column, math.nan) <= ALPHA else text
+
+
 def _caption(summary: Summary, spec: ReportSpec, view: str) -> str:
     parts = [
         "Means over seeds with 95 % intervals; differences are paired by seed and item, in points of the metric's "
-        "scale."
+        "scale. * = told from 0 also when all strategies of the column are tested at once (Holm)."
     ]
     if any(row.primary is not None and row.primary.over == "items" for row in summary.of_view(view)):
         parts.append("With one seed an interval is over items only.")

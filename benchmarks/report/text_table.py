@@ -22,6 +22,7 @@ class TextTable:
         title, head, body, caption: the texts; every row of `body` is as long as `head`, whose first column is names.
         cut: how many columns stay together in front when a narrow terminal gets the table in two parts; 0 = never cut.
         faint: places in `body` of rows that are shown less loud, such as floors.
+        rest: what the second of the two parts is about.
     """
 
     title: str
@@ -30,13 +31,14 @@ class TextTable:
     caption: str = ""
     cut: int = 0
     faint: frozenset[int] = frozenset()
+    rest: str = "what it cost"
 
 
 def to_markdown(table: TextTable) -> str:
     """A GitHub-flavoured Markdown table under a heading."""
-    lines = [f"### {_markdown(table.title)}", "", _line(table.head), _line(["---"] + ["---:"] * (len(table.head) - 1))]
+    lines = [f"### {escaped(table.title)}", "", _line(table.head), _line(["---"] + ["---:"] * (len(table.head) - 1))]
     lines += [_line(row) for row in table.body]
-    return "\n".join([*lines, "", *([_markdown(table.caption), ""] if table.caption else [])])
+    return "\n".join([*lines, "", *([escaped(table.caption), ""] if table.caption else [])])
 
 
 def markdown_list(title: str, lines: Sequence[str]) -> list[str]:
@@ -46,13 +48,13 @@ def markdown_list(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_markdown(cell) if set(cell) - set("-:") else cell for cell in cells) + " |"
+    return "| " + " | ".join(escaped(cell) if set(cell) - set("-:") else cell for cell in cells) + " |"
 
 
-def _markdown(text: str) -> str:
+def escaped(text: str) -> str:
     """Text with what Markdown or HTML would take for markup made harmless."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|" else letter for letter in escaped)
+    safe = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|" else letter for letter in safe)
 
 
 def to_rich(table: TextTable, width: int) -> list[RichTable]:
@@ -69,7 +71,7 @@ def to_rich(table: TextTable, width: int) -> list[RichTable]:
         rest = [row for place, row in enumerate(table.body) if place not in table.faint]
         back = replace(
             table,
-            title=f"{table.title.split(':')[0]}: what it cost",
+            title=f"{table.title.split(':')[0]}: {table.rest}",
             head=(table.head[0], *table.head[table.cut :]),
             body=tuple((row[0], *row[table.cut :]) for row in rest),
             cut=0,

@@ -16,6 +16,7 @@ from benchmarks.records.folder import slug
 from benchmarks.records.metrics_log import plain
 from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.cells import metric_lines
+from benchmarks.report.curve_picture import curve_picture
 from benchmarks.report.html import write_html
 from benchmarks.report.page import Page, page_to_markdown, print_page
 from benchmarks.report.plots import cost_picture, view_picture
@@ -98,17 +99,24 @@ def report(
     print_page(page, out)
     for label, path in (
         ("picture", paths.picture),
+        ("curve", next((path for path in paths.pictures if path.name == "curve.png"), None)),
         ("table", paths.table),
         ("report", paths.html),
         ("raw records", paths.folder),
     ):
         if path is not None:
             out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)
+    if page.sentence:
+        out.print(page.sentence, markup=False, highlight=False)
     return paths
 
 
 def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder: Path) -> list[tuple[str, Path]]:
     drawn = []
+    if summary.iso is not None and any(len(curve.shares) > 1 for curve in summary.iso.curves):
+        path = folder / "curve.png"
+        curve_picture(summary, spec, path)
+        drawn.append(("Quality against FLOPs", path))
     for view in summary.views:
         if any(row.primary is not None for row in summary.of_view(view)):
             path = folder / f"{slug(view)}.png"
@@ -122,10 +130,10 @@ def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder:
 
 
 def _fair(summary: Summary, pictures: Sequence[tuple[str, Path]]) -> Path | None:
-    """The picture of the fair view; the first one where there is none."""
-    fair = fair_view(summary.views)
-    of_fair = [path for _, path in pictures if fair is not None and path.stem == slug(fair)]
-    return next(iter([*of_fair, *(path for _, path in pictures)]), None)
+    """The picture of the fair budget, else of the first view."""
+    by_name = {path.stem: path for _, path in pictures}
+    views = [slug(view) for view in (fair_view(summary.views), *summary.views) if view]
+    return next((by_name[name] for name in views if name in by_name), None)
 
 
 def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec) -> list[tuple[str, Path]]:
@@ -147,6 +155,7 @@ def _page(summary: Summary, spec: ReportSpec) -> Page:
     return Page(
         title=spec.title,
         name=f"{summary.benchmark}/{summary.recipe}",
+        sentence=summary.iso.sentence if summary.iso else "",
         origin=f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}.",
         tables=summary_tables(summary, spec),
         remarks=summary.remarks,

@@ -25,6 +25,7 @@ What a strategy may say besides:
     axes       class attribute: field → `Axis`, along which `tune` moves it; learning rate and weight have one anyway
     schedules  method in place of `schedule`, auxiliaries → all their schedules: for one that must know them all
     train      method, `TrainSettings` → those it trains with
+    balancer   method, names of all tasks → what makes one gradient of their losses (see `mt2st.balancing`)
 This package imports no torch.
 """
 
@@ -40,12 +41,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import content_hash, file_hash
 from mt2st.schedules import Off, Schedule
 from mt2st.training.config import TrainSettings
+
+if TYPE_CHECKING:
+    from mt2st.balancing import Balancer
 
 Each = float | Mapping[str, float]
 DEFAULT = "default"
@@ -95,6 +99,16 @@ def training_of(strategy: Any, settings: TrainSettings) -> TrainSettings:
     """How a strategy trains: as `settings` say, but for what it changes."""
     changed: TrainSettings = strategy.train(settings) if hasattr(strategy, "train") else settings
     return changed
+
+
+def balancer_of(strategy: Any, tasks: Sequence[str]) -> Balancer | None:
+    """What makes one gradient of the tasks' losses under a strategy; None = their weighted sum.
+
+    Raises:
+        Mt2stError: it needs a package that is not installed, or a knob is out of range.
+    """
+    made: Balancer | None = strategy.balancer(tuple(tasks)) if hasattr(strategy, "balancer") else None
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,16 +10,18 @@ from torch import nn
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.suite import ranks
+from mt2st.balancing import Balancer
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
+from mt2st.training.balanced import Balancing
 from mt2st.training.trainer import ALL_FROZEN
 
 
 class StepCosts:
-    """FLOPs of one step by active set.
+    """FLOPs of one step by active set and by what balances it.
 
     The model lives from a measurement until `close`, so that no run's peak of memory holds a second one.
 
@@ -35,17 +37,24 @@ class StepCosts:
     def __init__(self, build: Callable[[], Experiment]) -> None:
         self._build = build
         self._open: tuple[Experiment, MT2ST] | None = None
-        self._known: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[tuple[str, ...], type], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
 
-    def __call__(self, active: tuple[str, ...]) -> int:
-        """FLOPs, forward and backward, of a step with these active tasks, primary first; of all processes."""
-        if active not in self._known:
-            self._known[active] = self._measured(active)
-        return self._known[active]
+    def __call__(self, active: tuple[str, ...], balancer: Balancer | None = None) -> int:
+        """FLOPs of a step with these active tasks, primary first; of all processes, and of all passes.
+
+        Args:
+            active: the tasks that run.
+            balancer: what makes the gradients of two or more; None = a weighted sum of losses. Its class decides the
+                cost.
+        """
+        key = active, type(balancer) if len(active) > 1 else type(None)
+        if key not in self._known:
+            self._known[key] = self._measured(active, balancer if len(active) > 1 else None)
+        return self._known[key]
 
     def _opened(self) -> tuple[Experiment, MT2ST]:
         if self._open is None:
@@ -55,19 +64,28 @@ class StepCosts:
             self._open = experiment, mixture
         return self._open
 
-    def _measured(self, active: tuple[str, ...]) -> int:
+    def _measured(self, active: tuple[str, ...], balancer: Balancer | None) -> int:
         experiment, mixture = self._opened()
         weights = dict.fromkeys(active, 1.0)
         batches = {
             stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
             for stream in mixture.streams(weights)
         }
+
+        def losses() -> dict[str, torch.Tensor]:
+            found: dict[str, torch.Tensor] = mixture(experiment.encoder.features, batches, weights)
+            return found
+
         with FlopCounter() as counter:
-            losses = mixture(experiment.encoder.features, batches, weights)
-            total = torch.stack(list(losses.values())).sum()
-            if not total.requires_grad:
-                raise Mt2stError(ALL_FROZEN)
-            total.backward()
+            if balancer is None:
+                total = torch.stack(list(losses().values())).sum()
+                if not total.requires_grad:
+                    raise Mt2stError(ALL_FROZEN)
+                total.backward()
+            else:
+                balancing = Balancing(balancer, [*experiment.encoder.parameters(), *mixture.parameters()])
+                balancing.backward(losses(), weights, seed=0)
+                balancing.learn(0.0, losses)
         return ranks.summed(counter.total)
 
     @staticmethod

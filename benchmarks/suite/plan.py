@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
-from benchmarks.strategies import schedules_of, training_of
+from benchmarks.strategies import balancer_of, schedules_of, training_of
 from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
+from mt2st.balancing import Balancer
 from mt2st.errors import Mt2stError
 from mt2st.schedules import Schedule, listens, weight_at
 
@@ -53,9 +54,15 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
             schedules = schedules_of(settings, step.auxiliaries)
             hears = any(listens(schedule) for schedule in schedules.values())
             times = training_of(settings, knobs.train).accumulation
+            balancer = balancer_of(settings, (step.primary, *step.auxiliaries))
 
-            def cost(active: tuple[str, ...], step: StepCosts = step, times: int = times) -> int:
-                return step(active) * times
+            def cost(
+                active: tuple[str, ...],
+                step: StepCosts = step,
+                times: int = times,
+                balancer: Balancer | None = balancer,
+            ) -> int:
+                return step(active, balancer) * times
 
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:

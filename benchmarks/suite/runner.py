@@ -6,7 +6,7 @@ cases. Equal configuration means equal run: what is finished is skipped, what is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -37,8 +37,20 @@ class Made:
     suite_hash: str
 
 
-def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, results: Path, console: Console) -> Made:
+def make_suite(
+    case: Case,
+    knobs: SuiteKnobs,
+    *,
+    benchmark: str,
+    recipe: str,
+    results: Path,
+    console: Console,
+    looks: tuple[int, ...] = (),
+) -> Made:
     """Make the runs that are not finished yet.
+
+    Args:
+        looks: what the runs record of the numbers of seeds at which their intervals are looked at.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
@@ -47,7 +59,7 @@ def make_suite(case: Case, knobs: SuiteKnobs, *, benchmark: str, recipe: str, re
     costs = SuiteCosts(case, knobs)
     plan = [
         Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
-        for run in plan_runs(knobs, costs)
+        for run in (replace(planned, looks=looks) for planned in plan_runs(knobs, costs))
     ]
     ranks.agree("what they plan", [planned.folder.identity["run_id"] for planned in plan])
     first, total = costs.of(0), sum(planned.run.flops for planned in plan)

@@ -25,6 +25,7 @@ class Run:
         auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
         budget: training FLOPs that end the run, in place of steps, which nobody knows beforehand: its schedules listen.
             `steps` is then what the budget pays for if no auxiliary ever stops. 0 = the steps end it.
+        looks: numbers of seeds at which the suite looks at its intervals, to add seeds or not; () = it does not.
         tested: whether the test split is read in the end. A trial of `tune` is not tested, and leaves its record alone.
     """
 
@@ -36,6 +37,7 @@ class Run:
     auxiliary_share: float
     budget: int = 0
     tested: bool = True
+    looks: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:

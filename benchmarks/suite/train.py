@@ -15,7 +15,7 @@ from benchmarks.cases import Case, TestResult, load_card
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
-from benchmarks.strategies import schedules_of
+from benchmarks.strategies import balancer_of, schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
@@ -102,6 +102,7 @@ def _recorded(
     record: dict[str, Any] = {
         **surroundings,
         "views": list(planned.run.views),
+        **({"looks": list(planned.run.looks)} if planned.run.looks else {}),
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data": dict(case.data),
         "auxiliary_share_of_mtl_flops": planned.run.auxiliary_share,
@@ -150,7 +151,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     experiment = case.build(run.seed)
     record["data"] |= experiment.data
     names = [objective.name for objective in experiment.auxiliaries]
-    mixture = mixture_of(experiment, schedules_of(knobs.strategy(run.strategy), names).__getitem__)
+    strategy = knobs.strategy(run.strategy)
+    mixture = mixture_of(experiment, schedules_of(strategy, names).__getitem__)
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
@@ -172,6 +174,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         mixture,
         {name: Prefetched(stream, workers) if workers else stream for name, stream in experiment.streams.items()},
         config,
+        balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
         validation_streams=experiment.validation_streams,

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from mt2st.batch import Batch
 from mt2st.flops import FlopLedger
 
+ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
+
 
 class Encoder(Protocol):
     """What the loop needs of a model: an `nn.Module` that turns a batch into features."""

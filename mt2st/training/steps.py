@@ -19,13 +19,12 @@ from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
 from mt2st.training.aside import aside
+from mt2st.training.balanced import Balancing
 from mt2st.training.config import TrainConfig, learning_rate_at, learning_rate_of
-from mt2st.training.interface import Stream
+from mt2st.training.interface import ALL_FROZEN, Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
 from mt2st.training.peers import Peers
-
-ALL_FROZEN = "no active task has a parameter to train: all that it uses is frozen; take a part out of freeze"
 
 
 class Steps:
@@ -34,6 +33,7 @@ class Steps:
     Args:
         model: what is trained, maybe in a distributed wrapper, and `bare` without it.
         optimizer: accelerate's.
+        balancing: makes the gradients while two or more tasks are active; None = those of the weighted sum.
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
@@ -50,10 +50,11 @@ class Steps:
         ledger: FlopLedger,
         accelerator: Accelerator,
         peers: Peers,
+        balancing: Balancing | None = None,
     ) -> None:
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
-        self._mixture = bare.mixture
+        self._mixture, self._balancing = bare.mixture, balancing
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
@@ -159,24 +160,24 @@ class Steps:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step, start, end, group.get("peak"))
         losses: dict[str, Tensor] = {}
+        balancing = self._balancing if len(weights) > 1 else None
         for micro in range(config.accumulation):
             index = step * config.accumulation + micro
             batches = {stream: self._batch(stream, index) for stream in streams}
             kind = (f"{LISTENING}|fork|" if forked else "") + self.kind(batches, weights)
-            self._seed(step_seed(config.seed, step, micro, accelerator.process_index))
-            last = micro == config.accumulation - 1
+            random = step_seed(config.seed, step, micro, accelerator.process_index)
+            self._seed(random)
+            # Processes exchange gradients in the last backward pass, unless the balancer does it.
+            exchange = micro == config.accumulation - 1 and not (balancing and balancing.weighs_gradients)
             # The first step of a kind runs under the counter, which only observes.
             counter = None if self._ledger.knows(kind) else FlopCounter()
-            eager = torch.compiler.set_stance("force_eager") if counter and config.compile else nullcontext()
-            with eager, counter or nullcontext(), nullcontext() if last else accelerator.no_sync(self._model):
+            with self._watched(counter), nullcontext() if exchange else accelerator.no_sync(self._model):
                 losses = self._model(batches, weights, counter.task if counter else None)
-                total = sum(
-                    (weights[name] * loss for name, loss in losses.items()),
-                    start=torch.zeros((), device=accelerator.device),
-                )
-                if not total.requires_grad:
-                    raise Mt2stError(ALL_FROZEN)
-                accelerator.backward(total / config.accumulation)
+                if balancing:
+                    balancing.backward(losses, weights, step_seed(config.seed, step, config.accumulation, 0))
+                    losses = {name: loss.detach() for name, loss in losses.items()}  # lets the graphs go
+                else:
+                    self._backward(losses, weights)
             if counter:
                 counts = as_listening(counter.counts) if forked else counter.counts
                 self._ledger.learn(kind, counts, counter.unknown_operations)
@@ -187,7 +188,35 @@ class Steps:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if balancing:
+
+            def losses_again() -> dict[str, Tensor]:
+                self._seed(random)
+                with self._watched(counter):
+                    again: dict[str, Tensor] = self._model(batches, weights, counter.task if counter else None)
+                if counter:
+                    self._ledger.learn(kind, counter.counts, counter.unknown_operations)
+                return again
+
+            balancing.learn(self.learning_rate, losses_again)
         return losses
+
+    def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
+        """The gradients of the weighted sum."""
+        total = sum(
+            (weights[name] * loss for name, loss in losses.items()),
+            start=torch.zeros((), device=self._accelerator.device),
+        )
+        if not total.requires_grad:
+            raise Mt2stError(ALL_FROZEN)
+        self._accelerator.backward(total / self._config.accumulation)
+
+    @contextmanager
+    def _watched(self, counter: FlopCounter | None) -> Iterator[None]:
+        """Under the counter, without compilation, which would hide operations from it; None = as usual."""
+        eager = torch.compiler.set_stance("force_eager") if counter and self._config.compile else nullcontext()
+        with eager, counter or nullcontext():
+            yield
 
     def _seed(self, seed: int) -> None:
         """What `torch.manual_seed` does for this device.

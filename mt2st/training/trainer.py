@@ -20,7 +20,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from mt2st.balancing import Balancer
 from mt2st.batch import Batch
+from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
@@ -28,18 +30,19 @@ from mt2st.flops import FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
+from mt2st.training.balanced import Balancing, check_balancer
 from mt2st.training.best import BestWeights
 from mt2st.training.checkpoint import load_best, load_checkpoint, newest_checkpoint, save_checkpoint
 from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
-from mt2st.training.interface import Encoder, Progress, Stream, TrainingInterrupted, TrainResult
+from mt2st.training.interface import ALL_FROZEN, Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.listening import LISTENING, Listening
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
-from mt2st.training.steps import ALL_FROZEN, Steps
+from mt2st.training.steps import Steps
 
 __all__ = ["ALL_FROZEN", "Encoder", "Stream", "TrainConfig", "TrainResult", "Trainer", "TrainingInterrupted"]
 
@@ -52,6 +55,7 @@ class Trainer:
         mixture: the tasks; its stream names must be keys of `streams`.
         streams: stream name → source of batches.
         config: how to train.
+        balancer: makes one gradient of the losses while two or more tasks are active; None = their weighted sum.
         folder: where checkpoints are kept and looked for; None = no checkpoints.
         validate: called in evaluation mode, returns metrics for the curve; None = no validation.
         best_by: id of the metric of `validate` by which `config.keep_best` chooses, and whether higher is better.
@@ -70,8 +74,8 @@ class Trainer:
         trained: what is trained with what, a row a group: name, number of parameters, peak learning rate.
 
     Raises:
-        Mt2stError: a task's stream is missing, all parameters are frozen, a tracker is unknown or not installed, or
-            `keep_best` has no validation to choose by.
+        Mt2stError: a task's stream is missing, all parameters are frozen, a tracker is unknown or not installed,
+            `keep_best` has no validation to choose by, or the balancer cannot work under this configuration.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Trainer:
         streams: Mapping[str, Stream],
         config: TrainConfig,
         *,
+        balancer: Balancer | None = None,
         folder: Path | None = None,
         validate: Callable[[], Mapping[str, float]] | None = None,
         best_by: tuple[str, bool] | None = None,
@@ -132,8 +137,15 @@ class Trainer:
         self._optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)  # it has no state yet
         self.ledger = FlopLedger()
         self._progress = Progress()
+        self._balancing: Balancing | None = None
+        if balancer is not None:
+            check_balancer(balancer, config, listening=bool(mixture.listening))
+            self._balancing = Balancing(
+                balancer, list(joint.parameters()), backward=self.accelerator.backward, mean=self._peers.mean
+            )
         self.steps = Steps(
-            self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers
+            *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
+            balancing=self._balancing,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
@@ -145,6 +157,8 @@ class Trainer:
             )
         # what else a checkpoint must keep, by name
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
+        if balancer is not None:
+            self._parts["balancer"] = balancer
         if config.keep_best and (validate is None or best_by is None):
             raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
         self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None
@@ -157,6 +171,8 @@ class Trainer:
         }
         if rates:
             whole["trained"] = self.trained
+        if balancer is not None:
+            whole["balancer"] = describe_value(balancer)
         self._fingerprint = content_hash(whole)
         self.saved_step: int | None = None
         if trackers:
@@ -287,6 +303,8 @@ class Trainer:
             "learning_rate": self.steps.learning_rate,
         }
         line |= {f"loss/{name}": loss for name, loss in self._peers.means(losses).items()}
+        if self._balancing and len(losses) > 1:
+            line |= {f"balance/{name}": float(value) for name, value in self._balancing.shown.items()}
         self._emit(line)
 
     def _emit(self, line: Mapping[str, Any]) -> None:

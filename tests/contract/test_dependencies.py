@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRA_OF = {"data_prep": "data", "benchmarks": "benchmarks"}
 # Extras of packages that functions import, beside the extra of their own package.
 OPTIONAL = {
-    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora"),
+    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora", "peers"),
     "data_prep": (),
     "benchmarks": ("cpu", "gpu", "peers", "ray", "slurm"),
 }
@@ -221,6 +221,8 @@ def test_every_module_imports_with_what_is_listed_for_its_package(package: str) 
             "fine_tune({'text': Part(nn.Sequential(nn.Sequential(nn.Linear(2, 2))), True)}, lora_rank=1)",
             "pip install 'mt2st[lora]'",
         ),
+        ("from mt2st.balancing import UPGrad; UPGrad(('main', 'one'))", "pip install 'mt2st[peers]'"),
+        ("from mt2st.balancing import PCD; PCD(('main', 'one'))", "pip install 'mt2st[peers]'"),
         ("from mt2st.training.guards import check_trackers; check_trackers(['wandb'], None)", "'mt2st[trackers]'"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from mt2st.balancing import FAMO, PCD, PCGrad, UncertaintyWeighting, UPGrad
 from mt2st.listening import Aligned, Flattening, Forked
 from mt2st.objectives.contrastive import ContrastiveObjective
 from mt2st.schedules import Schedule, Switch
@@ -97,13 +99,16 @@ def normalise(name: str, own: slice, *, joint: bool) -> dict[str, Tensor]:
 
 
 TRAININGS = ("plain", "interrupted", "sharded")
+BALANCED: dict[str, Any] = {"FAMO": FAMO, "UncertaintyWeighting": UncertaintyWeighting}
+if find_spec("torchjd") and find_spec("quadprog"):
+    BALANCED |= {"UPGrad": UPGrad, "PCGrad": PCGrad, "PCD": PCD}
 
 
 def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
     """Twelve steps through a switch.
 
     "interrupted" stops once because of a signal that one rank alone gets, and goes on; so does "sharded", with AdamW's
-    states shared out.
+    states shared out. Those of `BALANCED` have two auxiliaries and a balancer, and are interrupted too.
     """
     lines: list[Any] = []
 
@@ -112,10 +117,19 @@ def train(name: str, folder: Path, rank: int, rows: int = 4) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def build(on_step: Any) -> Trainer:
-        encoder, tasks = regression(aux=Switch(0.5))
+        schedules = {"aux": Switch(0.5), "more": Switch(0.75)} if name in BALANCED else {"aux": Switch(0.5)}
+        encoder, tasks = regression(**schedules)
+        balancer = BALANCED[name](tuple(tasks.tasks)) if name in BALANCED else None
         config = TrainConfig(12, log_every_steps=3, checkpoint_every_steps=5, clip_norm=0.5, shard=name == "sharded")
         return Trainer(
-            encoder, tasks, {"primary": Rows(rows, size=24)}, config, folder=folder, on_step=on_step, log=lines.append
+            encoder,
+            tasks,
+            {"primary": Rows(rows, size=24)},
+            config,
+            balancer=balancer,
+            folder=folder,
+            on_step=on_step,
+            log=lines.append,
         )
 
     run, stopped = build(on_step), ""
@@ -161,7 +175,7 @@ def main(folder: str, rank: int) -> None:
         torch.save(found, Path(folder) / f"{loss}-{rank}.pt")
     for name in NORMS:
         torch.save(normalise(name, slice(4 * rank, 4 * rank + 4), joint=True), Path(folder) / f"norm-{name}-{rank}.pt")
-    for name in TRAININGS:
+    for name in (*TRAININGS, *BALANCED):
         torch.save(train(name, Path(folder) / f"run-{name}", rank), Path(folder) / f"{name}-{rank}.pt")
     for name in LISTENERS:
         torch.save(listen(name), Path(folder) / f"listen-{name}-{rank}.pt")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import io
 import weakref
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from rich.console import Console
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.vqa import knobs as vqa
-from benchmarks.commands._case import run_case
+from benchmarks.commands._case import parse_knobs, run_case, run_suite
 from benchmarks.records.read import load_records
+from benchmarks.strategies import find_strategy
 from benchmarks.strategies.aligned import Aligning
 from benchmarks.strategies.flattening import Flattened
 from benchmarks.strategies.forked import Forking
@@ -177,6 +180,62 @@ def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, 
     assert "skipped" in run(knobs, tmp_path)[1]
     (again,) = [record.folder for record in records if record.strategy == "Forked" and record.views[0] != "equal-steps"]
     assert runner.resume_run(again) == 0
+
+
+def test_the_passes_of_balancers_are_in_budget_forecast_and_ledger(data_folder: Path, tmp_path: Path) -> None:
+    names = ["MTL", "FAMO", "Uncertainty weighting"]
+    if find_spec("torchjd") and find_spec("quadprog"):
+        names += ["UPGrad", "PCGrad", "PCD"]
+    at = {"contrastive": 1.0, "masked_lm": 0.5}
+    settings = tuple(replace(find_strategy(name).kind(), at=at) for name in names[1:])
+    knobs = tiny(data_folder, strategies=tuple(names), settings=settings, steps=6, budgets=(0.5,))
+    case = open_case(CARD, knobs, Console(quiet=True))
+    plan = plan_runs(knobs, SuiteCosts(case, knobs))
+    assert run(knobs, tmp_path)[0] == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert len(records) == len(plan) == 2 * len(names)
+    for each in plan:
+        (record,) = [one for one in records if (one.strategy, one.steps) == (each.strategy, each.steps)]
+        assert record.training_flops == each.flops, each.label
+    whole = {record.strategy: record for record in records if record.steps == 6}
+    a_step = {
+        name: {row["kind"].split("|")[0]: row["flops_per_step"] for row in record.values["flops"]["by_kind"]}
+        for name, record in whole.items()
+    }
+    everything = "vqa+contrastive+masked_lm"
+    for name in names[1:]:
+        assert set(a_step[name]) == {everything, "vqa+contrastive"}, "masked_lm ends"
+        more = a_step[name][everything] / a_step["MTL"][everything]
+        assert more == 1 if name == "Uncertainty weighting" else 1.1 < more < 2, name
+    shares = {name: min(record.training_flops for record in records if record.strategy == name) for name in names}
+    assert max(shares.values()) <= 0.5 * whole["MTL"].training_flops
+
+
+def test_seeds_are_added_until_decided_or_to_the_limit(data_folder: Path, tmp_path: Path) -> None:
+    settings = {"strategies": ("MTL", "Switch"), "budgets": (0.5,), "steps": 4, "until_decided": True}
+    code, printed = run(tiny(data_folder, seeds=4, **settings), tmp_path)
+    assert code == 0
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    assert {tuple(record.values["looks"]) for record in records} == {(2, 4)}
+    made = len({record.seed for record in records})
+    assert made == (4 if "Undecided" in printed.split("raw records")[1] else made)
+    assert made in (2, 4)
+    assert "each interval is one of 97.50%" in " ".join(printed.split())
+    with pytest.raises(Mt2stError, match="declares no margin"):
+        run_suite(
+            open_case(CARD, tiny(data_folder, **settings), Console(quiet=True)),
+            tiny(data_folder, **settings),
+            replace(vqa.SPEC, margin=None, margin_reason=""),
+            **{"benchmark": "vqa", "recipe": "tiny", "results": tmp_path, "console": Console(quiet=True)},
+        )
+
+
+def test_seeds_auto_is_said_in_words() -> None:
+    default = vqa.RECIPES["default"]
+    for words in (["--seeds", "auto"], ["--seeds=auto"]):
+        knobs = parse_knobs(default, [*words, "--steps", "7"], prog="vqa", description="")
+        assert (knobs.seeds, knobs.until_decided, knobs.steps) == (16, True, 7)
+    assert not parse_knobs(default, [], prog="vqa", description="").until_decided
 
 
 def test_labels_are_drawn_per_seed_or_kept(data_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.two_processes import LISTENERS, NORMS, TRAININGS, listen, model_and_batch, normalise, step, train
+from tests.helpers.two_processes import (
+    BALANCED,
+    LISTENERS,
+    NORMS,
+    TRAININGS,
+    listen,
+    model_and_batch,
+    normalise,
+    step,
+    train,
+)
 
 
 @pytest.mark.timeout(240)
@@ -25,6 +35,15 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     assert all(torch.equal(plain["weights"][name], weights) for name, weights in sharded["weights"].items())
     alone = train("plain", tmp_path / "alone", rank=0, rows=8)
     for name in TRAININGS:
+        check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
+    for name in BALANCED:
+        alone = train(name, tmp_path / f"alone-{name}", rank=0, rows=8)
+        if name in (
+            "UPGrad",
+            "PCGrad",
+            "PCD",
+        ):  # each process multiplies the joint gradients: 6 steps of 3 tasks, 3 of 2
+            alone["flops"] += sum(steps * 2 * (tasks * tasks + tasks) * 40 for steps, tasks in ((6, 3), (3, 2)))
         check_training(name, alone, *(torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)))
     for name in LISTENERS:
         check_listening(

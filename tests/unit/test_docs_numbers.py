@@ -14,7 +14,7 @@ import pytest
 from benchmarks.cases import case_names, load_card
 from benchmarks.report.cells import difference_text, interval_text
 from benchmarks.report.spec import Metric
-from benchmarks.report.statistics import Interval
+from benchmarks.report.student import Interval
 from tests.helpers.documentation import CARDS, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
@@ -120,6 +121,7 @@ class RetrievalCase:
                 slug = prefix.replace("/", "_")
                 items[f"{slug}text_to_image_rank"] = ranks.text_to_image
                 items[f"{slug}image_to_text_rank"] = ranks.image_to_text
+                items[f"{slug}cluster"] = clusters_of(captions.bases())
             by_chance = {
                 f"{prefix}{name}": value
                 for prefix, captions in self.tests.items()
@@ -149,6 +151,11 @@ class Captions:
         self.rows = rows
         self.texts = [texts[row] for row in rows]
         self.images = split.caption_images()[rows]
+
+    def bases(self) -> list[str]:
+        """What each caption's image is a variant of; its own id where the set names no groups."""
+        groups, ids = self.split.extra_values("group"), self.split.image_ids()
+        return [f"group {groups[row]}" if groups[row] is not None else f"image {ids[row]}" for row in self.images]
 
 
 def captions_of(split: PreparedSplit, main_only: bool) -> Captions:

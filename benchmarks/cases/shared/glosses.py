@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, TestResult
+from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.labels import (
@@ -148,6 +149,7 @@ class GlossData:
         """Everything measured on the test split; `tokens` [N, T] are its glosses."""
         found = predict_classes(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1).in_order())
         metrics, items = graded(found, self.test.codes)
+        items["cluster"] = clusters_of(self.test.lemmas)
         return TestResult(metrics, items, {"label": self.names}, self.floors)
 
     def validator(self, encoder: Any, objective: Any, tokens: Tensor) -> Callable[[], dict[str, float]]:

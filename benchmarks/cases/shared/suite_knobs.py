@@ -51,6 +51,9 @@ class SuiteKnobs:
     """optimiser steps of every strategy in the equal-steps view"""
     seeds: int = planned(default=8)
     """training seeds per strategy, 0 … seeds − 1"""
+    until_decided: bool = planned(default=False)
+    """look after a quarter and after half of the seeds, and stop where the claim is decided; --seeds auto is this and
+    --seeds 16"""
     draw: Literal["fixed", "per-seed"] = "per-seed"
     """labelled subset and validation carve: drawn anew for each seed, or the same for every one; test items never
     change"""

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmarks.cases import TestResult
+from benchmarks.cases.shared.clusters import clusters_of
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.vision_language import VisionLanguageEncoder
@@ -75,6 +76,7 @@ class AnswerGrader:
             "confidence": result.confidence[graded],
             "question_type": question_types[graded].astype(np.int32),
             "answer_type": answer_types[graded].astype(np.int32),
+            "cluster": clusters_of(split.question_images()[graded].tolist()),
         }
         prior = language_prior(labelled.question_texts(), labelled.answer_texts(), wordings, self.vocabulary.answers)
         floors = {

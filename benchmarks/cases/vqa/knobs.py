@@ -25,6 +25,8 @@ SPEC = ReportSpec(
     primary=accuracy("vqa_accuracy", "VQA accuracy"),
     columns=(Metric("ece", "ECE", higher_is_better=False, decimals=3),),
     groups=(Group("question_type", "question type"), Group("answer_type", "answer type")),
+    margin=0.005,
+    margin_reason="half a point is less than two runs of one setting differ by",
     floors=(("language prior", "language prior"), ("chance", "chance")),
     notes=(
         "The primary task answers the questions of the labelled training images; the auxiliaries learn from captions "

@@ -221,6 +221,16 @@ def test_report_prints_the_table_and_says_holes_by_its_exit_code(cases: Path, tm
     assert "the disk is full" in capsys.readouterr().out
 
 
+def test_power_says_what_seeds_can_tell(cases: Path, tmp_path: Path, capsys) -> None:
+    root = write_suite(tmp_path / "results", seeds=4, items=400)
+    assert main(["power", "demo", "--results", str(root), "--seeds", "4", "64"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "Switch − MTL" in line)
+    few, many = (float(cell) for cell in line.split()[-2:])
+    assert 0 < many < few
+    assert main(["power", "demo", "--results", str(root), "--seeds", "1"]) == 2
+    assert "seeds = 1 must be ≥ 2" in capsys.readouterr().err
+
+
 def test_resume_goes_on_with_one_run_and_skips_a_finished_one(cases: Path, tmp_path: Path, capsys) -> None:
     done = write_run(tmp_path, "STL", "equal-steps", 0)
     failed = write_run(tmp_path, "MTL", "equal-steps", 0, fail="no memory")

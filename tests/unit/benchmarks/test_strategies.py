@@ -57,7 +57,7 @@ def cost(active: tuple[str, ...]) -> int:
 
 
 def test_the_table_is_the_folder() -> None:
-    files = {path.stem for path in (ROOT / "benchmarks" / "strategies").glob("*.py")} - {"__init__"}
+    files = {path.stem for path in (ROOT / "benchmarks" / "strategies").glob("[!_]*.py")}
     assert {kind.key for kind in built_in()} == files
     assert strategy_names()[:6] == default_strategies()
     assert default_strategies() == ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish", "Thinned")
@@ -337,7 +337,7 @@ def test_knobs_survive_a_config_file() -> None:
 
 def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     shared = SuiteKnobs().shared()
-    planned = ("seeds", "strategies", "settings", "views", "budgets")
+    planned = ("seeds", "until_decided", "strategies", "settings", "views", "budgets")
     for name in (*planned, "data_folder", "data_workers", "trackers", "on_leak"):
         assert name not in shared, name
     assert {"steps", "draw", "train", "threads"} <= set(shared)
