@@ -48,6 +48,14 @@ class DenoiserConfig:
         check_range("drop_class", self.drop_class, 0.0, 1.0, "it is a share of the images, for example 0.1")
 
 
+def cosine_signal(noise_levels: int = 1000) -> Tensor:
+    """ᾱ at each level [noise_levels], the cosine schedule of arXiv 2102.09672."""
+    from diffusers import DDPMScheduler
+
+    signal: Tensor = DDPMScheduler(noise_levels, beta_schedule="squaredcos_cap_v2").alphas_cumprod.float()
+    return signal
+
+
 class Denoiser(nn.Module):
     """The U-Net with the lazy features that objectives pull from.
 
@@ -59,7 +67,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         try:
-            from diffusers import DDPMScheduler, UNet2DModel
+            from diffusers import UNet2DModel
         except ImportError:
             raise Mt2stError(
                 "diffusion needs the package diffusers; install it with pip install 'mt2st[diffusion]'"
@@ -82,8 +90,7 @@ class Denoiser(nn.Module):
         )
         self.width = config.widths[-1]
         self.grid = config.image_size // config.fold // 2 ** (levels - 1)  # side of the bottleneck
-        schedule = DDPMScheduler(config.noise_levels, beta_schedule="squaredcos_cap_v2")
-        self.register_buffer("signal", schedule.alphas_cumprod.float(), persistent=False)  # ᾱ, [noise levels]
+        self.register_buffer("signal", cosine_signal(config.noise_levels), persistent=False)  # ᾱ, [noise levels]
 
     def features(self, batch: Batch) -> DenoiserFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""

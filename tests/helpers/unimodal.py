@@ -189,6 +189,10 @@ def _text(folder: Path) -> SuiteKnobs:
     return recipe.Knobs(encoder=bert, vocabulary_size=300, mask_rate=0.3, **_glosses_of(folder))
 
 
+def _pairs_of_glosses(knobs: SuiteKnobs, *auxiliaries: str) -> SuiteKnobs:
+    return replace(knobs, question="same_class", labelled_pairs=40, auxiliaries=auxiliaries)
+
+
 def _diffusion(folder: Path) -> SuiteKnobs:
     recipe = import_module("benchmarks.cases.diffusion.knobs")
     return recipe.Knobs(
@@ -202,6 +206,10 @@ CASES: dict[str, Callable[[Path], SuiteKnobs]] = {
     "image": _image,
     "image/same_class": _image_pairs,
     "representation": _representation,
+    "representation/same_class": lambda folder: _pairs_of_glosses(
+        _representation(folder), "supersense", "gloss_lemma", "skip_gram", "hypernym"
+    ),
     "text": _text,
+    "text/same_class": lambda folder: _pairs_of_glosses(_text(folder), "supersense", "matching", "masked_lm"),
     "diffusion": _diffusion,
 }

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
+from benchmarks.cases.diffusion.gaussian import Asked, gaussian_floor
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, SAMPLES_FILE, Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
-from benchmarks.cases.shared.labels import check_taught, class_codes, class_names
+from benchmarks.cases.shared.labels import check_taught, class_codes, class_names, stratified_rows
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
-from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
+from mt2st.encoders.denoiser import Denoiser, DenoiserConfig, cosine_signal
 from mt2st.errors import Mt2stError
 from mt2st.files import atomic_path
 from mt2st.objectives.alignment import AlignmentObjective
@@ -31,12 +32,15 @@ from mt2st.randomness import generator
 from mt2st.training.trainer import Stream
 
 _VALIDATION_IMAGES = 128
+Labelled = tuple[PreparedSplit, np.ndarray]
+_GAUSSIAN_IMAGES = 20_000  # training pictures, at most, that the Gaussian floor is fitted to
 
 
 class DiffusionCase:
     """Data, classifier and floors, made once; `build` makes a fresh model for a seed."""
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "unconditional": lambda case, encoder: DenoisingObjective(name="unconditional"),
         "class": lambda case, encoder: ClassificationObjective(encoder.width, len(case.names)),
         "clean_image": lambda case, encoder: CleanImageObjective(encoder.width),
         "alignment": lambda case, encoder: AlignmentObjective(encoder.width, case.classifier.encoder),
@@ -57,7 +61,9 @@ class DiffusionCase:
         self.test = some_of(test_split, knobs.test_images)
         self.test_codes = class_codes(self.test, self.names)
         validation = some_of(validation, _VALIDATION_IMAGES)
-        check_taught(self.codes, self.test_codes, self.names, "test")
+        rows = stratified_rows(self.codes, knobs.label_fraction, draw, self.names)
+        self.labelled, self.taught = self.train.subset(rows), self.codes[rows]
+        check_taught(self.taught, self.test_codes, self.names, "test")
         self.held_out = noised(self.test, self.test_codes)
         self.validation_split, self.validation_codes = validation, class_codes(validation, self.names)
         self.validation = noised(validation, self.validation_codes)
@@ -77,6 +83,7 @@ class DiffusionCase:
         self.data: Mapping[str, Any] = {
             **facts(dataset, leaked),
             "training_images": self.train.num_images,
+            "labelled_images": self.labelled.num_images,
             "validation_images": validation.num_images,
             "test_images": self.test.num_images,
             "classes": len(self.names),
@@ -90,14 +97,22 @@ class DiffusionCase:
             DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
         )
 
-        def streams(split: PreparedSplit, codes: np.ndarray) -> dict[str, Stream]:
-            labels, batches = torch.from_numpy(codes), (knobs.images_per_batch, knobs.auxiliary_images_per_batch)
+        def streams(primary: Labelled, auxiliary: Labelled) -> dict[str, Stream]:
+            """Of splits with their class numbers."""
             return {
                 PRIMARY: ItemStream(
-                    {"condition": labels}, split=split, items_per_batch=batches[0], seed=seed, name="pictures"
+                    {"condition": torch.from_numpy(primary[1])},
+                    split=primary[0],
+                    items_per_batch=knobs.images_per_batch,
+                    seed=seed,
+                    name="pictures",
                 ),
                 AUXILIARY: ItemStream(
-                    {"label": labels}, split=split, items_per_batch=batches[1], seed=seed, name="auxiliary"
+                    {"label": torch.from_numpy(auxiliary[1])},
+                    split=auxiliary[0],
+                    items_per_batch=knobs.auxiliary_images_per_batch,
+                    seed=seed,
+                    name="auxiliary",
                 ),
             }
 
@@ -125,8 +140,8 @@ class DiffusionCase:
             encoder=encoder,
             primary=DenoisingObjective(),
             auxiliaries=build_auxiliaries(self, encoder),
-            streams=streams(self.train, self.codes),
-            validation_streams=lambda: streams(self.validation_split, self.validation_codes),
+            streams=streams((self.labelled, self.taught), (self.train, self.codes)),
+            validation_streams=lambda: streams(*[(self.validation_split, self.validation_codes)] * 2),
             validate=lambda: {"denoising_loss": float(held_out_losses(encoder, self.validation).mean())},
             test=test,
             save=save,
@@ -149,10 +164,26 @@ class DiffusionCase:
         features = self.test_features
         copies = self.classifier.features(mean[None].repeat(2, 1, 1, 1))
         real = self.classifier.features(some_of(self.train, self.knobs.samples))
+        every = self.train.pixels(np.arange(min(self.train.num_images, _GAUSSIAN_IMAGES)))
+        gaussian = gaussian_floor(
+            every.reshape(len(every), -1).astype(np.float32) / 127.5 - 1,
+            self.codes[: len(every)],
+            *(asked_of(stream) for stream in (self.validation, self.held_out)),
+        )
         return {
+            "Gaussian denoiser of each class": {"denoising_loss": gaussian},
             "unconditional mean": {"denoising_loss": zero, "frechet_distance": frechet_distance(copies, features)},
             "training pictures": {"frechet_distance": frechet_distance(real, features)},
         }
+
+
+def asked_of(stream: ItemStream) -> Asked:
+    """What `noised` made, for the Gaussian denoiser; a row's values in the order of `PreparedSplit.pixels`."""
+    signal = cosine_signal()
+    tensors = stream.tensors
+    clean, noise = (tensors[name].permute(0, 2, 3, 1).flatten(1).numpy() for name in ("pixels", "noise"))
+    levels = signal[tensors["level"]].numpy()
+    return Asked(clean.astype(np.float32) / 127.5 - 1, noise, levels, tensors["condition"].numpy())
 
 
 def some_of(split: PreparedSplit, count: int) -> PreparedSplit:

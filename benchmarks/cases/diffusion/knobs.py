@@ -91,6 +91,8 @@ class Knobs(DataKnobs):
     """the set: an adapter, a prepared folder, or data that need no code"""
     image_size: int = 32
     """height and width to which all pictures are brought, in pixels"""
+    label_fraction: float = 1.0
+    """share of training pictures whose class is known and that the primary task learns from, class by class"""
     images_per_batch: int = 32
     """pictures a step"""
     auxiliary_images_per_batch: int = 32
@@ -129,7 +131,20 @@ TUNED = Knobs(
         SampledDiminishing(4e-3, 1.0, rate=6.0, shape=2.0),
     ),
 )
-RECIPES = {"default": TUNED, "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28)}
+RECIPES = {
+    "default": TUNED,
+    "fashion-mnist": replace(TUNED, data="fashion_mnist", image_size=28),
+    "few-labels": replace(
+        TUNED,
+        data="fashion_mnist",
+        image_size=14,
+        label_fraction=0.00556,
+        steps=400,
+        auxiliaries=("unconditional",),
+        encoder=UNetKnobs(fold=1, widths=(16, 32)),
+        classifier=VitKnobs(patch_size=2, width=48),
+    ),
+}
 
 
 def smoke(knobs: Knobs) -> Knobs:

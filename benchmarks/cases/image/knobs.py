@@ -16,13 +16,13 @@ from typing import ClassVar, Literal
 from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import LabelledDataKnobs
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
+from benchmarks.cases.shared.question_knobs import check_even, check_pairs, check_question
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
 from benchmarks.strategies.mtl import MultiTask
 from benchmarks.strategies.sampled import SampledDiminishing
 from benchmarks.strategies.stl import SingleTask
 from benchmarks.strategies.switch import Switching
-from mt2st.errors import Mt2stError
 
 SPEC = ReportSpec(
     title="Pictures: the same class? Few labels, many pictures",
@@ -80,16 +80,10 @@ class Knobs(LabelledDataKnobs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.question == "class" and "class" in self.auxiliaries:
-            raise Mt2stError(
-                "auxiliaries: with question = class the primary task learns the classes; leave class out, or set "
-                "--question same_class"
-            )
-        if self.question == "same_class" and self.images_per_batch % 2:
-            raise Mt2stError(f"images_per_batch = {self.images_per_batch} must be even; two pictures make a pair")
-        for name in ("labelled_pairs", "validation_pairs"):
-            if getattr(self, name) < 4:
-                raise Mt2stError(f"{name} = {getattr(self, name)} must be ≥ 4; pairs come in blocks of four")
+        check_question(self.question, self.auxiliaries, "class")
+        if self.question == "same_class":
+            check_pairs(self)
+            check_even("images_per_batch", self.images_per_batch, "pictures")
 
 
 # The best trials at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's

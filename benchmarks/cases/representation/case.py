@@ -31,6 +31,9 @@ class RepresentationCase:
     """Data, vocabulary and word pairs, made once; `build` makes a fresh model for a seed."""
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "supersense": lambda case, encoder: ClassificationObjective(
+            encoder.width, len(case.glosses.names), name="supersense"
+        ),
         "skip_gram": lambda case, encoder: SkipGramObjective(
             case.vocabulary.counts, encoder.word_width, window=case.knobs.window, negatives=case.knobs.negatives
         ),
@@ -62,10 +65,10 @@ class RepresentationCase:
         encoder = BagEncoder(
             len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
         )
-        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        primary = glosses.question.objective(encoder.width)
 
         def test() -> TestResult:
-            result = glosses.grade(encoder, primary, self.test_tokens)
+            result = glosses.question.grade(encoder, primary, self.test_tokens)
             result.metrics.update(similarity_metrics(encoder.table.weight.detach().cpu().numpy(), self.pairs))
             return result
 
@@ -80,7 +83,7 @@ class RepresentationCase:
             validation_streams=lambda: glosses.validation_streams(
                 knobs, self.validation_tokens, self.vocabulary.encode, seed
             ),
-            validate=glosses.validator(encoder, primary, self.validation_tokens),
+            validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
         )

@@ -1,9 +1,10 @@
-"""Word embeddings from dictionary glosses: supersense from a bag of words.
+"""Word embeddings from dictionary glosses: are both of one supersense? A gloss is a bag of words.
 
-    python -m benchmarks representation            WordNet 3.0 (Debian wordnet-base, or --source), 1 % of the labels
-    python -m benchmarks representation --smoke     the same in small, for a first look
+    python -m benchmarks representation                       WordNet 3.0 (Debian wordnet-base), 2,000 pairs
+    python -m benchmarks representation --recipe supersense   of which supersense is a gloss? 1 % of the labels
+    python -m benchmarks representation --smoke               the default in small, for a first look
 
-The method card is representation.md beside this file.
+The method card is README.md beside this file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
+from benchmarks.cases.shared.question_knobs import check_even
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
 from benchmarks.strategies.mtl import MultiTask
@@ -21,7 +23,7 @@ from benchmarks.strategies.stl import SingleTask
 from benchmarks.strategies.switch import Switching
 
 SPEC = ReportSpec(
-    title="Word embeddings: supersense of a gloss from a bag of its words",
+    title="Word embeddings: the same supersense? A gloss is a bag of its words",
     primary=accuracy(),
     columns=(
         Metric("macro_f1", "macro-F1", decimals=3),
@@ -29,10 +31,13 @@ SPEC = ReportSpec(
         Metric("spearman", "word similarity ρ", decimals=3),
         Metric("coverage", "coverage", scale=100, unit="%"),
     ),
-    groups=(Group("label", "supersense"),),
+    groups=(Group("answer", "true answer"), Group("label", "supersense")),
     notes=(
-        "The primary task classifies the labelled glosses; the auxiliaries learn from all training glosses, their "
-        "lemmas and their hypernyms, in one batch they share.",
+        "Question same_class: are both glosses of a pair of one supersense? Half of the pairs are, and each gloss is "
+        "in one pair of either kind. The auxiliary supersense learns the classes of all training glosses, a related "
+        "annotation.",
+        "Question class: the primary task classifies the labelled glosses; the auxiliaries learn from all training "
+        "glosses, their lemmas and their hypernyms, in one batch they share.",
         "The ledger counts embedding lookups as 0, for they multiply nothing. Time tells another story here: updating "
         "the embedding tables costs every step about the same, whatever the number of FLOPs.",
         "Word similarity: Spearman correlation of the embeddings' cosines with human scores, mean over the sets of "
@@ -53,7 +58,7 @@ class Knobs(GlossKnobs):
     auxiliaries: tuple[str, ...] = ("skip_gram", "gloss_lemma", "hypernym")
     """auxiliary tasks (`python -m benchmarks list` names them all)"""
     glosses_per_batch: int = 256
-    """labelled glosses a step"""
+    """labelled glosses a step; two make a pair"""
     auxiliary_glosses_per_batch: int = 256
     """glosses of the auxiliary batch, shared by all auxiliaries"""
     context_length: int = 20
@@ -77,9 +82,14 @@ class Knobs(GlossKnobs):
     word_similarity: str = ""
     """folder of word-similarity files, lines `word1 word2 score`; empty = not measured"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.question == "same_class":
+            check_even("glosses_per_batch", self.glosses_per_batch, "glosses")
+
 
 # The best trials at the equal budget, one seed (results/published/representation/tuning.md).
-TUNED = Knobs(
+SUPERSENSE = Knobs(
     settings=(
         SingleTask(2.5e-3),
         MultiTask(0.01, 0.3),
@@ -88,10 +98,25 @@ TUNED = Knobs(
         SampledDiminishing(5e-3, 1.0, rate=6.0, shape=2.0),
     ),
 )
+PAIRS = replace(
+    SUPERSENSE,
+    question="same_class",
+    steps=600,
+    validations=4,
+    auxiliaries=("supersense", "gloss_lemma"),
+    settings=(
+        SingleTask(2.5e-3),
+        MultiTask(5e-3, 1.0),
+        Diminishing(5e-3, 1.0, rate=3.0, shape=2.0),
+        Switching(5e-3, 1.0, at=0.5),
+        SampledDiminishing(5e-3, 1.0, rate=2.0),
+    ),
+)
 RECIPES = {
-    "default": TUNED,
-    "10-percent": replace(TUNED, label_fraction=0.1),
-    "all-labels": replace(TUNED, label_fraction=1.0),
+    "default": PAIRS,
+    "supersense": SUPERSENSE,
+    "10-percent": replace(SUPERSENSE, label_fraction=0.1),
+    "all-labels": replace(SUPERSENSE, label_fraction=1.0),
 }
 
 

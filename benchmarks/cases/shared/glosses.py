@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +23,16 @@ from benchmarks.cases.shared.labels import (
     majority,
     stratified_rows,
 )
+from benchmarks.cases.shared.same_class import SameClassQuestion
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
 from mt2st.errors import Mt2stError
+from mt2st.objectives.classification import ClassificationObjective
+from mt2st.objectives.same_class import SameClassObjective
 from mt2st.predict import predict_classes
+
+if TYPE_CHECKING:
+    from mt2st.training.trainer import Stream
 
 Tokenize = Callable[[Sequence[str], int], Tensor]
 
@@ -79,10 +85,7 @@ class GlossData:
         self.train = Glosses(train, self.names, lemma_of)
         self.validation = Glosses(validation, self.names, lemma_of)
         self.test = Glosses(test_split, self.names, lemma_of)
-        self.labelled = stratified_rows(self.train.codes, knobs.label_fraction, draw, self.names)  # rows of train
-        self.taught = self.train.codes[self.labelled]
-        check_taught(self.taught, self.test.codes, self.names, "test")
-        check_taught(self.taught, self.validation.codes, self.names, "validation")
+        self.question = _SameClass(self, knobs, draw) if knobs.question == "same_class" else _Class(self, knobs, draw)
         if not any(self.train.lemmas) and {"gloss_lemma", "matching", "hypernym"} & set(knobs.auxiliaries):
             raise Mt2stError(
                 f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out: for "
@@ -97,20 +100,13 @@ class GlossData:
                 f"{knobs.data!r} names fewer than two parts of speech (extra 'pos'); leave part_of_speech out of "
                 "auxiliaries"
             )
-        with console.status("floors"):
-            self.floors = {
-                "majority class": majority(self.taught, self.test.codes),
-                "bag of words + logistic regression": bag_of_words(
-                    [self.train.texts[row] for row in self.labelled], self.taught, self.test.texts, self.test.codes
-                ),
-            }
         self.data: dict[str, Any] = {
             **facts(dataset, leaked),
             "training_glosses": len(self.train),
-            "labelled_glosses": len(self.labelled),
             "validation_glosses": len(self.validation),
             "test_glosses": len(self.test),
             "classes": len(self.names),
+            **self.question.data,
         }
 
     def auxiliary_tensors(
@@ -130,47 +126,120 @@ class GlossData:
             "hypernym_tokens": tokenize(part.hypernyms, lemma_length),
             "hypernym_group": _groups(part.hypernyms),
             "part": torch.from_numpy(places),
+            "label": torch.from_numpy(part.codes),
         }
 
     def streams(
         self, knobs: Any, tokens: Tensor, auxiliary_tensors: Mapping[str, Tensor], seed: int
-    ) -> dict[str, ItemStream]:
+    ) -> dict[str, Stream]:
         """The streams of an experiment; `tokens` [N, T] are the training glosses."""
-        labelled = {"tokens": tokens[self.labelled], "label": torch.from_numpy(self.taught)}
-        return _streams(knobs, labelled, auxiliary_tensors, seed)
+        auxiliary = knobs.auxiliary_glosses_per_batch
+        return {
+            PRIMARY: self.question.stream(tokens, knobs.glosses_per_batch, seed),
+            AUXILIARY: ItemStream(auxiliary_tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
+        }
 
-    def validation_streams(self, knobs: Any, tokens: Tensor, tokenize: Tokenize, seed: int) -> dict[str, ItemStream]:
+    def validation_streams(self, knobs: Any, tokens: Tensor, tokenize: Tokenize, seed: int) -> dict[str, Stream]:
         """The same over the validation split; `tokens` [N, T] are its glosses."""
-        labelled = {"tokens": tokens, "label": torch.from_numpy(self.validation.codes)}
         tensors = self.auxiliary_tensors(tokens, tokenize, knobs.lemma_length, self.validation)
-        return _streams(knobs, labelled, tensors, seed)
+        auxiliary = knobs.auxiliary_glosses_per_batch
+        return {
+            PRIMARY: self.question.validation_stream(tokens, knobs.glosses_per_batch, seed),
+            AUXILIARY: ItemStream(tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
+        }
 
-    def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:
-        """Everything measured on the test split; `tokens` [N, T] are its glosses."""
-        found = predict_classes(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1).in_order())
-        metrics, items = graded(found, self.test.codes)
-        items["cluster"] = clusters_of(self.test.lemmas)
-        return TestResult(metrics, items, {"label": self.names}, self.floors)
+
+class _SameClass:
+    """Are both glosses of one supersense? Few pairs are labelled."""
+
+    def __init__(self, glosses: GlossData, knobs: GlossKnobs, draw: int) -> None:
+        parts = (glosses.train, glosses.validation, glosses.test)
+        self._asked = SameClassQuestion(
+            [part.codes for part in parts],
+            labelled=knobs.labelled_pairs,
+            validation=knobs.validation_pairs,
+            test=len(glosses.test),
+            draw=draw,
+            vectors=lambda: latent_semantics([part.texts for part in parts]),
+            about="LSA",
+        )
+        self.data = self._asked.data
+
+    def objective(self, width: int) -> SameClassObjective:
+        return SameClassObjective(width)
+
+    def stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        return self._asked.stream(ItemStream({"tokens": tokens}, items_per_batch=1), glosses_per_batch // 2, seed)
+
+    def validation_stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        items = ItemStream({"tokens": tokens}, items_per_batch=1)
+        return self._asked.validation_stream(items, glosses_per_batch // 2, seed)
 
     def validator(self, encoder: Any, objective: Any, tokens: Tensor) -> Callable[[], dict[str, float]]:
-        """Accuracy on the validation split; `tokens` [N, T] are its glosses."""
+        return self._asked.validator(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1))
+
+    def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:
+        return self._asked.grade(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1))
+
+
+class _Class:
+    """Of which supersense is a gloss? Few glosses are labelled."""
+
+    def __init__(self, glosses: GlossData, knobs: GlossKnobs, draw: int) -> None:
+        train, self._validation, self._test = glosses.train, glosses.validation.codes, glosses.test.codes
+        self._clusters = clusters_of(glosses.test.lemmas)
+        self._names = glosses.names
+        self._rows = stratified_rows(train.codes, knobs.label_fraction, draw, glosses.names)  # of train
+        self._taught = train.codes[self._rows]
+        check_taught(self._taught, self._test, glosses.names, "test")
+        check_taught(self._taught, self._validation, glosses.names, "validation")
+        self.floors = {
+            "majority class": majority(self._taught, self._test),
+            "bag of words + logistic regression": bag_of_words(
+                [train.texts[row] for row in self._rows], self._taught, glosses.test.texts, self._test
+            ),
+        }
+        self.data = {"labelled_glosses": len(self._rows)}
+
+    def objective(self, width: int) -> ClassificationObjective:
+        return ClassificationObjective(width, len(self._names), name="supersense")
+
+    def stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        labelled = {"tokens": tokens[self._rows], "label": torch.from_numpy(self._taught)}
+        return ItemStream(labelled, items_per_batch=glosses_per_batch, seed=seed, name="labelled")
+
+    def validation_stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        labelled = {"tokens": tokens, "label": torch.from_numpy(self._validation)}
+        return ItemStream(labelled, items_per_batch=glosses_per_batch, seed=seed, name="labelled")
+
+    def validator(self, encoder: Any, objective: Any, tokens: Tensor) -> Callable[[], dict[str, float]]:
         stream = ItemStream({"tokens": tokens}, items_per_batch=1)
 
         def validate() -> dict[str, float]:
             found = predict_classes(encoder, objective, stream.in_order())
-            return {"accuracy": float((found.prediction == self.validation.codes).mean())}
+            return {"accuracy": float((found.prediction == self._validation).mean())}
 
         return validate
 
+    def grade(self, encoder: Any, objective: Any, tokens: Tensor) -> TestResult:
+        found = predict_classes(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1).in_order())
+        metrics, items = graded(found, self._test)
+        items["cluster"] = self._clusters
+        return TestResult(metrics, items, {"label": self._names}, self.floors)
 
-def _streams(
-    knobs: Any, labelled: Mapping[str, Tensor], auxiliary: Mapping[str, Tensor], seed: int
-) -> dict[str, ItemStream]:
-    of_auxiliary = knobs.auxiliary_glosses_per_batch
-    return {
-        PRIMARY: ItemStream(labelled, items_per_batch=knobs.glosses_per_batch, seed=seed, name="labelled"),
-        AUXILIARY: ItemStream(auxiliary, items_per_batch=of_auxiliary, seed=seed, name="glosses"),
-    }
+
+def latent_semantics(parts: Sequence[Sequence[str]], width: int = 100) -> list[np.ndarray]:
+    """Vectors [N, width] of each part's texts: latent semantic analysis of the first part (scikit-learn).
+
+    TF-IDF, then the first singular vectors (Deerwester et al., 1990), of at most 20,000 texts.
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    fitted = words.fit_transform(parts[0][:20_000])
+    axes = TruncatedSVD(min(width, *(side - 1 for side in fitted.shape)), random_state=0).fit(fitted)
+    return [axes.transform(words.transform(part)).astype(np.float32) for part in parts]
 
 
 def bag_of_words(texts: Sequence[str], taught: np.ndarray, asked: Sequence[str], truth: np.ndarray) -> dict[str, float]:

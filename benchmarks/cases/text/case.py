@@ -26,6 +26,9 @@ class TextCase:
     """Data and tokens, made once; `build` makes a fresh model for a seed."""
 
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
+        "supersense": lambda case, encoder: ClassificationObjective(
+            encoder.width, len(case.glosses.names), name="supersense"
+        ),
         "masked_lm": lambda case, encoder: MaskedTokenObjective(
             encoder.width,
             encoder.vocabulary_size,
@@ -67,7 +70,7 @@ class TextCase:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
         rates = tune_towers(knobs.encoder, encoder)
-        primary = ClassificationObjective(encoder.width, len(glosses.names), name="supersense")
+        primary = glosses.question.objective(encoder.width)
 
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
@@ -82,8 +85,8 @@ class TextCase:
             validation_streams=lambda: glosses.validation_streams(
                 knobs, self.validation_tokens, encoder.tokenize, seed
             ),
-            validate=glosses.validator(encoder, primary, self.validation_tokens),
-            test=lambda: glosses.grade(encoder, primary, self.test_tokens),
+            validate=glosses.question.validator(encoder, primary, self.validation_tokens),
+            test=lambda: glosses.question.grade(encoder, primary, self.test_tokens),
             save=save,
         )
 
