@@ -140,7 +140,8 @@ class Summary:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
             points = row.pop("points")
-            row |= row.pop("costs") | {"points": points}
+            costs = {name: cost for name, cost in row.pop("costs").items() if cost is not None}
+            row |= costs | {"points": points}
         return value
 
 
@@ -166,6 +167,7 @@ def build_row(
             f"{runs[0].folder} has no {metric.id!r} among its metrics; the recipe's ReportSpec and its runs disagree"
         )
     columns = {column.id: _estimate(runs, column, way) for column in spec.columns}
+    values = [run.values for run in runs]
     return Row(
         view=view,
         strategy=strategy,
@@ -183,7 +185,7 @@ def build_row(
         groups={group.array: _by_group(runs, group.array, metric, way) for group in spec.groups},
         steps=float(np.mean([run.steps for run in runs])),
         flops=_mean_flops(runs),
-        costs={cost.name: cost.of([run.values for run in runs]) for cost in COSTS},
+        costs={cost.name: cost.of(values, [run.values for run in full or multi]) for cost in COSTS},
         points=tuple((run.seed, run.training_flops, _point(run, metric)) for run in runs),
     )
 

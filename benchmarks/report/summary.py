@@ -184,6 +184,7 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
             "labels and validation carve are the same for every seed: the intervals leave out their variance "
             "(--draw per-seed draws both anew)"
         )
+    found += _starts(records.finished)
     if operations := sorted({name for run in records.finished for name in _unknown_operations(run)}):
         found.append(f"training FLOPs leave out operations whose formula is not known: {', '.join(operations)}")
     for label, describe_run in (("data", _data_text), ("commits", _commit_text), ("draws of the labels", _draw)):
@@ -193,6 +194,18 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
     for suite, count in (records.other_suites or {}).items():
         found.append(f"{count} run(s) with other knobs left out; show them with --suite {suite[:8]}")
     return found
+
+
+def _starts(runs: Sequence[RunRecord]) -> list[str]:
+    """From which other runs' weights these start, and what is doubtful about that; a line each, each once."""
+    found: dict[str, None] = {}
+    for start in (run.values["init_from"] for run in runs if run.values.get("init_from")):
+        found[
+            f"the runs start from the weights of {start['run_id']} ({start['benchmark']}): its cost stands in the "
+            "column of pretraining and in no other, and the intervals leave out the variance of that one pretraining"
+        ] = None
+        found |= dict.fromkeys(start["doubts"])
+    return list(found)
 
 
 def _hole_text(hole: Hole) -> str:

@@ -32,6 +32,7 @@ class StepCosts:
         primary: the primary task's name.
         auxiliaries: the auxiliary tasks' names.
         checkpoint_bytes: bytes of one checkpoint.
+        weight_bytes: bytes of its weights alone.
     """
 
     def __init__(self, build: Callable[[], Experiment]) -> None:
@@ -42,6 +43,7 @@ class StepCosts:
         self.primary = experiment.primary.name
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
+        self.weight_bytes = weight_bytes([experiment.encoder, mixture])
 
     def __call__(self, active: tuple[str, ...], balancer: Balancer | None = None) -> int:
         """FLOPs of a step with these active tasks, primary first; of all processes, and of all passes.
@@ -115,10 +117,15 @@ class StepCosts:
 
 def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
     """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    modules = list(modules)
     parameters = {parameter for module in modules for parameter in module.parameters()}
-    buffers = {buffer for module in modules for buffer in module.buffers()}
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
+    return weight_bytes(modules) + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def weight_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of every parameter and buffer."""
+    tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

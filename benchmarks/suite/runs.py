@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.folder import RunFolder
+from benchmarks.records.weights import source_run
 from benchmarks.strategies import find_strategy, training_of
 from benchmarks.suite import ranks
 from mt2st.errors import Mt2stError
@@ -83,6 +84,8 @@ def run_folder(
     if kind.place:  # somebody else's code is part of what decides the numbers
         config["strategy_code"] = kind.code_hash
     suite = {"knobs": knobs.shared(), "data": dict(case.data)}
+    if knobs.init_from:  # the weights themselves, wherever they lie
+        config["init_from"] = suite["init_from"] = source_run(knobs.init_from).identity
     return RunFolder.of(
         results,
         benchmark,

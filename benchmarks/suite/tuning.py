@@ -20,6 +20,7 @@ from benchmarks.cases import Case, CaseCard
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.check import RECORD_CURE, RECORD_FILE
 from benchmarks.records.machine import environment
+from benchmarks.records.weights import source_run
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.report.views import EQUAL_BUDGET, MULTI_TASK
@@ -120,6 +121,7 @@ class _Tuning:
             "recipe": recipe,
             "shared": content_hash(
                 {"knobs": knobs.shared(), "budgets": _budgets(knobs), "data": dict(self._case.data)}
+                | ({"init_from": source_run(knobs.init_from).identity} if knobs.init_from else {})
             ),
             "seeds": effort.numbers,
             "budgets": _budgets(knobs),

@@ -25,6 +25,7 @@ from mt2st.training.interface import ALL_FROZEN, Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
 from mt2st.training.peers import Peers
+from mt2st.training.side_costs import optimiser_flops
 
 
 class Steps:
@@ -37,6 +38,7 @@ class Steps:
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
+        optimiser_flops: of the optimiser so far; see `mt2st.training.side_costs`.
         unchecked: (step from 0, task, loss) of every loss since the last look at them.
     """
 
@@ -58,6 +60,8 @@ class Steps:
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
+        self.optimiser_flops = 0
+        self._optimiser_costs: dict[str, int] = {}  # active tasks → FLOPs of the optimiser's step
         self.unchecked: list[tuple[int, str, Tensor]] = []
 
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
@@ -184,6 +188,7 @@ class Steps:
             self._ledger.add(kind)
             if not forked:
                 self.unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
+        self.optimiser_flops += self._optimiser_cost(weights)
         if config.clip_norm:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
@@ -200,6 +205,14 @@ class Steps:
 
             balancing.learn(self.learning_rate, losses_again)
         return losses
+
+    def _optimiser_cost(self, weights: Mapping[str, float]) -> int:
+        """FLOPs of the optimiser's step on the gradients that are there now: those of these active tasks."""
+        active = "+".join(weights)
+        if active not in self._optimiser_costs:
+            groups, clipped = self._optimizer.param_groups, bool(self._config.clip_norm)
+            self._optimiser_costs[active] = optimiser_flops(groups, clipped=clipped)
+        return self._optimiser_costs[active]
 
     def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """The gradients of the weighted sum."""

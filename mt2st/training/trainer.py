@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
-from mt2st.flops import FlopLedger
+from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
@@ -238,7 +239,11 @@ class Trainer:
         for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
         seconds = progress.train_seconds, progress.evaluate_seconds
-        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen)
+        return TrainResult(
+            *(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen),
+            optimiser_flops=self.steps.optimiser_flops,
+            validation_flops=self._peers.total(progress.validation_flops),
+        )
 
     def _chosen(self) -> int:
         """Give the model the weights it is to have in the end; the step that they are of."""
@@ -277,8 +282,13 @@ class Trainer:
         self._check_losses()
         started = time.perf_counter()
         self._model.eval()
-        with torch.inference_mode():
+        # Each validation runs the same batches through the same model: the first one tells what all cost.
+        counter = None if progress.flops_a_validation else FlopCounter(fastpath=True)
+        with torch.inference_mode(), counter or nullcontext():
             metrics = {name: float(value) for name, value in self.validate().items()}
+        if counter:
+            progress.flops_a_validation = counter.total
+        progress.validation_flops += progress.flops_a_validation
         self._model.train()
         progress.evaluate_seconds += time.perf_counter() - started
         for name, value in metrics.items():
@@ -325,6 +335,7 @@ class Trainer:
         if self.folder is None:
             return None
         ledgers = self._peers.states(self.ledger.state_dict())
+        progress.optimiser_flops = self.steps.optimiser_flops
         gather_states(self._optimizer.optimizer)
         self.saved_step = progress.step
         if not self.accelerator.is_main_process:
@@ -366,6 +377,7 @@ class Trainer:
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
+        self.steps.optimiser_flops = self._progress.optimiser_flops
         load_states(self._parts, state.get("parts", {}))
         if self._best is not None:
             self._best.load(state["best"], load_best(path))

@@ -16,6 +16,7 @@ from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.representation.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_words
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
 from mt2st.encoders.words import BagEncoder, WordVocabulary
@@ -45,8 +46,9 @@ class RepresentationCase:
         self.knobs = knobs
         self.glosses = GlossData(knobs, console, draw)
         glosses = self.glosses
-        self.vocabulary = WordVocabulary.build(
-            [*glosses.train.texts, *glosses.train.lemmas], knobs.vocabulary_size, at_least=knobs.word_at_least
+        texts = [*glosses.train.texts, *glosses.train.lemmas]
+        self.vocabulary = inherited_words(knobs.init_from, texts) or WordVocabulary.build(
+            texts, knobs.vocabulary_size, at_least=knobs.word_at_least
         )
         self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
         encode = partial(self.vocabulary.encode, length=knobs.context_length)

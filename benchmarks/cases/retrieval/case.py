@@ -17,6 +17,7 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
@@ -64,7 +65,9 @@ class RetrievalCase:
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
             raise Mt2stError(f"{knobs.data!r} has no captions to test or validate on; choose another split or fraction")
         self.names = captions_of(self.train, main_only)
-        self.tokenizer = train_tokenizer(knobs.encoder, self.train.caption_texts())
+        self.tokenizer = train_tokenizer(
+            knobs.encoder, self.train.caption_texts(), inherited_tokenizer(knobs.init_from)
+        )
         seen = {word for text in self.names.texts for word in words(text)}
         asked = [words(text) for text in self.tests[""].texts]
         self.data: Mapping[str, Any] = {

@@ -101,7 +101,21 @@ RECIPES = {
             Switching(0.003, 0.5, at=0.4),
             SampledDiminishing(0.003, 0.5, rate=6.0, shape=1.0),
         ),
-    )
+    ),
+    # Captions alone, contrastive and masked; towers, fusion and held-out images are those of the case vqa. Its run is a
+    # start: python -m benchmarks vqa --init-from results/retrieval/pretrain/RUN
+    "pretrain": Knobs(
+        data="easy_vqa",
+        steps=1000,
+        validation_fraction=0.1,
+        auxiliaries=("masked_lm",),
+        mask_rate=0.4,
+        encoder=EncoderKnobs(),
+        strategies=("MTL",),
+        seeds=1,
+        views=("equal-steps",),
+        settings=(MultiTask(2e-3, 1.0),),
+    ),
 }
 
 

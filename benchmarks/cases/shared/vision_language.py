@@ -15,9 +15,16 @@ from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.objectives.masked_lm import MaskedLanguageObjective
 
 
-def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
-    """A tokenizer trained on `texts` for a small text tower; None where the text tower brings its own."""
-    return TextTokenizer.train(texts, knobs.vocabulary_size) if text_side(knobs.towers) == "small" else None
+def train_tokenizer(
+    knobs: EncoderKnobs, texts: list[str], inherited: TextTokenizer | None = None
+) -> TextTokenizer | None:
+    """A tokenizer for a small text tower; None where the text tower brings its own.
+
+    It is trained on `texts`, unless one is `inherited` with the weights.
+    """
+    if text_side(knobs.towers) != "small":
+        return None
+    return inherited or TextTokenizer.train(texts, knobs.vocabulary_size)
 
 
 def build_encoder(

@@ -13,6 +13,7 @@ from benchmarks.cases import Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
@@ -52,7 +53,9 @@ class TextCase:
         self.tokenizer: TextTokenizer | None = None
         if knobs.encoder.model == "small":
             with console.status("training the tokenizer"):
-                self.tokenizer = TextTokenizer.train(glosses.train.texts, knobs.vocabulary_size)
+                self.tokenizer = inherited_tokenizer(knobs.init_from) or TextTokenizer.train(
+                    glosses.train.texts, knobs.vocabulary_size
+                )
         elif not knobs.encoder.model.startswith("hf:"):
             raise unknown_name(
                 "model", knobs.encoder.model, ("small",), "Or hf:NAME_OR_FOLDER of a bidirectional checkpoint."

@@ -13,6 +13,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
+from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
@@ -64,7 +65,7 @@ class VqaCase:
             if self.train.num_captions
             else self.train.question_texts()
         )
-        self.tokenizer = train_tokenizer(knobs.encoder, words)
+        self.tokenizer = train_tokenizer(knobs.encoder, words, inherited_tokenizer(knobs.init_from))
         self.data: Mapping[str, Any] = {
             **facts(dataset, leaked),
             "training_images": self.train.num_images,
