@@ -11,7 +11,17 @@ from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
 from benchmarks.report.families import confidence_of_look
-from benchmarks.report.rows import Places, Row, Summary, Way, build_row, resampled_runs, saving_limit, with_families
+from benchmarks.report.rows import (
+    FrozenPass,
+    Places,
+    Row,
+    Summary,
+    Way,
+    build_row,
+    resampled_runs,
+    saving_limit,
+    with_families,
+)
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
 from benchmarks.report.student import Interval
@@ -72,6 +82,7 @@ def summarise(
         remarks=(*_remarks(records, by_place), *left_out, *_looks_remark(looks, way.confidence)),
         provenance=_provenance(records.finished),
         schedules=_schedules(rows, by_place),
+        frozen=_frozen(records.finished),
         known=tuple(known),
         iso=iso_quality(
             by_place,
@@ -153,6 +164,17 @@ def _floors(runs: Sequence[RunRecord], spec: ReportSpec) -> dict[str, dict[str, 
         name: {metric_id: float(np.mean(values)) for metric_id, values in metrics.items()}
         for name, metrics in found.items()
     }
+
+
+def _frozen(runs: Sequence[RunRecord]) -> dict[str, FrozenPass]:
+    """Part → its passes, each counted once however many runs read what it kept."""
+    passes = {each["key"]: each for run in runs for each in run.values.get("frozen_towers", ())}
+    found = {}
+    for part in sorted({each["part"] for each in passes.values()}):
+        own = [each for each in passes.values() if each["part"] == part]
+        sums = {name: sum(each[name] for each in own) for name in ("items", "flops", "seconds", "bytes")}
+        found[part] = FrozenPass(passes=len(own), **sums)
+    return found
 
 
 # -- around the rows ---------------------------------------------------------------------------------------------------

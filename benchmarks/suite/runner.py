@@ -68,7 +68,7 @@ def make_suite(
         )
         console.print(in_one_line(start), highlight=False, markup=False, soft_wrap=True)
         del experiment
-    costs = SuiteCosts(case, knobs)
+    costs = SuiteCosts(case, knobs, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
     plan = [
         Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
         for run in (replace(planned, looks=looks) for planned in plan_runs(knobs, costs))

@@ -185,9 +185,11 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
-        rates=experiment.rates,
+        rates=experiment.tuning.rates,
+        freezes=experiment.tuning.freezes,
         trackers=knobs.trackers,
     )
+    record["frozen_towers"] = experiment.tuning.run_once(lambda line: None)  # on their device, with final weights
     result = trainer.fit()
     if run.tested and trainer.saved_step != result.steps:
         trainer.save()

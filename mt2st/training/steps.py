@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
+from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
@@ -53,10 +54,11 @@ class Steps:
         accelerator: Accelerator,
         peers: Peers,
         balancing: Balancing | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
-        self._mixture, self._balancing = bare.mixture, balancing
+        self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
@@ -65,12 +67,12 @@ class Steps:
         self.unchecked: list[tuple[int, str, Tensor]] = []
 
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
-        """What determines a step's FLOPs: the active set and the shapes of its batches."""
+        """What determines a step's FLOPs: the active set, the shapes of its batches, and what is frozen for a time."""
         shapes = ";".join(
             f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
             for stream in self._mixture.streams(weights)
         )
-        return f"{'+'.join(weights)}|{shapes}"
+        return "|".join(("+".join(weights), shapes, *self._freezes.held))
 
     def progress(self, step: int) -> float:
         """Share of the training that is done after `step` steps: of the steps, or of the budget."""
@@ -123,6 +125,7 @@ class Steps:
     def cost(self, step: int, weights: Mapping[str, float]) -> int:
         """Training FLOPs of a step with these active tasks, of all processes; what is not known yet is measured."""
         own, streams = 0, self._mixture.streams(weights)
+        self._freezes.hold(self.progress(step))
         for micro in range(self._config.accumulation):
             index = step * self._config.accumulation + micro
             batches = {stream: self._batch(stream, index) for stream in streams}
@@ -161,6 +164,7 @@ class Steps:
         """One optimiser step that takes progress from `start` to `end`. That of a fork counts as listening."""
         config, accelerator = self._config, self._accelerator
         streams = self._mixture.streams(weights)
+        self._freezes.hold(start)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step, start, end, group.get("peak"))
         losses: dict[str, Tensor] = {}

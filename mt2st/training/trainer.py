@@ -25,6 +25,7 @@ from mt2st.balancing import Balancer
 from mt2st.batch import Batch
 from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
+from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
@@ -66,6 +67,7 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is; a checkpoint of another identity is refused.
         rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
+        freezes: parts that are frozen for a part of the training (see `mt2st.encoders.freezing`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
     On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
@@ -95,6 +97,7 @@ class Trainer:
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
         rates: Sequence[RateGroup] = (),
+        freezes: Freezes | None = None,
         trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
@@ -147,6 +150,7 @@ class Trainer:
         self.steps = Steps(
             *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
             balancing=self._balancing,
+            freezes=freezes,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
@@ -172,6 +176,8 @@ class Trainer:
         }
         if rates:
             whole["trained"] = self.trained
+        if freezes is not None and freezes.entries:
+            whole["freezes"] = [entry.text for entry in freezes.entries]
         if balancer is not None:
             whole["balancer"] = describe_value(balancer)
         self._fingerprint = content_hash(whole)

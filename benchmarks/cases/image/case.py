@@ -29,6 +29,7 @@ from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from benchmarks.cases.shared.same_class import SameClassQuestion
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
+from mt2st.encoders.frozen_outputs import Pictures
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
@@ -64,6 +65,7 @@ class ImageCase:
                 f"{knobs.data!r} has items without a picture; the image case needs a set of pictures with labels"
             )
         self.names = class_names(whole)
+        self.whole = whole
         self.train, self.validation = carved(whole, knobs.validation_fraction, draw)
         self.splits = (self.train, self.validation, self.test_split)
         self.codes = [class_codes(split, self.names) for split in self.splits]
@@ -81,7 +83,8 @@ class ImageCase:
     def build(self, seed: int) -> Experiment:
         knobs, question = self.knobs, self.question
         encoder = build_image_encoder(knobs.encoder, knobs.image_size, seed)
-        rates = tune_towers(knobs.encoder, encoder)
+        inputs = {"image": lambda: Pictures([self.whole, self.test_split])}
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
         primary = question.objective(encoder.width)
 
         def pictures(part: int) -> ItemStream:
@@ -98,7 +101,7 @@ class ImageCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams={PRIMARY: question.stream(seed), AUXILIARY: pictures(0)},
             validation_streams=lambda: {PRIMARY: question.validation_stream(seed), AUXILIARY: pictures(1)},
             validate=question.validator(encoder, primary),

@@ -18,7 +18,13 @@ from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.init_from import inherited_tokenizer
-from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.cases.shared.vision_language import (
+    build_encoder,
+    masked_language,
+    tower_inputs,
+    train_tokenizer,
+    trimming,
+)
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
@@ -60,6 +66,7 @@ class RetrievalCase:
         whole, leaked = guarded(
             dataset.split(knobs.train_split), [captions.split for captions in self.tests.values()], knobs.on_leak
         )
+        self.whole = whole
         self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.validation = captions_of(validation, main_only)
         if not self.tests[""].split.num_captions or not self.validation.split.num_captions:
@@ -83,8 +90,11 @@ class RetrievalCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
-        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        splits = [self.whole, *(captions.split for captions in self.tests.values())]
+        inputs = tower_inputs(encoder, tokenize, splits, lambda: [split.caption_texts() for split in splits])
+        fused = not set(knobs.auxiliaries) <= {"captions"}  # the others may ask for token states
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=fused)
 
         def streams(split: PreparedSplit, names: np.ndarray) -> dict[str, Stream]:
             return {
@@ -136,7 +146,7 @@ class RetrievalCase:
             encoder=encoder,
             primary=ContrastiveObjective(name="retrieval"),
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams=streams(self.train, self.names.rows),
             validation_streams=lambda: streams(self.validation.split, self.validation.rows),
             validate=validate,

