@@ -80,7 +80,7 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     assert record.training_flops == sum(sum(phases.values()) for phases in record.values["flops"]["by_task"].values())
     assert len(record.items["score"]) == 40
     assert record.metric("vqa_accuracy") == pytest.approx(float(record.items["score"].mean()))
-    assert set(record.values["floors"]) == {"language prior", "chance"}
+    assert set(record.values["floors"]) == {"ridge", "language prior", "chance"}
     for name in ("commit", "versions", "hardware", "data", "phases_seconds", "peak_memory_bytes"):
         assert name in record.values, name
     folder = tmp_path / "vqa" / "tiny"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from benchmarks.cases.shared.vision_language import (
 )
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
+from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream, QuestionStream
 from mt2st.data.vocabulary import AnswerVocabulary
@@ -85,6 +87,11 @@ class VqaCase:
             "answer_coverage": self.vocabulary.coverage,
         }
 
+    @cached_property
+    def ridge(self) -> RidgeAnswers:
+        """The tuned floor; found once, when the first run is tested."""
+        return RidgeAnswers(self.labelled, self.validation, self.vocabulary, self.protocol)
+
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
@@ -124,7 +131,7 @@ class VqaCase:
             streams=streams(self.labelled, self.train),
             validation_streams=lambda: streams(self.validation, self.validation),
             validate=grader.validator(self.validation),
-            test=lambda: grader.test(self.test_split, self.labelled),
+            test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
             save=save,
         )
 
