@@ -28,6 +28,7 @@ from benchmarks.cases.shared.vision_language import (
     train_tokenizer,
     trimming,
 )
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
