@@ -114,6 +114,7 @@ class Experiment:
         auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
         streams: "primary" and "auxiliary".
         validate: metrics on the validation split.
+        validation_streams: makes the same streams over the validation split, for schedules that listen.
         test: metrics on the test split; called once, after training.
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
         tuning: what is trained at a learning rate of its own, what is frozen and when.
@@ -127,6 +128,7 @@ class Experiment:
     streams: Mapping[str, Stream]
     validate: Callable[[], Mapping[str, float]]
     test: Callable[[], TestResult]
+    validation_streams: Callable[[], Mapping[str, Stream]] = dict
     save: Callable[[Path], None] = lambda folder: None
     tuning: Tuning = field(default_factory=lambda: Tuning())
     data: Mapping[str, Any] = field(default_factory=dict)

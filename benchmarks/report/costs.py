@@ -39,6 +39,16 @@ def _recorded(runs: Records, *path: str) -> list[Any]:
     return found
 
 
+def _listening_percent(runs: Records, full: Records) -> float | None:
+    """Of the training FLOPs, what schedules that listen took to measure."""
+    shares = [
+        100 * sum(value["flops"]["by_task"]["listening"].values()) / value["flops"]["total"]
+        for value in runs
+        if "listening" in value.get("flops", {}).get("by_task", {})
+    ]
+    return float(np.mean(shares)) if shares else None
+
+
 def _mean(*path: str) -> Callable[[Records, Records], float | None]:
     """The mean of the values at `path`."""
     return lambda runs, full: float(np.mean(found)) if (found := _recorded(runs, *path)) else None
@@ -65,6 +75,7 @@ def _megabytes(count: float) -> str:
 
 
 COSTS = (
+    Cost("listening_percent", "listening %", _listening_percent, "{:.1f}".format),
     Cost("pretraining_flops", "pretraining TFLOPs", _mean("init_from", "flops"), _teraflops),
     Cost("validation_flops", "validation TFLOPs", _mean("flops", "validation"), _teraflops),
     Cost("optimiser_flops", "optimiser TFLOPs", _mean("flops", "optimiser"), _teraflops),

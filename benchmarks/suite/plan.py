@@ -12,7 +12,7 @@ from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.balancing import Balancer
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Constant, Schedule, weight_at
+from mt2st.schedules import Constant, Schedule, listens, weight_at
 
 
 class SuiteCosts:
@@ -39,6 +39,9 @@ class SuiteCosts:
 def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
     """The runs of a suite, seed by seed; one that counts for several views is planned once.
 
+    What a schedule that listens will cost is not known: at equal steps its forecast is that of an auxiliary that never
+    stops, without what listening costs.
+
     Args:
         seeds: None = the suite's own.
     """
@@ -53,6 +56,7 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
         for kind in knobs.kinds():
             settings = knobs.strategy(kind.name)
             schedules = schedules_of(settings, step.auxiliaries)
+            hears = any(listens(schedule) for schedule in schedules.values())
             times = training_of(settings, knobs.train).accumulation
             balancer = balancer_of(settings, (step.primary, *step.auxiliaries))
 
@@ -70,6 +74,10 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
                 steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed, step.turns)
+                if hears:  # when it stops an auxiliary is known only afterwards, so the budget itself ends it
+                    budget, view = int(share * everything), (budget_view(share),)
+                    runs.append(Run(kind.name, seed, steps, view, budget, share_of_auxiliaries, budget=budget))
+                    continue
                 views.setdefault(steps, []).append(budget_view(share))
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)

@@ -181,6 +181,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
+        validation_streams=experiment.validation_streams,
         best_by=_best_by(folder, config.keep_best),
         log=log,
         on_step=on_step,
@@ -225,6 +226,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "group_names": test.group_names,
         "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
         "curve": result.curve,
+        **({"listening": result.listening} if mixture.listening else {}),
     }
     if ranks.is_first():
         keep = knobs.keep if run.tested else "nothing"  # a trial of tuning leaves its score alone

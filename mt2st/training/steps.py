@@ -6,7 +6,7 @@ the one or of the other, and decides learning rate and schedules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -106,8 +106,8 @@ class Steps:
         return losses
 
     @contextmanager
-    def fork(self, step: int, without: str, length: float) -> Iterator[int]:
-        """A branch that trains `length` of progress without a task, after `step` steps; enters with its steps."""
+    def fork(self, step: int, without: Sequence[str], length: float) -> Iterator[int]:
+        """A branch that trains `length` of progress without some tasks, after `step` steps; enters with its steps."""
         config, start = self._config, self.progress(step)
         if config.total_flops:
             steps = length * config.total_flops / self.cost(step, self._weights(step, start))
@@ -118,7 +118,7 @@ class Steps:
             for offset in range(count):
                 at, then = (start + length * part / count for part in (offset, offset + 1))
                 weights = self._weights(step + offset, at)
-                weights.pop(without, None)
+                weights = {name: weight for name, weight in weights.items() if name not in without}
                 self._update(step + offset, weights, at, then, forked=True)
             yield count
 
@@ -140,7 +140,7 @@ class Steps:
         """Forward and backward of a step that is not made: neither gradients nor running statistics stay."""
         trained = [parameter for parameter in self._bare.parameters() if parameter.requires_grad]
         with aside(self._bare), FlopCounter() as counter, self._accelerator.autocast():
-            losses = self._bare(batches, weights, counter.task)
+            losses = self._bare.forward(batches, weights, counter.task)  # never compiled
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             if not total.requires_grad:
                 raise Mt2stError(ALL_FROZEN)

@@ -156,6 +156,10 @@ class Trainer:
         self.listening = Listening(
             joint, heard, self.ledger, self._peers, self.accelerator, config.seed, self.steps.fork
         )
+        if sharded and any(schedule.length for schedule in self.listening.schedules.values()):
+            raise Mt2stError(
+                "a fork cannot set a sharded optimiser aside; leave shard out, or use no schedule that forks"
+            )
         # what else a checkpoint must keep, by name
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
         if balancer is not None:
@@ -261,7 +265,7 @@ class Trainer:
         step = self._progress.step
         if self.listening.schedules and (progress := self.steps.progress(step)) < 1:
             for row in self.listening.attend(step, progress, self.config.total_flops or math.inf):
-                self._emit({"event": LISTENING, **row})
+                self._emit({"event": LISTENING, f"{row['signal']}/{row['task']}": row["value"], **row})
 
     def _agreed(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process has it: all must save and stop at one step.

@@ -67,6 +67,7 @@ class RepresentationCase:
             self.data = {**glosses.data, "words": len(self.vocabulary) - 1, "word_similarity": similarity}
         else:
             encode, length = self._encoder(0).tokenize, knobs.encoder.context_length
+        self.encode = encode
         self.tokens, self.validation_tokens, self.test_tokens = (
             encode(part.texts, length) for part in (glosses.train, glosses.validation, glosses.test)
         )
@@ -100,6 +101,7 @@ class RepresentationCase:
             auxiliaries=build_auxiliaries(self, encoder),
             tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(knobs, self.validation_tokens, self.encode, seed),
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,

@@ -29,6 +29,7 @@ from benchmarks.cases.shared.vision_language import (
     train_tokenizer,
     trimming,
 )
+from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
@@ -111,23 +112,21 @@ class RetrievalCase:
         inputs = tower_inputs(encoder, tokenize, splits, lambda: [split.caption_texts() for split in splits])
         fused = not set(knobs.auxiliaries) <= {"captions"}  # the others may ask for token states
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=fused)
-        streams: dict[str, Stream] = {
-            PRIMARY: CaptionStream(
-                self.names.split,
-                tokenize,
-                images_per_batch=knobs.images_per_batch,
-                seed=seed,
-                name="names",
-                rows=self.names.rows,
-            ),
-            AUXILIARY: CaptionStream(
-                self.train,
-                tokenize,
-                images_per_batch=knobs.caption_images_per_batch,
-                seed=seed,
-                rows=self.further,
-            ),
-        }
+
+        def streams(names: Captions, further: PreparedSplit, rows: np.ndarray | None) -> dict[str, Stream]:
+            return {
+                PRIMARY: CaptionStream(
+                    names.split,
+                    tokenize,
+                    images_per_batch=knobs.images_per_batch,
+                    seed=seed,
+                    name="names",
+                    rows=names.rows,
+                ),
+                AUXILIARY: CaptionStream(
+                    further, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, rows=rows
+                ),
+            }
 
         def embeddings(captions: Captions) -> tuple[np.ndarray, np.ndarray]:
             return embed_split(encoder, captions.split, tokenize(captions.texts))
@@ -180,7 +179,8 @@ class RetrievalCase:
             primary=ContrastiveObjective(name="retrieval"),
             auxiliaries=build_auxiliaries(self, encoder),
             tuning=tuning,
-            streams=streams,
+            streams=streams(self.names, self.train, self.further),
+            validation_streams=lambda: streams(self.validation, self.validation.split, None),
             validate=validate,
             test=test,
             save=save_files,

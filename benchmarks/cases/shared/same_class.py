@@ -117,6 +117,11 @@ class SameClassQuestion:
         pairs = self.train
         return PairStream(items, pairs.rows, pairs.same, pairs_per_batch=pairs_per_batch, seed=seed)
 
+    def validation_stream(self, items: ItemStream, pairs_per_batch: int, seed: int) -> PairStream:
+        """The pairs of the validation `items`."""
+        pairs = self.validation
+        return PairStream(items, pairs.rows, pairs.same, pairs_per_batch=pairs_per_batch, seed=seed)
+
     def validator(self, encoder: Any, objective: Any, items: ItemStream) -> Callable[[], dict[str, float]]:
         """Accuracy on the pairs of the validation `items`."""
 

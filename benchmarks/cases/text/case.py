@@ -91,6 +91,9 @@ class TextCase:
             auxiliaries=build_auxiliaries(self, encoder),
             tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(
+                knobs, self.validation_tokens, encoder.tokenize, seed
+            ),
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,

@@ -101,19 +101,22 @@ class VqaCase:
         inputs = tower_inputs(encoder, tokenize, [self.whole, self.test_split], self._texts)
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
-        streams: dict[str, Stream] = {
-            PRIMARY: QuestionStream(
-                self.labelled,
-                tokenize,
-                self.vocabulary,
-                images_per_batch=knobs.images_per_batch,
-                questions_per_image=knobs.questions_per_image,
-                seed=seed,
-            ),
-            AUXILIARY: CaptionStream(
-                self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts
-            ),
-        }
+
+        def streams(asked: PreparedSplit, shown: PreparedSplit) -> dict[str, Stream]:
+            return {
+                PRIMARY: QuestionStream(
+                    asked,
+                    tokenize,
+                    self.vocabulary,
+                    images_per_batch=knobs.images_per_batch,
+                    questions_per_image=knobs.questions_per_image,
+                    seed=seed,
+                ),
+                AUXILIARY: CaptionStream(
+                    shown, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts
+                ),
+            }
+
         auxiliaries = build_auxiliaries(self, encoder)
         grader = AnswerGrader(encoder, primary, self.vocabulary, self.protocol, tokenize)
 
@@ -127,7 +130,8 @@ class VqaCase:
             primary=primary,
             auxiliaries=auxiliaries,
             tuning=tuning,
-            streams=streams,
+            streams=streams(self.labelled, self.train),
+            validation_streams=lambda: streams(self.validation, self.validation),
             validate=grader.validator(self.validation),
             test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
             save=save,
