@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mt2st.encoders.fine_tuning import RateGroup
+    from mt2st.encoders.freezing import Freezes
     from mt2st.objectives import Objective
     from mt2st.training.trainer import Stream
 
@@ -74,6 +75,38 @@ class TestResult:
     examples: Examples | None = None
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How an encoder is tuned; `cases/shared/fine_tuning.py` makes it of knobs.
+
+    Attributes:
+        rates: the parameters that are trained at a learning rate of their own.
+        freezes: the parts that are frozen for a part of the training; None = there are none.
+        run_once: runs each tower that is frozen all the time over all its inputs, unless its outputs are kept already,
+            and lets it read them. Call it when the encoder has its final frozen weights and is on its device. It gets a
+            function for lines that say what will be done, and returns what each pass was and cost, whoever made it.
+    """
+
+    rates: Sequence[RateGroup] = ()
+    freezes: Freezes | None = None
+    run_once: Callable[[Callable[[str], None]], list[dict[str, Any]]] = lambda announce: []
+
+
+@dataclass(frozen=True)
+class Loadable:
+    """How `mt2st.load` makes a trained model again; see `mt2st.trained.description`.
+
+    Attributes:
+        kind: a kind of `mt2st.trained`.
+        build: the kind's own settings, plain values.
+        files: those of the files that `Experiment.save` may write which belong to the model.
+    """
+
+    kind: str
+    build: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+
+
 @dataclass
 class Experiment:
     """A freshly built model with its tasks and data, for one seed.
@@ -84,10 +117,12 @@ class Experiment:
         auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
         streams: "primary" and "auxiliary".
         validate: metrics on the validation split.
+        validation_streams: makes the same streams over the validation split, for schedules that listen.
         test: metrics on the test split; called once, after training.
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
-        rates: parameters that are trained at a learning rate of their own.
+        tuning: what is trained at a learning rate of its own, what is frozen and when.
         data: counts of the labels and validation items drawn for this seed.
+        loadable: how the trained model is loaded from the run's folder; None = it cannot be.
     """
 
     encoder: Any
@@ -96,9 +131,11 @@ class Experiment:
     streams: Mapping[str, Stream]
     validate: Callable[[], Mapping[str, float]]
     test: Callable[[], TestResult]
+    validation_streams: Callable[[], Mapping[str, Stream]] = dict
     save: Callable[[Path], None] = lambda folder: None
-    rates: Sequence[RateGroup] = ()
+    tuning: Tuning = field(default_factory=lambda: Tuning())
     data: Mapping[str, Any] = field(default_factory=dict)
+    loadable: Loadable | None = None
 
 
 class Case(Protocol):
