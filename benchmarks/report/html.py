@@ -52,6 +52,7 @@ def write_html(page: Page, pictures: Sequence[tuple[str, Path]], path: Path) -> 
     if page.remarks:
         remarks = _each("li", page.remarks)
         parts.append(f"<section><h2>Holes and remarks</h2><ul class='remarks'>{remarks}</ul></section>")
+    parts += map(to_html, page.lead)
     if charts := "".join(chart_html(chart) for chart in page.charts):
         parts.append(f"<section><h2>Quality against training FLOPs</h2><div class='charts'>{charts}</div></section>")
     parts += map(to_html, page.tables)
@@ -106,7 +107,10 @@ def _each(tag: str, texts: Iterable[str]) -> str:
 def to_html(table: TextTable) -> str:
     """An HTML table with heading and caption, kinds of items below each other where there are many; texts escaped."""
     table = table.tall or table
-    head = "".join(f"<th scope='col'>{html.escape(cell)}</th>" for cell in table.head)
+    prose = [any(len(row[column]) > _SENTENCE for row in table.body) for column in range(len(table.head))]
+    head = "".join(
+        f"<th scope='col'{' class=words' * words}>{html.escape(cell)}</th>" for cell, words in zip(table.head, prose)
+    )
     body = "".join(
         f"<tr{' class=floor' if place in table.faint else ''}><th scope='row'>{html.escape(row[0])}</th>"
         + "".join(_cell(cell, name) for cell, name in zip(row[1:], table.head[1:]))

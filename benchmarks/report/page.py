@@ -29,6 +29,7 @@ class Page:
         title, name, origin: what HTML has on top: a heading, what the page is about ("vqa/default"), one sentence.
         verdict: "holds", "fails" or "undecided", in which colour HTML shows the sentence; "" = none.
         finding: what was found where the sentence decides nothing, for HTML and the terminal; "" = nothing.
+        lead: tables that HTML alone has, before the charts.
         charts: what HTML draws.
         gallery: what the model is asked, in HTML; None = the runs kept no examples.
         reproduce: (what it does, command) that make the page's numbers again, in HTML.
@@ -46,6 +47,7 @@ class Page:
     origin: str = ""
     verdict: str = ""
     finding: str = ""
+    lead: tuple[TextTable, ...] = ()
     charts: tuple[Chart, ...] = ()
     gallery: Gallery | None = None
     reproduce: tuple[tuple[str, str], ...] = ()

@@ -25,6 +25,7 @@ class TextTable:
         faint: places in `body` of rows that are shown less loud, such as floors.
         rest: what the second of the two parts is about.
         tall: the same turned round, a row for each kind of item and the worst first; Markdown alone shows it as it is.
+        names: how many columns in front name a row; a table that goes on below on a terminal has them again.
     """
 
     title: str
@@ -35,6 +36,7 @@ class TextTable:
     faint: frozenset[int] = frozenset()
     rest: str = "what it cost"
     tall: TextTable | None = None
+    names: int = 1
 
 
 def to_markdown(table: TextTable) -> str:
@@ -72,8 +74,8 @@ def ends(table: TextTable, most: int = 8) -> TextTable:
 def to_rich(table: TextTable, width: int) -> list[RichTable]:
     """Tables for a terminal of `width` columns: one, or several below each other where one would not fit.
 
-    A table with `cut` is divided there (quality, then cost). Whatever is still too wide goes on below, with the first
-    column again, so that no column is squeezed to a few letters.
+    A table with `cut` is divided there (quality, then cost). Whatever is still too wide goes on below, with the names
+    of the rows again, so that no column is squeezed to a few letters.
     """
     if table.tall is not None:
         return to_rich(ends(table.tall), width)
@@ -117,7 +119,7 @@ def _least(table: TextTable) -> list[int]:
         pieces = [*head.split(), ""]
         for row in table.body:
             cell = row[column]
-            prose = len(cell) > _PROSE or not column
+            prose = len(cell) > _PROSE or column < table.names
             pieces += cell.split() if prose else _broken(cell).split("\n")
         least.append(min(max(map(len, pieces)), _PROSE))
     return least
@@ -133,11 +135,12 @@ def _parts(table: TextTable, width: int) -> list[list[int]]:
     if sum(_natural(table)) + 2 * len(table.head) + 1 <= width:
         return [list(range(len(table.head)))]
     least = _least(table)
-    parts = [[0]]
-    for column in range(1, len(table.head)):
+    front = list(range(table.names))
+    parts = [list(front)]
+    for column in range(table.names, len(table.head)):
         taken = sum(least[each] + 2 for each in (*parts[-1], column)) + 1
-        if taken > width and len(parts[-1]) > 1:
-            parts.append([0])
+        if taken > width and len(parts[-1]) > len(front):
+            parts.append(list(front))
         parts[-1].append(column)
     return parts
 
@@ -165,7 +168,7 @@ def _rich(table: TextTable, width: int) -> RichTable:
         padding=(0, 1, 0, 0),
     )
     for column, name in enumerate(table.head):
-        justify: Literal["right", "left"] = "right" if column else "left"
+        justify: Literal["right", "left"] = "left" if column < table.names else "right"
         own = None if fits else widths[column]
         shown.add_column(Text(name), justify=justify, overflow="fold", width=own)
     for place, row in enumerate(table.body):

@@ -99,7 +99,7 @@ def report(
     )
     write_text(paths.summary, json.dumps(plain(summary.as_json(), "summary"), indent=1, ensure_ascii=False) + "\n")
     command = f"python -m benchmarks report {benchmark} --recipe {recipe}"
-    derive = (("Derive this page again from the records", f"{command} --results {root.as_posix()}"),)
+    derive = (("Derive this page again from the records (with --results where they lie in another folder)", command),)
     page = _page(summary, spec, records.finished, (*(reproduce(records.finished) if reproduce else ()), *derive))
     write_text(paths.table, f"<!-- Generated from the run records by: {command} -->\n\n{page_to_markdown(page)}")
     write_html(page, [*pictures, *_run_pictures(summary, records.finished, spec)], paths.html)
