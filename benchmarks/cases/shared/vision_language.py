@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.shared.fine_tuning import lora_build
 from mt2st.data.prepared import PreparedSplit
 from mt2st.encoders.factory import text_side
 from mt2st.encoders.frozen_outputs import Inputs, Pictures, Texts
@@ -81,10 +82,15 @@ def loadable(knobs: EncoderKnobs, image_size: int, fit: str, head: str = "") -> 
         fit: how pictures were made square when the data were prepared.
         head: name of the task that answers; "" for a model without answers.
     """
-    build = {**encoder_build(knobs, image_size), "image_size": image_size, "fit": fit, "head": head}
-    if knobs.lora_rank:  # its matrices are part of the model
-        build |= {"lora_rank": knobs.lora_rank, "freeze": list(knobs.freeze)}
-    return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE))
+    build = {
+        **encoder_build(knobs, image_size),
+        "image_size": image_size,
+        "fit": fit,
+        "head": head,
+        **lora_build(knobs),
+    }
+    checkpoint = "" if knobs.towers == "small" else knobs.towers
+    return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE), checkpoint)
 
 
 def tower_inputs(
