@@ -50,8 +50,3 @@ def tune_towers(
         kept = {name: parts[name] for name in whole & set(inputs or {}) if parts[name].source is not None}
     towers = FrozenTowers(kept, inputs or {}, folder, tokens, knobs.cache_frozen)
     return Tuning(rates, Freezes.of(parts, knobs.freeze), towers.run_once)
-
-
-def lora_build(knobs: FineTuningKnobs) -> dict[str, Any]:
-    """What `mt2st.trained` must know of LoRA, whose matrices are part of the model; {} without it."""
-    return {"lora_rank": knobs.lora_rank, "freeze": list(knobs.freeze)} if knobs.lora_rank else {}

@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
-from benchmarks.cases.shared.fine_tuning import lora_build
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
 from mt2st.encoders.image_transformer import ImageConfig, ImageEncoder
@@ -49,7 +48,7 @@ def loadable_images(
         fit: how pictures were made square when the data were prepared.
         head: name of the primary task.
     """
-    build = {"question": question, "classes": list(classes), "head": head, "fit": fit, **lora_build(knobs)}
+    build = {"question": question, "classes": list(classes), "head": head, "fit": fit, **knobs.lora_build}
     if knobs.model == "small":
         return Loadable("image", {**build, "small": asdict(_sizes(knobs, image_size))})
     return Loadable("image", build, checkpoint=knobs.model)

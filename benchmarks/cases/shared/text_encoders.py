@@ -12,7 +12,6 @@ from torch import Tensor
 
 from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import TextTowerKnobs
-from benchmarks.cases.shared.fine_tuning import lora_build
 from benchmarks.cases.shared.frozen_towers import FrozenTowers
 from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.installed import resolved
@@ -61,7 +60,7 @@ def loadable_texts(
     build = {"question": question, "classes": list(classes), "head": head, "context_length": context_length}
     if own:
         return Loadable("text", {**build, **own}, (TOKENIZER_FILE, WORDS_FILE))
-    build |= {"hidden_width": knobs.hidden_width, **lora_build(knobs)}
+    build |= {"hidden_width": knobs.hidden_width, **knobs.lora_build}
     return Loadable("text", build, checkpoint=knobs.model)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
-from benchmarks.cases.shared.fine_tuning import lora_build
 from mt2st.data.prepared import PreparedSplit
 from mt2st.encoders.factory import text_side
 from mt2st.encoders.frozen_outputs import Inputs, Pictures, Texts
@@ -87,7 +86,7 @@ def loadable(knobs: EncoderKnobs, image_size: int, fit: str, head: str = "") -> 
         "image_size": image_size,
         "fit": fit,
         "head": head,
-        **lora_build(knobs),
+        **knobs.lora_build,
     }
     checkpoint = "" if knobs.towers == "small" else knobs.towers
     return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE), checkpoint)
