@@ -21,6 +21,7 @@ from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.cases.vqa.grading import answer_type, language_prior
 from benchmarks.commands._case import run_suite
+from benchmarks.records.examples import read_examples
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.read import load_records
 from benchmarks.suite import runner, train
@@ -80,6 +81,15 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     assert record.training_flops == sum(sum(phases.values()) for phases in record.values["flops"]["by_task"].values())
     assert len(record.items["score"]) == 40
     assert record.metric("vqa_accuracy") == pytest.approx(float(record.items["score"].mean()))
+    examples = read_examples(record.folder)
+    assert examples is not None
+    assert [example.item for example in examples.items] == list(range(40)), "as many as there are, up to 60"
+    assert [example.score for example in examples.items] == record.items["score"].tolist()
+    kinds = record.values["group_names"]["question_type"]
+    assert [example.kind for example in examples.items] == [kinds[code] for code in record.items["question_type"]]
+    answers = (record.folder / "answers.txt").read_text().splitlines()
+    assert [example.given for example in examples.items] == [answers[code] for code in record.items["prediction"]]
+    assert {key for example in examples.items for key in example.pictures} == set(examples.pictures)
     assert set(record.values["floors"]) == {"ridge", "language prior", "chance"}
     for name in ("commit", "versions", "hardware", "data", "phases_seconds", "peak_memory_bytes"):
         assert name in record.values, name
@@ -87,6 +97,9 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     for name in ("TABLE.md", "report.html", "budget-0-44.png"):
         assert (folder / name).stat().st_size > 0, name
     assert "language prior" in printed
+    page = (folder / "report.html").read_text()
+    assert page.count("<li class='item'") == 40
+    assert "What the model is asked" in page
 
     code, printed = run(knobs, tmp_path)
     assert code == 0

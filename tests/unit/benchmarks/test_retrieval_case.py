@@ -62,6 +62,17 @@ def test_every_caption_asks_unless_the_card_names_the_first(tmp_path: Path) -> N
     found = every.build(0).test()
     assert len(found.items["text_to_image_rank"]) == 12
     assert len(found.items["image_to_text_rank"]) == 4
+    examples = found.examples
+    assert examples is not None
+    ranks = found.items["text_to_image_rank"]
+    assert [example.question for example in examples.items] == every.tests[""].texts
+    assert [example.score for example in examples.items] == (ranks == 1).astype(float).tolist()
+    assert [example.note for example in examples.items] == [f"rank {rank}" for rank in ranks]
+    for example, image in zip(examples.items, every.tests[""].images.tolist()):
+        assert example.right_pictures == (str(image),)
+        assert len(example.given_pictures) == 3
+        if example.score:
+            assert example.given_pictures[0] == str(image)
     by_chance = found.floors["chance"]
     assert by_chance["text_to_image/hit_rate@1"] == pytest.approx(1 / 4)
     assert by_chance["image_to_text/hit_rate@1"] == pytest.approx(3 / 12)
