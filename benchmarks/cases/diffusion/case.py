@@ -62,8 +62,8 @@ class DiffusionCase:
         rows = stratified_rows(self.codes, knobs.label_fraction, draw, self.names)
         self.labelled, self.taught = self.train.subset(rows), self.codes[rows]
         check_taught(self.taught, self.test_codes, self.names, "test")
-        self.held_out = noised(self.test, self.test_codes)
-        self.validation = noised(validation, class_codes(validation, self.names))
+        self.held_out = noised(self.test, self.test_codes, knobs.encoder.channels)
+        self.validation = noised(validation, class_codes(validation, self.names), knobs.encoder.channels)
         with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
             self.classifier = PictureClassifier.trained(
                 self.train,
@@ -91,7 +91,15 @@ class DiffusionCase:
         torch.manual_seed(seed)
         sizes = knobs.encoder
         encoder = Denoiser(
-            DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
+            DenoiserConfig(
+                image_size=knobs.image_size,
+                fold=sizes.fold,
+                widths=sizes.widths,
+                classes=len(self.names),
+                drop_class=sizes.drop_class,
+                channels=sizes.channels,
+                prediction=sizes.prediction,
+            )
         )
         codes = torch.from_numpy(self.codes)
         drawn: dict[str, Tensor] = {}
@@ -170,12 +178,18 @@ class DiffusionCase:
 
 
 def asked_of(stream: ItemStream) -> Asked:
-    """What `noised` made, for the Gaussian denoiser; a row's values in the order of `PreparedSplit.pixels`."""
-    signal = cosine_signal()
+    """What `noised` made, for the Gaussian denoiser."""
     tensors = stream.tensors
-    clean, noise = (tensors[name].permute(0, 2, 3, 1).flatten(1).numpy() for name in ("pixels", "noise"))
-    levels = signal[tensors["level"]].numpy()
-    return Asked(clean.astype(np.float32) / 127.5 - 1, noise, levels, tensors["condition"].numpy())
+    noise = tensors["noise"].permute(0, 2, 3, 1)
+    clean = plain(tensors["pixels"].permute(0, 2, 3, 1).numpy(), noise.shape[-1])
+    levels = cosine_signal()[tensors["level"]].numpy()
+    return Asked(clean, noise.flatten(1).numpy(), levels, tensors["condition"].numpy())
+
+
+def plain(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Pictures [N, S, S, 3] uint8 as the denoiser takes them, flat: [N, S·S·channels] float32 in [−1, 1]."""
+    values = pixels.mean(3, dtype=np.float32) if channels == 1 else pixels.astype(np.float32)
+    return values.reshape(len(values), -1) / np.float32(127.5) - 1
 
 
 def some_of(split: PreparedSplit, count: int) -> PreparedSplit:
@@ -185,10 +199,10 @@ def some_of(split: PreparedSplit, count: int) -> PreparedSplit:
     return split.subset(np.sort(generator(0, "held out", 0).permutation(split.num_images)[:count]))
 
 
-def noised(split: PreparedSplit, codes: np.ndarray) -> ItemStream:
-    """Every image at each of `NOISE_LEVELS`, image by image, with noise that is always the same."""
+def noised(split: PreparedSplit, codes: np.ndarray, channels: int = 3) -> ItemStream:
+    """Every image at each of `NOISE_LEVELS`, image by image, with noise [N, channels, S, S] that is always the same."""
     count, levels, side = split.num_images, len(NOISE_LEVELS), split.image_size
-    noise = torch.randn(count * levels, 3, side, side, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(count * levels, channels, side, side, generator=torch.Generator().manual_seed(0))
     pixels = torch.from_numpy(split.pixels(np.arange(count))).permute(0, 3, 1, 2)
     return ItemStream(
         {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3)  # tried on validation
+_RANK = 1e-10  # axes with a smaller share of the largest variance are rounding
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,13 @@ class GaussianDenoiser:
 
     def __init__(self, pictures: np.ndarray) -> None:
         self.mean = pictures.mean(0)
-        centred = (pictures - self.mean) / np.sqrt(len(pictures) - 1)
-        _, singular, self.axes = np.linalg.svd(centred, full_matrices=False)
-        self.variance = singular.astype(np.float64) ** 2  # of each axis [K]; axes [K, D]
+        centred = (pictures - self.mean).astype(np.float64) / np.sqrt(len(pictures) - 1)
+        few = len(centred) < centred.shape[1]
+        variance, sides = np.linalg.eigh(centred @ centred.T if few else centred.T @ centred)  # of the smaller side
+        kept = variance > _RANK * variance[-1]
+        self.variance = variance[kept]  # of each axis [K]
+        axes = (centred.T @ sides[:, kept]) / np.sqrt(self.variance) if few else sides[:, kept]
+        self.axes = axes.T  # [K, D]
 
     def losses(self, asked: Asked, shrinkage: float) -> np.ndarray:
         """Mean squared error [M] of the predicted noise.

@@ -9,7 +9,7 @@ The method card is diffusion.md beside this file. Needs the extra `diffusion` (p
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from benchmarks.cases import auxiliary_names
 from benchmarks.cases.shared.data_knobs import DataKnobs
@@ -73,6 +73,10 @@ class UNetKnobs:
     """channels at each resolution, halved from one to the next; multiples of 8"""
     drop_class: float = 0.1
     """share of training pictures whose class is hidden"""
+    channels: Literal[3, 1] = 3
+    """colour channels that are noised: 3, or 1 for grey pictures"""
+    prediction: Literal["noise", "velocity"] = "noise"
+    """what the network puts out: the noise, or the velocity that the noise follows from (arXiv 2202.00512)"""
 
 
 @dataclass(frozen=True)
