@@ -7,7 +7,8 @@ formulas of `torch.utils.flop_counter`, so they are the same number on CPU and G
 * Attention counts the same whichever kernel runs it: two products forward, four backward (dV, dP, dQ, dK). The
   recomputation that fused kernels do in backward is theirs, not the model's; and the CPU's fused kernel, for which
   torch 2.14 has no formula and counts 0, has one here.
-* `nn.MultiheadAttention`'s evaluation fast path, one opaque operator, is switched off while counting.
+* `nn.MultiheadAttention`'s evaluation fast path, one operator for several products, is switched off while counting,
+  unless `fastpath` leaves it on: then the results of an evaluation have the bits that they have uncounted.
 * No operation counts a silent zero. A matrix operation of torch without a formula is an error. An operator from
   outside torch (`torch.library`, a Triton kernel behind one, C++) that takes or gives floating-point tensors and has no
   formula counts 0, is listed in `unknown_operations` and warned of.
@@ -78,6 +79,19 @@ def _attention_products(query: Any, key: Any, value: Any, *, backward: bool) -> 
     return (2 if backward else 1) * 2 * rows * queries * keys * (width + value_width)
 
 
+def _native_attention(query: Any, key: Any, value: Any, width: int, *args: Any, **kwargs: Any) -> int:
+    """`nn.MultiheadAttention`'s evaluation fast path: Q, K, V, the two products, the output. query [B, T, D]."""
+    lengths = [len(text) for text in query.unbind()]  # a nested tensor's differ
+    return sum(2 * length * width * 4 * width + 4 * length * length * width for length in lengths)
+
+
+def _native_layer(source: Any, width: int, *args: Any, **kwargs: Any) -> int:
+    """`nn.TransformerEncoderLayer`'s evaluation fast path: the attention and the two matrices of its MLP."""
+    hidden = args[12].shape[0]  # of the first matrix, [F, D]
+    tokens = sum(len(text) for text in source.unbind())
+    return _native_attention(source, source, source, width) + 2 * tokens * 2 * width * hidden
+
+
 def _shapes(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.shape
@@ -106,6 +120,8 @@ def _own_formulas() -> dict[Any, Callable[..., int]]:
         for name, formula in ((kernel, _attention_forward), (f"{kernel}_backward", _attention_backward)):
             if hasattr(aten, name):  # which kernels exist depends on the torch version
                 formulas[getattr(aten, name)] = _on_shapes(formula)
+    formulas[aten._native_multi_head_attention] = _native_attention
+    formulas[aten._transformer_encoder_layer_fwd] = _native_layer
     formulas[aten.mv] = _on_shapes(lambda matrix, vector, **_: 2 * matrix[0] * matrix[1])
     formulas[aten.addmv] = _on_shapes(lambda bias, matrix, vector, **_: 2 * matrix[0] * matrix[1])
     formulas[aten.dot] = _on_shapes(lambda left, right, **_: 2 * left[0])
@@ -139,6 +155,9 @@ class FlopCounter(TorchDispatchMode):
 
     Operations outside any task are counted under "" (clipping, say).
 
+    Args:
+        fastpath: leave attention's evaluation fast path on.
+
     Attributes:
         counts: task → phase → FLOPs.
         by_operation: operator → FLOPs.
@@ -149,8 +168,9 @@ class FlopCounter(TorchDispatchMode):
             `torch.utils.flop_counter.register_flop_formula`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fastpath: bool = False) -> None:
         super().__init__()
+        self._keep_fastpath = fastpath
         self.counts: Counts = {}
         self.by_operation: Counter[str] = Counter()
         self.unknown_operations: Counter[str] = Counter()
@@ -163,7 +183,7 @@ class FlopCounter(TorchDispatchMode):
         if self._depth == 0:
             self._formulas = {**flop_registry, **_own_formulas()}
             self._fastpath = torch.backends.mha.get_fastpath_enabled()
-            torch.backends.mha.set_fastpath_enabled(False)
+            torch.backends.mha.set_fastpath_enabled(self._fastpath and self._keep_fastpath)
         self._depth += 1
         super().__enter__()
         return self

@@ -5,7 +5,7 @@ Each has its full weight until it stops, as `Switch` has, and finds the point by
 the cosine of the task's gradient and the primary's. They hear and remember; who trains measures (`Trainer` does).
 This module imports no torch, so it can be taken into any training loop:
 
-    fade = Flattening(patience=3, threshold=0.02)
+    fade = Flattening(patience=3, threshold=0.08)
     if (step + 1) % 50 == 0 and not fade.stopped:
         fade.hear(auxiliary_loss_on_validation())
     weight = fade(step / total_steps)
@@ -30,18 +30,18 @@ __all__ = ["Aligned", "Flattening", "Forked", "flattened"]
 
 
 def flattened(losses: Sequence[float], patience: int, threshold: float) -> bool:
-    """Whether the best of the last `patience` losses is better than the best before by less than `threshold`.
+    """Whether the last `patience` losses brought at most `threshold` of all that was gained since the first loss.
 
-    The improvement is relative: (best before − best of the last) / |best before|. Without a loss before the last
-    `patience` ones nothing has flattened.
+    What the window brought is best before − best in it; what was gained is first − best of all. So neither the loss's
+    scale nor its floor matters. Without a loss before the window nothing has flattened.
 
-    >>> flattened([1.0, 0.5, 0.49, 0.5], patience=2, threshold=0.05)
+    >>> flattened([3.0, 1.2, 1.0, 0.95, 0.9], patience=2, threshold=0.1)
     True
     """
     if len(losses) <= patience:
         return False
     before, last = min(losses[:-patience]), min(losses[-patience:])
-    return before - last < threshold * abs(before)
+    return before - last <= threshold * (losses[0] - min(before, last))
 
 
 @dataclass(eq=False)
@@ -121,19 +121,19 @@ class Flattening(_Listener):
 
     Attributes:
         patience: listenings of the window, ≥ 1. 1 = stops at the first one without enough improvement.
-        threshold: relative improvement over the window below which the task stops. 0 = stops when nothing improves; 1 =
-            stops after the first window; negative = stops when the loss rises by that share.
+        threshold: share of all that was gained so far that the window must bring, or the task stops. 0 = stops when the
+            window brings nothing; 1 = stops after the first window; negative = stops when the loss rises by that share.
     """
 
     signal: ClassVar[Signal] = "own_loss"
 
     patience: int = 3
-    threshold: float = 0.02
+    threshold: float = 0.08
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_patience(self.patience)
-        check_range("threshold", self.threshold, -1.0, 1.0, "it is a share of the best loss before, for example 0.02")
+        check_range("threshold", self.threshold, -1.0, 1.0, "it is a share of what was gained so far, for example 0.08")
 
     def says_stop(self, heard: Sequence[float]) -> bool:
         return flattened(heard, self.patience, self.threshold)
@@ -152,14 +152,15 @@ class Forked(_Listener):
         fork: progress ∈ (0, every] that a fork lasts. Short = cheap, and blind to what helps only later.
         margin: relative benefit that the task must exceed. 0 = any benefit will do; −∞ (say −10) = never stops.
         patience: forks whose benefits are averaged, ≥ 1.
+        together: False = a fork without this task alone; True = one without all such tasks that are due at the same
+            step, which costs one branch instead of one a task, and stops them all at once.
     """
-
-    signal: ClassVar[Signal] = "benefit"
 
     every: float = 0.1
     fork: float = 0.02
     margin: float = 0.0
     patience: int = 1
+    together: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -168,6 +169,10 @@ class Forked(_Listener):
             raise Mt2stError(f"fork = {self.fork!r} must be above 0 and at most every = {self.every!r}")
         if not math.isfinite(self.margin):
             raise Mt2stError(f"margin = {self.margin!r} must be finite, for example 0")
+
+    @property
+    def signal(self) -> Signal:  # type: ignore[override]  # a class variable of the others
+        return "joint_benefit" if self.together else "benefit"
 
     @property
     def length(self) -> float:

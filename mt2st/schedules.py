@@ -43,7 +43,7 @@ __all__ = [
     "weight_at",
     "weight_of",
 ]
-Signal = Literal["own_loss", "benefit", "cosine"]
+Signal = Literal["own_loss", "benefit", "joint_benefit", "cosine"]
 SIGNALS: tuple[str, ...] = get_args(Signal)
 _POINTS = 100  # a schedule counts as constant if it is so at this many steps of progress
 
@@ -97,7 +97,8 @@ class Listens(Protocol):
         """What it hears, measured on the validation split.
 
         "own_loss": the loss of its own task. "benefit": of a short fork, (the primary's loss after training without
-        its task − with it) / with it. "cosine": of the gradients of its task's and the primary's loss.
+        its task − with it) / with it. "joint_benefit": the same of one fork without all tasks that hear this and are
+        due at the same step. "cosine": of the gradients of its task's and the primary's loss.
         """
 
     @property
@@ -110,7 +111,7 @@ class Listens(Protocol):
 
     @property
     def length(self) -> float:
-        """Progress that a fork lasts, in (0, 1); asked for "benefit" alone."""
+        """Progress that a fork lasts, in (0, 1); 0 for the other signals."""
 
     @property
     def stopped(self) -> bool:

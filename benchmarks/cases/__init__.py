@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mt2st.encoders.fine_tuning import RateGroup
+    from mt2st.encoders.freezing import Freezes
     from mt2st.objectives import Objective
     from mt2st.training.trainer import Stream
 
@@ -71,6 +72,23 @@ class TestResult:
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How an encoder is tuned; `cases/shared/fine_tuning.py` makes it of knobs.
+
+    Attributes:
+        rates: the parameters that are trained at a learning rate of their own.
+        freezes: the parts that are frozen for a part of the training; None = there are none.
+        run_once: runs each tower that is frozen all the time over all its inputs, unless its outputs are kept already,
+            and lets it read them. Call it when the encoder has its final frozen weights and is on its device. It gets a
+            function for lines that say what will be done, and returns what each pass was and cost, whoever made it.
+    """
+
+    rates: Sequence[RateGroup] = ()
+    freezes: Freezes | None = None
+    run_once: Callable[[Callable[[str], None]], list[dict[str, Any]]] = lambda announce: []
+
+
 @dataclass
 class Experiment:
     """A freshly built model with its tasks and data, for one seed.
@@ -81,9 +99,10 @@ class Experiment:
         auxiliaries: the auxiliary objectives; draw from stream "auxiliary", one batch for all of them.
         streams: "primary" and "auxiliary".
         validate: metrics on the validation split.
+        validation_streams: makes the same streams over the validation split, for schedules that listen.
         test: metrics on the test split; called once, after training.
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
-        rates: parameters that are trained at a learning rate of their own.
+        tuning: what is trained at a learning rate of its own, what is frozen and when.
         data: counts of the labels and validation items drawn for this seed.
     """
 
@@ -93,8 +112,9 @@ class Experiment:
     streams: Mapping[str, Stream]
     validate: Callable[[], Mapping[str, float]]
     test: Callable[[], TestResult]
+    validation_streams: Callable[[], Mapping[str, Stream]] = dict
     save: Callable[[Path], None] = lambda folder: None
-    rates: Sequence[RateGroup] = ()
+    tuning: Tuning = field(default_factory=lambda: Tuning())
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -15,12 +15,12 @@ from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.vision_language import build_encoder
 from benchmarks.records.folder import RunFolder
+from benchmarks.records.weights import final_weights
 from benchmarks.suite.runs import begun_run
 from mt2st.encoders.factory import text_side
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
-from mt2st.training.checkpoint import newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class TrainedRun:
         path: its folder.
         knobs: of its case, with `encoder` and `image_size`.
         facts: run id, benchmark, strategy, seed, hash of the configuration.
-        step: of its last checkpoint.
-        weights: the checkpoint's file of weights.
+        step: its number of optimiser steps.
+        weights: the file of its final weights.
         weights_hash: SHA-256 (hex) of that file.
     """
 
@@ -78,8 +78,8 @@ def trained_run(run_dir: Path) -> TrainedRun:
     """The run in `run_dir`.
 
     Raises:
-        Mt2stError: no run, a case without image and text embeddings, a run that is not finished, or one whose last
-            checkpoint is missing or damaged.
+        Mt2stError: no run, a case without image and text embeddings, a run that is not finished, or one whose weights
+            are missing or damaged.
     """
     folder = RunFolder.existing(run_dir)
     card, knobs, run = begun_run(run_dir)
@@ -90,15 +90,6 @@ def trained_run(run_dir: Path) -> TrainedRun:
         )
     if folder.status() != "finished":
         raise Mt2stError(f"{run_dir} is not finished; python -m benchmarks resume {run_dir} goes on with it")
-    damage: list[str] = []
-    found = newest_checkpoint(folder.checkpoints, damage.append)
-    if found is None or found[1]["step"] != run.steps:
-        why = damage[0] if damage else f"there is none of step {run.steps} in {folder.checkpoints}"
-        raise Mt2stError(
-            f"{run_dir} has no whole checkpoint of its last step ({why}); bring it back, or delete the run's folder "
-            "and repeat the suite's command"
-        )
-    path, state = found
+    weights, digest = final_weights(run_dir)
     facts = {name: folder.identity[name] for name in ("run_id", "benchmark", "strategy", "seed", "config_hash")}
-    name = "model.safetensors"
-    return TrainedRun(run_dir, knobs, facts, int(state["step"]), path / name, state["files"][name])
+    return TrainedRun(run_dir, knobs, facts, run.steps, weights, digest)

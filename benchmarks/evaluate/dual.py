@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.embeddings.trained import trained_run
 from benchmarks.evaluate.model import DualModel
 from mt2st.data.images import fit_image
+from mt2st.encoders import TowerOutput
 from mt2st.encoders.open_clip_towers import OpenClipTowers, named_towers
 from mt2st.errors import Mt2stError
 
@@ -43,7 +45,7 @@ def open_clip_folder(folder: Path) -> DualModel:
 
     Raises:
         Mt2stError: a file is missing, the weights are pickles or do not fit the configuration, or the text tower is one
-            of transformers.
+            of transformers whose configuration or tokenizer is not here.
     """
     import open_clip
 
@@ -59,14 +61,11 @@ def open_clip_folder(folder: Path) -> DualModel:
             f"{folder} holds no safetensors weights; other formats can execute code when loaded, so convert them with "
             "safetensors.torch.save_file"
         )
-    if config.get("text_cfg", {}).get("hf_model_name"):
-        raise Mt2stError(
-            f"{path} names a text tower of transformers, {config['text_cfg']['hf_model_name']}, which is not evaluated "
-            "here; give a model whose text tower is open_clip's own"
-        )
+    text = config.get("text_cfg", {})
+    hybrid = _text_of_transformers(folder, text) if text.get("hf_model_name") else {}
     place = f"local-dir:{folder}"
     try:
-        model = open_clip.create_model(place, force_custom_text=True)
+        model = open_clip.create_model(place, force_custom_text=True, **hybrid)
         tokenizer = open_clip.get_tokenizer(place)
     except _LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:300]
@@ -75,9 +74,68 @@ def open_clip_folder(folder: Path) -> DualModel:
         ) from None
     inner = getattr(tokenizer, "tokenizer", None)  # of transformers; CLIP's own tokenizer pads with 0
     pad = int(inner.pad_token_id or 0) if inner is not None else 0
+    if hybrid:
+        return _with_transform(HybridTowers(model, tokenizer))
     return _with_transform(
         OpenClipTowers(model, tokenizer, context_length=int(tokenizer.context_length), pad_id=pad, mask_id=None)
     )
+
+
+def _text_of_transformers(folder: Path, text: Mapping[str, Any]) -> dict[str, Any]:
+    """What open_clip's `create_model` is told of a text tower of transformers, so that it reads local files alone.
+
+    The tower's weights are in the checkpoint, and its tokenizer is beside them. Its configuration is looked for where
+    `hf_model_name` says, if that is a folder, then in the checkpoint's own, then in the Hub's cache.
+
+    Raises:
+        Mt2stError: the configuration or the tokenizer is missing, or brings its own code.
+    """
+    import transformers
+
+    from mt2st.encoders.hugging_face import load_pretrained, load_tokenizer
+
+    name = str(text["hf_model_name"])
+    own = folder / "config.json"
+    source = name if Path(name).is_dir() or not own.is_file() else str(folder)
+    try:
+        load_pretrained(transformers.AutoConfig, source, None)
+    except Mt2stError as error:
+        raise Mt2stError(
+            f"{folder / CONFIG} names a text tower of transformers, {name}, whose configuration is not here; where "
+            f"there is a network, run hf download {name} config.json --local-dir FOLDER, and bring that file to {own} "
+            f"({error})"
+        ) from None
+    load_tokenizer(str(folder))
+    return {"text_cfg": {**text, "hf_model_name": source, "hf_model_pretrained": False}}
+
+
+class HybridTowers(nn.Module):
+    """An open_clip model whose text tower is one of transformers: embeddings alone, which is what evaluation needs.
+
+    Such a tower masks its padding by itself, so texts may be cut to the longest of their batch.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenize = tokenizer
+        self.pad_id = int(model.text.config.pad_token_id)
+        size = model.visual.image_size
+        self.image_size = int(size[0] if isinstance(size, tuple | list) else size)
+        self.normalize: nn.Module = nn.Identity()
+        self.eval()
+        with torch.no_grad():
+            self.embedding_width = int(self.encode_text(tokenizer(["a"])).embedding.shape[-1])
+
+    def encode_image(self, pixels: Tensor) -> TowerOutput:
+        """As `Towers.encode_image`, without tokens; `pixels` come out of open_clip's transform."""
+        embedding: Tensor = self.model.encode_image(pixels)
+        return TowerOutput(embedding[:, None], embedding)
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """As `Towers.encode_text`, without tokens."""
+        embedding: Tensor = self.model.encode_text(tokens)
+        return TowerOutput(embedding[:, None], embedding)
 
 
 def hugging_face_model(name: str) -> DualModel:
@@ -115,7 +173,7 @@ def run_model(run_dir: Path) -> DualModel:
     return _uint8_model(run.encoder("cpu").towers, run.knobs.image_size)
 
 
-def _with_transform(towers: OpenClipTowers) -> DualModel:
+def _with_transform(towers: OpenClipTowers | HybridTowers) -> DualModel:
     """Towers of open_clip with open_clip's own transform for evaluation."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 

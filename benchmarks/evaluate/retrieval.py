@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.cases.retrieval.case import MAIN_CAPTION, captions_of, chance
+from benchmarks.cases.retrieval.captions import MAIN_CAPTION, captions_of
+from benchmarks.cases.retrieval.floors import chance
 from benchmarks.evaluate.data import EvaluationData
 from benchmarks.evaluate.embed import Embedder
 from benchmarks.evaluate.measured import Measured

@@ -11,6 +11,7 @@ from mt2st.files import file_hash
 
 SCHEMA_VERSION = 1  # the one of version 0.1: fields were added since, none changed its meaning
 CONFIG_FILE, RECORD_FILE, ITEMS_FILE, LOG_FILE = "config.json", "run.json", "items.safetensors", "metrics.jsonl"
+CHECKPOINTS = "checkpoints"  # the folder that the trainer writes to
 IDENTITY = ("run_id", "benchmark", "recipe", "strategy", "view", "seed", "config", "config_hash", "suite_hash")
 LEFT_IN = "training_images_also_in_test"  # in a record's data, where --on-leak allow left some in
 FINISHED_NEEDS = ("views", "started_utc", "steps", "flops", "metrics", "curve")

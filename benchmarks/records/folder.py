@@ -26,6 +26,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from benchmarks.records.check import (
+    CHECKPOINTS,
     CONFIG_FILE,
     FINISHED_NEEDS,
     IDENTITY,
@@ -149,7 +150,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder for the trainer's checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def log(self) -> Path:

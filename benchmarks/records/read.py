@@ -32,11 +32,14 @@ class RunRecord:
             - status: "finished", "failed" or "interrupted", with `why`
             - views: those that the run counts for, of "equal-steps" and "equal-budget"
             - steps, samples; phases_seconds {train, test, …}; peak_memory_bytes, gpu_peak_memory_bytes
-            - flops {total, by_task {task: {forward, backward}}, …}: training FLOPs, 1 multiply-add = 2
+            - flops {total, by_task {task: {forward, backward}}, …}: training FLOPs, 1 multiply-add = 2; validation and
+              optimiser, which are in none of the others
             - metrics {validation: {id: value}, test: {id: value}}; floors {name: {id: value}}
             - curve [{step, flops, seconds, metric id: value, …}]: validation during training
             - group_names {item array: [name of code 0, …]}: what codes in item arrays mean
             - schedules {auxiliary: its schedule as text}
+            - init_from {run_id, flops, train_seconds, chain, taken_parameters, new, …}: the run whose weights it
+              started from, and what that one and its own predecessors cost; weights {file, sha256, bytes}: what it kept
             - warnings: signs that the run learned nothing, as text
             - commit, versions, hardware, data {name, revision, content_hash}; model {parameters, trained [{group,
               parameters, learning_rate}], …}

@@ -52,6 +52,22 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class FrozenPass:
+    """What it cost to run a frozen tower over all its inputs; in no run's FLOPs or seconds.
+
+    Attributes:
+        passes: distinct ones: other weights or other inputs make another one.
+        items: inputs of all passes.
+    """
+
+    passes: int
+    items: int
+    flops: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Row:
     """A strategy in a view. Steps and FLOPs are means over seeds; FLOPs are training FLOPs.
 
@@ -106,6 +122,7 @@ class Summary:
         remarks: what a reader must know of these records: missing seeds, mixed commits or data, suites left out.
         provenance: label → text: data, draw, model, machine, versions, commit.
         schedules: strategy → auxiliary → its schedule as text; empty where the records hold none.
+        frozen: part → what it cost to run its frozen tower once, for all runs together.
         known: the built-in strategies in the order of their table, which rows and looks follow.
         iso: quality against FLOPs, and the verdict; None without full MTL.
     """
@@ -120,6 +137,7 @@ class Summary:
     remarks: tuple[str, ...]
     provenance: Mapping[str, str]
     schedules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    frozen: Mapping[str, FrozenPass] = field(default_factory=dict)
     known: tuple[str, ...] = ()
     iso: IsoQuality | None = None
 
@@ -135,12 +153,15 @@ class Summary:
         """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
         value = asdict(replace(self, iso=None))
         del value["known"]
+        if not value["frozen"]:
+            del value["frozen"]
         value["iso"] = self.iso.as_json() if self.iso else None
         for row in value["rows"]:
             for hole in row["holes"]:
                 hole["folder"] = hole["folder"].name
             points = row.pop("points")
-            row |= row.pop("costs") | {"points": points}
+            costs = {name: cost for name, cost in row.pop("costs").items() if cost is not None}
+            row |= costs | {"points": points}
         return value
 
 
@@ -166,6 +187,7 @@ def build_row(
             f"{runs[0].folder} has no {metric.id!r} among its metrics; the recipe's ReportSpec and its runs disagree"
         )
     columns = {column.id: _estimate(runs, column, way) for column in spec.columns}
+    values = [run.values for run in runs]
     return Row(
         view=view,
         strategy=strategy,
@@ -183,7 +205,7 @@ def build_row(
         groups={group.array: _by_group(runs, group.array, metric, way) for group in spec.groups},
         steps=float(np.mean([run.steps for run in runs])),
         flops=_mean_flops(runs),
-        costs={cost.name: cost.of([run.values for run in runs]) for cost in COSTS},
+        costs={cost.name: cost.of(values, [run.values for run in full or multi]) for cost in COSTS},
         points=tuple((run.seed, run.training_flops, _point(run, metric)) for run in runs),
     )
 

@@ -11,7 +11,17 @@ from benchmarks.records.check import LEFT_IN
 from benchmarks.records.machine import describe
 from benchmarks.records.read import Hole, Records, RunRecord
 from benchmarks.report.families import confidence_of_look
-from benchmarks.report.rows import Places, Row, Summary, Way, build_row, resampled_runs, saving_limit, with_families
+from benchmarks.report.rows import (
+    FrozenPass,
+    Places,
+    Row,
+    Summary,
+    Way,
+    build_row,
+    resampled_runs,
+    saving_limit,
+    with_families,
+)
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.statistics import Method, pareto_front
 from benchmarks.report.student import Interval
@@ -72,6 +82,7 @@ def summarise(
         remarks=(*_remarks(records, by_place), *left_out, *_looks_remark(looks, way.confidence)),
         provenance=_provenance(records.finished),
         schedules=_schedules(rows, by_place),
+        frozen=_frozen(records.finished),
         known=tuple(known),
         iso=iso_quality(
             by_place,
@@ -155,6 +166,17 @@ def _floors(runs: Sequence[RunRecord], spec: ReportSpec) -> dict[str, dict[str, 
     }
 
 
+def _frozen(runs: Sequence[RunRecord]) -> dict[str, FrozenPass]:
+    """Part → its passes, each counted once however many runs read what it kept."""
+    passes = {each["key"]: each for run in runs for each in run.values.get("frozen_towers", ())}
+    found = {}
+    for part in sorted({each["part"] for each in passes.values()}):
+        own = [each for each in passes.values() if each["part"] == part]
+        sums = {name: sum(each[name] for each in own) for name in ("items", "flops", "seconds", "bytes")}
+        found[part] = FrozenPass(passes=len(own), **sums)
+    return found
+
+
 # -- around the rows ---------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +206,7 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
             "labels and validation carve are the same for every seed: the intervals leave out their variance "
             "(--draw per-seed draws both anew)"
         )
+    found += _starts(records.finished)
     if operations := sorted({name for run in records.finished for name in _unknown_operations(run)}):
         found.append(f"training FLOPs leave out operations whose formula is not known: {', '.join(operations)}")
     for label, describe_run in (("data", _data_text), ("commits", _commit_text), ("draws of the labels", _draw)):
@@ -193,6 +216,18 @@ def _remarks(records: Records, by_place: Places) -> list[str]:
     for suite, count in (records.other_suites or {}).items():
         found.append(f"{count} run(s) with other knobs left out; show them with --suite {suite[:8]}")
     return found
+
+
+def _starts(runs: Sequence[RunRecord]) -> list[str]:
+    """From which other runs' weights these start, and what is doubtful about that; a line each, each once."""
+    found: dict[str, None] = {}
+    for start in (run.values["init_from"] for run in runs if run.values.get("init_from")):
+        found[
+            f"the runs start from the weights of {start['run_id']} ({start['benchmark']}): its cost stands in the "
+            "column of pretraining and in no other, and the intervals leave out the variance of that one pretraining"
+        ] = None
+        found |= dict.fromkeys(start["doubts"])
+    return list(found)
 
 
 def _hole_text(hole: Hole) -> str:

@@ -54,9 +54,16 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
             value = row.costs[cost.name]
             cells.append(NOTHING if value is None else cost.text(value))
         body.append(tuple(cells))
+    for part, once in summary.frozen.items():
+        cells = [f"once for all runs: frozen {part} tower", *[NOTHING] * (len(head) - 1)]
+        cells[cut + 1] = flops_text(once.flops, unit)
+        for place, cost in enumerate(costs, len(head) - len(costs)):
+            if cost.name == "train_seconds":
+                cells[place] = cost.text(once.seconds)
+        body.append(tuple(cells))
     floors = [(name, values[metric.id]) for name, values in summary.floors.items() if metric.id in values]
     body += [(f"floor: {name}", NOTHING, metric.text(value), *[NOTHING] * (len(head) - 3)) for name, value in floors]
-    faint = frozenset(range(len(rows), len(body)))
+    faint = frozenset(range(len(body) - len(floors), len(body)))
     title, caption = view_title(view), _caption(summary, spec, view)
     return TextTable(title, tuple(head), tuple(body), caption, cut, faint)
 
@@ -83,6 +90,11 @@ def _caption(summary: Summary, spec: ReportSpec, view: str) -> str:
     if multi is not None:
         score = f"{spec.primary.text(multi.target)} {spec.primary.unit}".strip()
         parts.append(f"{MULTI_TASK}'s score: its final validation score in this view, {score}, mean over its seeds.")
+    if summary.frozen:
+        parts.append(
+            "A frozen tower is run once and its outputs are kept for all runs; what that took is in a row of its own "
+            "and in no other."
+        )
     parts.append("1 multiply-add = 2 FLOPs.")
     return " ".join(parts)
 

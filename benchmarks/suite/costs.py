@@ -12,6 +12,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.suite import ranks
 from mt2st.balancing import Balancer
 from mt2st.batch import Batch
+from mt2st.encoders.freezing import frozen_at
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
@@ -27,45 +28,61 @@ class StepCosts:
 
     Args:
         build: makes the experiment that is measured.
+        announce: gets a line for each frozen tower that is run once, now.
 
     Attributes:
         primary: the primary task's name.
         auxiliaries: the auxiliary tasks' names.
         checkpoint_bytes: bytes of one checkpoint.
+        weight_bytes: bytes of its weights alone.
     """
 
-    def __init__(self, build: Callable[[], Experiment]) -> None:
-        self._build = build
+    def __init__(self, build: Callable[[], Experiment], announce: Callable[[str], None] = lambda line: None) -> None:
+        self._build, self._announce = build, announce
         self._open: tuple[Experiment, MT2ST] | None = None
-        self._known: dict[tuple[tuple[str, ...], type], int] = {}
+        self._known: dict[tuple[tuple[str, ...], type, tuple[str, ...]], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
+        freezes = experiment.tuning.freezes
+        self._timed = freezes.entries if freezes is not None else ()
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
+        self.weight_bytes = weight_bytes([experiment.encoder, mixture])
 
-    def __call__(self, active: tuple[str, ...], balancer: Balancer | None = None) -> int:
+    def __call__(self, active: tuple[str, ...], progress: float = 0.0, *, balancer: Balancer | None = None) -> int:
         """FLOPs of a step with these active tasks, primary first; of all processes, and of all passes.
 
         Args:
             active: the tasks that run.
+            progress: says which parts are frozen: those that are for a time.
             balancer: what makes the gradients of two or more; None = a weighted sum of losses. Its class decides the
                 cost.
         """
-        key = active, type(balancer) if len(active) > 1 else type(None)
+        balancer = balancer if len(active) > 1 else None
+        key = active, type(balancer), frozen_at(self._timed, progress)
         if key not in self._known:
-            self._known[key] = self._measured(active, balancer if len(active) > 1 else None)
+            self._known[key] = self._measured(active, progress, balancer)
         return self._known[key]
+
+    @property
+    def turns(self) -> tuple[float, ...]:
+        """Points of progress from which on other parts are frozen, 0 included."""
+        points = {point for entry in self._timed for point in (entry.start, entry.stop) if 0 < point < 1}
+        return (0.0, *sorted(points))
 
     def _opened(self) -> tuple[Experiment, MT2ST]:
         if self._open is None:
             experiment = self._build()
             mixture = mixture_of(experiment, lambda name: Constant()).to(_device())
             experiment.encoder.to(_device())
+            experiment.tuning.run_once(self._announce)
             self._open = experiment, mixture
         return self._open
 
-    def _measured(self, active: tuple[str, ...], balancer: Balancer | None) -> int:
+    def _measured(self, active: tuple[str, ...], progress: float, balancer: Balancer | None) -> int:
         experiment, mixture = self._opened()
+        if experiment.tuning.freezes is not None:
+            experiment.tuning.freezes.hold(progress)
         weights = dict.fromkeys(active, 1.0)
         batches = {
             stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
@@ -114,11 +131,17 @@ class StepCosts:
 
 
 def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each parameter."""
+    """Bytes of one checkpoint: every parameter and buffer, and AdamW's two moments of each trained one."""
+    modules = list(modules)
     parameters = {parameter for module in modules for parameter in module.parameters()}
-    buffers = {buffer for module in modules for buffer in module.buffers()}
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return weights + sum(2 * parameter.numel() * parameter.element_size() for parameter in parameters)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return weight_bytes(modules) + sum(2 * parameter.numel() * parameter.element_size() for parameter in trained)
+
+
+def weight_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of every parameter and buffer."""
+    tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> MT2ST:

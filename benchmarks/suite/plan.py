@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
@@ -12,14 +12,14 @@ from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
 from mt2st.balancing import Balancer
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Schedule, weight_at
+from mt2st.schedules import Constant, Schedule, listens, weight_at
 
 
 class SuiteCosts:
     """Step costs by seed. Seeds with one labelled subset share one measurement: their batches have the same shapes."""
 
-    def __init__(self, case: Case, knobs: SuiteKnobs) -> None:
-        self._case, self._knobs = case, knobs
+    def __init__(self, case: Case, knobs: SuiteKnobs, announce: Callable[[str], None] = lambda line: None) -> None:
+        self._case, self._knobs, self._announce = case, knobs, announce
         self._known: dict[int, StepCosts] = {}
 
     def of(self, seed: int) -> StepCosts:
@@ -27,7 +27,7 @@ class SuiteCosts:
         draw = self._knobs.draw_seed(seed)
         if draw not in self._known:
             self.close()
-            self._known[draw] = StepCosts(lambda: self._case.build(draw))
+            self._known[draw] = StepCosts(lambda: self._case.build(draw), self._announce)
         return self._known[draw]
 
     def close(self) -> None:
@@ -39,43 +39,56 @@ class SuiteCosts:
 def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None = None) -> list[Run]:
     """The runs of a suite, seed by seed; one that counts for several views is planned once.
 
+    What a schedule that listens will cost is not known: at equal steps its forecast is that of an auxiliary that never
+    stops, without what listening costs.
+
     Args:
         seeds: None = the suite's own.
     """
     runs = []
     for seed in range(knobs.seeds) if seeds is None else seeds:
         step = costs.of(seed)
-        everything = step.everything * knobs.train.accumulation * knobs.steps
+        # A step's cost changes where parts are frozen for a time, and only there.
+        all_active = dict.fromkeys(step.auxiliaries, Constant())
+        mtl, stl = (training_flops(each, step.primary, step, knobs.steps, seed) for each in (all_active, {}))
+        share_of_auxiliaries = step.auxiliary_share if len(step.turns) == 1 else 1 - stl / mtl
+        everything = mtl * knobs.train.accumulation
         for kind in knobs.kinds():
             settings = knobs.strategy(kind.name)
             schedules = schedules_of(settings, step.auxiliaries)
+            hears = any(listens(schedule) for schedule in schedules.values())
             times = training_of(settings, knobs.train).accumulation
             balancer = balancer_of(settings, (step.primary, *step.auxiliaries))
 
             def cost(
                 active: tuple[str, ...],
+                progress: float,
                 step: StepCosts = step,
                 times: int = times,
                 balancer: Balancer | None = balancer,
             ) -> int:
-                return step(active, balancer) * times
+                return step(active, progress, balancer=balancer) * times
 
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
-                steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed)
+                steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed, step.turns)
+                if hears:  # when it stops an auxiliary is known only afterwards, so the budget itself ends it
+                    budget, view = int(share * everything), (budget_view(share),)
+                    runs.append(Run(kind.name, seed, steps, view, budget, share_of_auxiliaries, budget=budget))
+                    continue
                 views.setdefault(steps, []).append(budget_view(share))
             for steps, names in views.items():
                 flops = training_flops(schedules, step.primary, cost, steps, seed)
-                runs.append(Run(kind.name, seed, steps, tuple(names), flops, step.auxiliary_share))
+                runs.append(Run(kind.name, seed, steps, tuple(names), flops, share_of_auxiliaries))
     return runs
 
 
 def training_flops(
     schedules: Mapping[str, Schedule],
     primary: str,
-    cost: Callable[[tuple[str, ...]], int],
+    cost: Callable[[tuple[str, ...], float], int],
     total_steps: int,
     seed: int,
 ) -> int:
@@ -84,7 +97,7 @@ def training_flops(
     Args:
         schedules: auxiliary's name → its schedule.
         primary: the primary task's name.
-        cost: FLOPs of a step with these active tasks, primary first.
+        cost: FLOPs of a step with these active tasks, primary first, at this progress.
         seed: decides the coins of sampled schedules.
     """
     total = 0
@@ -94,21 +107,29 @@ def training_flops(
             for name, schedule in schedules.items()
             if weight_at(schedule, step=step, total_steps=total_steps, seed=seed, task=name)
         )
-        total += cost((primary, *active))
+        total += cost((primary, *active), step / total_steps)
     return total
 
 
 def steps_for_budget(
-    budget: float, schedules: Mapping[str, Schedule], primary: str, cost: Callable[[tuple[str, ...]], int], seed: int
+    budget: float,
+    schedules: Mapping[str, Schedule],
+    primary: str,
+    cost: Callable[[tuple[str, ...], float], int],
+    seed: int,
+    turns: Sequence[float] = (0.0,),
 ) -> int:
     """The largest number of steps whose training FLOPs do not exceed `budget`.
 
     For a switch of one auxiliary at s this is B / (c_primary + s·c_auxiliary).
 
+    Args:
+        turns: points of progress from which on a step costs otherwise, whatever is active (parts frozen for a time).
+
     Raises:
         Mt2stError: the budget does not pay for one step.
     """
-    cheapest = cost((primary,))
+    cheapest = min(cost((primary,), progress) for progress in turns)
     low, high = 0, int(budget // cheapest) + 1  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2

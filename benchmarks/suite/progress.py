@@ -73,7 +73,7 @@ class InWork:
         """At the pace so far; None before there is one."""
         done = self.step - (self.first_step or 0)
         spent = time.monotonic() - self.started
-        return spent / done * (self.planned.run.steps - self.step) if done > 0 else None
+        return spent / done * max(0, self.planned.run.steps - self.step) if done > 0 else None
 
 
 _NO_SCORES = ("event", "step", "flops", "seconds")

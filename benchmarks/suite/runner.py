@@ -6,6 +6,7 @@ cases. Equal configuration means equal run: what is finished is skipped, what is
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.records.disk_space import require_space
 from benchmarks.records.machine import environment
 from benchmarks.suite import ranks
+from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.drive import drive
+from benchmarks.suite.init_from import in_one_line, start_from
 from benchmarks.suite.launch import launch
 from benchmarks.suite.plan import SuiteCosts, plan_runs
 from benchmarks.suite.runs import Planned, begun_folder, begun_run, open_case, run_folder
 from benchmarks.suite.train import run_one
+from mt2st.schedules import Constant
 from mt2st.threads import computing_threads
 
 
@@ -54,9 +58,17 @@ def make_suite(
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs in work were checkpointed and recorded as interrupted.
-        Mt2stError: there is no room, the budget pays for no step, or the engine cannot work.
+        Mt2stError: there is no room, the budget pays for no step, the engine cannot work, or nothing fits of
+            the weights that it shall start from.
     """
-    costs = SuiteCosts(case, knobs)
+    if knobs.init_from:
+        experiment = case.build(0)
+        start = start_from(
+            knobs, experiment, mixture_of(experiment, lambda name: Constant()), case.data, knobs.seeds - 1
+        )
+        console.print(in_one_line(start), highlight=False, markup=False, soft_wrap=True)
+        del experiment
+    costs = SuiteCosts(case, knobs, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
     plan = [
         Planned(knobs, run, run_folder(case, knobs, run, benchmark=benchmark, recipe=recipe, results=results))
         for run in (replace(planned, looks=looks) for planned in plan_runs(knobs, costs))
@@ -72,7 +84,13 @@ def make_suite(
     costs.close()
     if ranks.is_first():
         folders = [planned.folder for planned in plan]
-        require_space(results, folders, first.checkpoint_bytes, plan[0].knobs.train.keep_checkpoints)
+        retention = knobs.train.keep_checkpoints
+        kept = {"nothing": 0, "weights": first.weight_bytes, "checkpoints": retention * first.checkpoint_bytes}
+        require_space(
+            *(results, folders, first.checkpoint_bytes, retention),
+            kept=kept[knobs.keep],
+            at_once=knobs.where.jobs or os.cpu_count() or 1,
+        )
     failed = drive(case, plan, console)
     return Made(failed, plan[0].folder.identity["suite_hash"])
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks.cases import Case, CaseCard, load_card
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.folder import RunFolder
+from benchmarks.records.weights import source_run
 from benchmarks.strategies import find_strategy, training_of
 from benchmarks.suite import ranks
 from mt2st.errors import Mt2stError
@@ -23,6 +24,8 @@ class Run:
     Attributes:
         flops: forecast of its training FLOPs.
         auxiliary_share: the auxiliaries' share of MTL's FLOPs, the limit of any saving at equal steps.
+        budget: training FLOPs that end the run, in place of steps, which nobody knows beforehand: its schedules listen.
+            `steps` is then what the budget pays for if no auxiliary ever stops. 0 = the steps end it.
         looks: numbers of seeds at which the suite looks at its intervals, to add seeds or not; () = it does not.
         tested: whether the test split is read in the end. A trial of `tune` is not tested, and leaves its record alone.
     """
@@ -33,13 +36,15 @@ class Run:
     views: tuple[str, ...]
     flops: int
     auxiliary_share: float
+    budget: int = 0
     tested: bool = True
     looks: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
         """The run in a few words."""
-        return f"{self.strategy} seed {self.seed}, {self.steps} steps"
+        length = f"a budget of {self.budget / 1e12:.3f} TFLOPs" if self.budget else f"{self.steps} steps"
+        return f"{self.strategy} seed {self.seed}, {length}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,13 @@ def run_folder(
         "strategy": deciding(knobs.strategy(run.strategy)),
         "steps": run.steps,
     }
+    if run.budget:
+        config["budget"] = run.budget
     if kind.place:  # somebody else's code is part of what decides the numbers
         config["strategy_code"] = kind.code_hash
     suite = {"knobs": knobs.shared(), "data": dict(case.data)}
+    if knobs.init_from:  # the weights themselves, wherever they lie
+        config["init_from"] = suite["init_from"] = source_run(knobs.init_from).identity
     return RunFolder.of(
         results,
         benchmark,
@@ -138,7 +147,8 @@ def train_config(knobs: SuiteKnobs, run: Run) -> TrainConfig:
     strategy = knobs.strategy(run.strategy)
     return TrainConfig(
         **vars(training_of(strategy, knobs.train)),
-        total_steps=run.steps,
+        total_steps=0 if run.budget else run.steps,
+        total_flops=run.budget,
         seed=run.seed,
         learning_rate=strategy.learning_rate,
         evaluate_every_steps=max(1, -(-run.steps // knobs.validations)),

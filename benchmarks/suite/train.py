@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,12 @@ from benchmarks.cases import Case, TestResult, load_card
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
+from benchmarks.records.weights import drop_checkpoints, keep_weights
 from benchmarks.strategies import balancer_of, schedules_of
 from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
+from benchmarks.suite.init_from import start_from
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
@@ -156,6 +157,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
+    if knobs.init_from:  # a checkpoint of this run, if there is one, is loaded over it
+        record["init_from"] = start_from(knobs, experiment, mixture, record["data"], run.seed)
 
     def log(line: Mapping[str, Any]) -> None:  # called in the first process alone
         if line["event"] == "warning":  # a damaged checkpoint: the resume that follows would cut it off the metrics
@@ -177,13 +180,16 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         balancer=balancer_of(strategy, tuple(mixture.tasks)),
         folder=folder.checkpoints,
         validate=experiment.validate,
+        validation_streams=experiment.validation_streams,
         best_by=_best_by(folder, config.keep_best),
         log=log,
         on_step=on_step,
         identity=folder.identity["config"],
-        rates=experiment.rates,
+        rates=experiment.tuning.rates,
+        freezes=experiment.tuning.freezes,
         trackers=knobs.trackers,
     )
+    record["frozen_towers"] = experiment.tuning.run_once(lambda line: None)  # on their device, with final weights
     result = trainer.fit()
     if run.tested and trainer.saved_step != result.steps:
         trainer.save()
@@ -208,6 +214,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
             "by_task": ledger.by_task(),
             "by_kind": ledger.by_kind(),
             "unknown_operations": ledger.unknown_operations(),
+            "validation": result.validation_flops,
+            "optimiser": result.optimiser_flops,
         },
         "processes": ranks.world(),
         "peak_memory_bytes": peak_resident_bytes(),
@@ -217,11 +225,15 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         "group_names": test.group_names,
         "warnings": signs_of_failure(folder.metrics() if ranks.is_first() else [], experiment.primary.name, test.items),
         "curve": result.curve,
+        **({"listening": result.listening} if mixture.listening else {}),
     }
     if ranks.is_first():
+        keep = knobs.keep if run.tested else "nothing"  # a trial of tuning leaves its score alone
+        if keep == "weights":
+            record["weights"] = keep_weights(folder.path, result.steps)
         folder.finish(record, test.items)
-        if not run.tested:
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        if keep != "checkpoints":
+            drop_checkpoints(folder.path)
     name, value = next(iter((test.metrics or validation).items()))
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
 

@@ -20,6 +20,7 @@ from benchmarks.cases import Case, CaseCard
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs, from_plain
 from benchmarks.records.check import RECORD_CURE, RECORD_FILE
 from benchmarks.records.machine import environment
+from benchmarks.records.weights import source_run
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.report.views import EQUAL_BUDGET, MULTI_TASK
@@ -30,6 +31,7 @@ from benchmarks.suite.plan import SuiteCosts, plan_runs, training_flops
 from benchmarks.suite.runs import Planned, open_case, run_folder
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, read_sealed_json, write_sealed_json, write_text
+from mt2st.schedules import Constant
 from mt2st.threads import computing_threads
 from mt2st.training.config import deciding
 
@@ -120,6 +122,7 @@ class _Tuning:
             "recipe": recipe,
             "shared": content_hash(
                 {"knobs": knobs.shared(), "budgets": _budgets(knobs), "data": dict(self._case.data)}
+                | ({"init_from": source_run(knobs.init_from).identity} if knobs.init_from else {})
             ),
             "seeds": effort.numbers,
             "budgets": _budgets(knobs),
@@ -259,15 +262,14 @@ class Costs(Protocol):
     primary: str
     auxiliaries: tuple[str, ...]
 
-    def __call__(self, active: tuple[str, ...]) -> int: ...
+    def __call__(self, active: tuple[str, ...], progress: float) -> int: ...
 
 
 def auxiliaries_share(settings: Any, costs: Costs, steps: int, seed: int) -> float | None:
     """The auxiliaries' FLOPs in a run of `steps` steps, as a share of those in MTL; None without auxiliaries."""
-    primary = costs((costs.primary,))
-    in_mtl = steps * (costs((costs.primary, *costs.auxiliaries)) - primary)
-    total = training_flops(schedules_of(settings, costs.auxiliaries), costs.primary, costs, steps, seed)
-    return (total - steps * primary) / in_mtl if in_mtl else None
+    own, all_active = schedules_of(settings, costs.auxiliaries), dict.fromkeys(costs.auxiliaries, Constant())
+    stl, mtl, total = (training_flops(each, costs.primary, costs, steps, seed) for each in ({}, all_active, own))
+    return (total - stl) / (mtl - stl) if mtl > stl else None
 
 
 def why_degenerate(share: float | None, usual: float | None) -> str:

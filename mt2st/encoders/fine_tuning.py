@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from mt2st.encoders.freezing import entries
 from mt2st.errors import Mt2stError, check_range, unknown_name
 
 PRETRAINED_RATE = 1e-4
@@ -26,11 +27,26 @@ LORA_RATE = 1e-3
 _INPUT = re.compile(r"emb|conv1|stem|cls_token|mask_token|ln_pre|pre_layrnorm|norm_pre|relative")
 
 
+class Source(NamedTuple):
+    """The method of `owner` whose output depends on one part and its input alone: input → `TowerOutput`.
+
+    `pad_id`: of token ids [B, T]; None = the input is uint8 pixels [B, 3, S, S].
+    """
+
+    owner: nn.Module
+    method: str
+    pad_id: int | None
+
+
 class Part(NamedTuple):
-    """A tower, or another part of an encoder, that can be tuned or frozen."""
+    """A tower, or another part of an encoder, that can be tuned or frozen.
+
+    `source` says what a tower makes of its input; see `mt2st.encoders.frozen_outputs`.
+    """
 
     module: nn.Module
     pretrained: bool
+    source: Source | None = None
 
 
 class RateGroup(NamedTuple):
@@ -57,7 +73,8 @@ def fine_tune(
             with fresh weights are in no group: they train at the run's own rate.
         layer_decay: factor on the learning rate from one layer to the one below, in (0, 1]; 1 = all layers alike.
         freeze: parts to freeze whole ("text"), or up to a layer ("text:0" = its embeddings, "text:4" = layers 0 … 4).
-            A whole frozen part stays in evaluation mode, so that its outputs never change.
+            A whole frozen part stays in evaluation mode, so that its outputs never change. What is frozen for a time
+            ("text@until=0.3") is checked here and left to `mt2st.encoders.freezing.Freezes`.
         lora_rank: rank of LoRA (arXiv 2106.09685) in pretrained parts that are not frozen whole, whose own weights are
             then fixed; 0 = none. The update is scaled by alpha / rank = 2.
 
@@ -80,12 +97,14 @@ def fine_tune(
             "load a checkpoint with hf:NAME_OR_FOLDER"
         )
     limits = _frozen_layers(freeze, parts)
+    timed = {entry.part for entry in entries(freeze) if entry.timed}
     if lora_rank:
         for name, module in pretrained.items():
-            if limits.get(name, 0) is not None and (targets := _linear_layers(module)):
+            if (limits.get(name, 0) is not None or name in timed) and (targets := _linear_layers(module)):
                 _add_lora(module, lora_rank, targets)
     for name, limit in limits.items():
-        _freeze(parts[name].module, limit)
+        if name not in timed:
+            _freeze(parts[name].module, limit)
     rate = learning_rate if learning_rate is not None else LORA_RATE if lora_rank else PRETRAINED_RATE
     return [group for name, module in pretrained.items() for group in _groups(name, module, rate, layer_decay)]
 
@@ -117,19 +136,16 @@ def _stack(module: nn.Module) -> tuple[str, int]:
 def _frozen_layers(freeze: Sequence[str], parts: Mapping[str, Part]) -> dict[str, int | None]:
     """Part → the highest layer that is frozen, None = the whole part."""
     limits: dict[str, int | None] = {}
-    for entry in freeze:
-        name, colon, layer = entry.partition(":")
+    for entry in entries(freeze):
+        name, layer = entry.part, entry.layer
         if name not in parts:
             raise unknown_name("part to freeze", name, parts)
-        if name in limits:
-            raise Mt2stError(f"freeze names {name!r} twice; name each part once")
-        if not colon:
-            limits[name] = None
-            continue
         _, layers = _stack(parts[name].module)
-        if not layer.isdecimal() or int(layer) > layers:
-            raise Mt2stError(f"freeze = {entry!r}: {name} has layers 0 to {layers}; write {name}:{layers} or {name}")
-        limits[name] = int(layer)
+        if layer and (not layer.isdecimal() or int(layer) > layers):
+            raise Mt2stError(
+                f"freeze = {entry.text!r}: {name} has layers 0 to {layers}; write {name}:{layers} or {name}"
+            )
+        limits[name] = int(layer) if layer else None
     return limits
 
 

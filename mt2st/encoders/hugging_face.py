@@ -261,10 +261,18 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
     try:
         return load(name, revision=revision, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
         reason = " ".join(str(error).split())[:300]
+        looked = (
+            ""
+            if Path(name).is_dir()
+            else f"; looked in {HF_HUB_CACHE}; with a network: hf download {name} --local-dir FOLDER"
+        )
         raise Mt2stError(
-            f"{kind.__name__} cannot load {name!r} ({reason}); offline, give a folder that save_pretrained wrote with "
-            "safetensors weights and tokenizer; models that bring their own code or pickled weights are refused"
+            f"{kind.__name__} cannot load {name!r} ({reason}){looked}; offline, give a folder that save_pretrained "
+            "wrote with safetensors weights and tokenizer; models that bring their own code or pickled weights are "
+            "refused"
         ) from None
 
 

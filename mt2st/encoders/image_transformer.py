@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.hugging_face import load_model
 from mt2st.encoders.normalisation import PixelNormalizer
 from mt2st.encoders.preprocessing import HALF, image_processor, mean_and_std
@@ -117,7 +117,7 @@ class ImageEncoder(nn.Module):
 
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "image"."""
-        return {"image": Part(self.model, self._loaded)}
+        return {"image": Part(self.model, self._loaded, Source(self, "encode", None))}
 
     def features(self, batch: Batch) -> ImageFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""

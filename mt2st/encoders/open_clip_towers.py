@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
@@ -175,8 +175,11 @@ class OpenClipTowers(nn.Module):
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "image", "text" and "temperature"."""
         temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
-        modules = {"image": self.model.visual, "text": self.model.text, "temperature": temperature}
-        return {name: Part(module, self._loaded) for name, module in modules.items()}
+        return {
+            "image": Part(self.model.visual, self._loaded, Source(self, "encode_image", None)),
+            "text": Part(self.model.text, self._loaded, Source(self, "encode_text", self.pad_id)),
+            "temperature": Part(temperature, self._loaded),
+        }
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
         images = self.normalize(pixels)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
-from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.fine_tuning import Part, Source
 
 
 class PairTowers(nn.Module):
@@ -71,8 +71,8 @@ class PairTowers(nn.Module):
         """What can be tuned or frozen: "image", "text" and "temperature"; a pair's projections are always trained."""
         temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
         return {
-            "image": Part(self.image, self.image.pretrained),
-            "text": Part(self.text, self.text.pretrained),
+            "image": Part(self.image, self.image.pretrained, Source(self, "image_output", None)),
+            "text": Part(self.text, self.text.pretrained, Source(self.text, "encode_text", self.pad_id)),
             "temperature": Part(temperature, self.dual and self.image.pretrained),
         }
 
@@ -82,8 +82,13 @@ class PairTowers(nn.Module):
         return table
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
-        tokens, embedding = self.image.encode_image(self.normalize(pixels))
+        tokens, embedding = self.image_output(pixels)
         return TowerOutput(tokens, self.image_projection(embedding))
+
+    def image_output(self, pixels: Tensor) -> TowerOutput:
+        """What the image half makes of pixels, before the projection."""
+        output: TowerOutput = self.image.encode_image(self.normalize(pixels))
+        return output
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
         encoded, embedding = self.text.encode_text(tokens)

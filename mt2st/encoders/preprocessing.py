@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mt2st.data.images import INTERPOLATIONS, checked_fit
+from mt2st.encoders.installed import resolved
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from mt2st.errors import Mt2stError
 
@@ -26,7 +27,7 @@ def own_fit(spec: str) -> str:
     Raises:
         Mt2stError: the checkpoint wants something that preparing cannot do.
     """
-    family, _, rest = spec.partition("+")[0].partition(":")
+    family, _, rest = resolved(spec.partition("+")[0]).partition(":")
     if family == "hf":
         return processor_fit(image_processor(rest), rest)
     if family != "open_clip":

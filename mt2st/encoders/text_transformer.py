@@ -12,8 +12,9 @@ import transformers
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
+from mt2st.encoders import TowerOutput
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.encoders.fine_tuning import Part
+from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.hugging_face import check_vocabulary, load_model, load_tokenizer, longest_text, require_input
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, check_range
@@ -46,7 +47,8 @@ class TextEncoder(nn.Module):
 
     Build it with `.small` or `.pretrained`.
 
-    The embedding of a text is the mean of its real tokens.
+    The embedding of a text is the mean of its real tokens, with `hidden_width` a hidden layer over it, which is new and
+    always trained.
     """
 
     def __init__(
@@ -60,11 +62,18 @@ class TextEncoder(nn.Module):
         frame_ids: tuple[int, ...],
         tokenize: Any,
         loaded: bool = False,
+        hidden_width: int = 0,
     ) -> None:
         super().__init__()
         self._loaded = loaded
         self.model = model
-        self.width = int(model.config.hidden_size)
+        self.token_width = int(model.config.hidden_size)
+        self.width = hidden_width or self.token_width
+        self.hidden: nn.Module = nn.Identity()
+        if hidden_width:
+            self.hidden = nn.Sequential(
+                nn.LayerNorm(self.token_width), nn.Linear(self.token_width, hidden_width), nn.ReLU()
+            )
         self.context_length, self.vocabulary_size = context_length, vocabulary_size
         self.pad_id, self.mask_id, self.frame_ids = pad_id, mask_id, frame_ids
         self._tokenize = tokenize
@@ -95,7 +104,9 @@ class TextEncoder(nn.Module):
         )
 
     @classmethod
-    def pretrained(cls, name: str, context_length: int, revision: str | None = None) -> TextEncoder:
+    def pretrained(
+        cls, name: str, context_length: int, revision: str | None = None, *, hidden_width: int = 0
+    ) -> TextEncoder:
         """A bidirectional checkpoint with its tokenizer, in safetensors.
 
         `name` is a Hub name, or a folder that `save_pretrained` wrote.
@@ -136,6 +147,7 @@ class TextEncoder(nn.Module):
             frame_ids=tuple(sorted(special)),
             tokenize=tokenize,
             loaded=True,
+            hidden_width=hidden_width,
         )
 
     def token_table(self) -> Tensor | None:
@@ -145,7 +157,7 @@ class TextEncoder(nn.Module):
 
     def parts(self) -> dict[str, Part]:
         """What can be tuned or frozen: "text"."""
-        return {"text": Part(self.model, self._loaded)}
+        return {"text": Part(self.model, self._loaded, Source(self, "encode_text", self.pad_id))}
 
     def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
         """Texts → [N, length] int64, cut and padded; None = `context_length`."""
@@ -166,9 +178,14 @@ class TextEncoder(nn.Module):
         return torch.ne(tokens, self.pad_id)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, T] → [B, D], mean of the real tokens."""
-        weights = self.real(tokens)[..., None].to(torch.float32)
-        return (self.encode(tokens) * weights).sum(1) / weights.sum(1).clamp_min(1.0)
+        """Tokens [B, T] → [B, width]."""
+        embedding: Tensor = self.hidden(self.encode_text(tokens).embedding)
+        return embedding
+
+    def encode_text(self, tokens: Tensor) -> TowerOutput:
+        """Tokens [B, T] → [B, T, D] and their mean [B, D] over the real ones."""
+        encoded, weights = self.encode(tokens), self.real(tokens)[..., None].to(torch.float32)
+        return TowerOutput(encoded, (encoded * weights).sum(1) / weights.sum(1).clamp_min(1.0))
 
 
 class TransformerFeatures(LazyFeatures):

@@ -64,6 +64,20 @@ class WordVocabulary:
             )
         return cls(kept, [counts[word] for word in kept])
 
+    @classmethod
+    def counted(cls, words: Sequence[str], texts: Iterable[str]) -> WordVocabulary:
+        """These words in this order, counted in other texts than they come from.
+
+        Raises:
+            Mt2stError: none of them occurs.
+        """
+        counts = Counter(word for text in texts for word in words_of(text))
+        if not any(counts[word] for word in words):
+            raise Mt2stError(
+                "none of the vocabulary's words occurs in the training texts; use one of the same language"
+            )
+        return cls(words, [counts[word] for word in words])
+
     def __len__(self) -> int:
         return len(self.words)
 

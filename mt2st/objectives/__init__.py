@@ -16,6 +16,9 @@ class Objective(Protocol):
 
     Pulls what it needs from the lazy features of its batch; what it does not ask for is never computed. Does *not*
     decide whether to run (the mixture does) and does *not* apply its weight (the loop does).
+
+    An objective may also have `labelled = True`: its outputs are labels of one set of data, which another set numbers
+    in another way. A training that starts from another one's weights then leaves its head new.
     """
 
     name: str

@@ -21,6 +21,8 @@ class ClassificationObjective(nn.Module):
         name: task name in ledger and logs.
     """
 
+    labelled = True
+
     def __init__(
         self, width: int, classes: int, *, label: str = "label", embedding: str = "embedding", name: str = "class"
     ) -> None:

@@ -20,6 +20,8 @@ class AnswerObjective(nn.Module):
         name: task name in ledger and logs.
     """
 
+    labelled = True
+
     def __init__(self, width: int, answers: int, *, name: str = "vqa") -> None:
         super().__init__()
         self.name = name

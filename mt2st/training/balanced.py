@@ -60,7 +60,7 @@ class Balancing:
         mean: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         self.balancer = balancer
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._trained = self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._backward, self._mean = backward, mean
         self._weights: Mapping[str, float] = {}
         self._before: dict[str, Tensor] = {}
@@ -116,6 +116,7 @@ class Balancing:
         return dict(zip(losses, values.cpu(), strict=True))
 
     def _combine(self, balancer: GradientBalancer, scheduled: Mapping[str, Tensor], seed: int) -> None:
+        self._parameters = [each for each in self._trained if each.requires_grad]  # some may be frozen for a time
         last = [name for name, loss in scheduled.items() if loss.requires_grad][-1]
         rows: dict[str, Sequence[Tensor | None]] = dict.fromkeys(scheduled, (None,) * len(self._parameters))
         for name, loss in scheduled.items():

@@ -30,6 +30,7 @@ class TrainResult:
     `curve` holds one row a validation: step, flops, seconds and the metrics. `listening` holds one row for each value
     that a schedule heard: step, progress, flops, task, signal, value, and whether the task stopped. `chosen_step` is
     the step whose weights the model has: the last one, or that of the best validation (`keep_best`).
+    The FLOPs of the optimiser (see `mt2st.training.side_costs`) and of validation are in no ledger.
     """
 
     steps: int
@@ -39,6 +40,8 @@ class TrainResult:
     ledger: FlopLedger
     listening: list[dict[str, Any]] = field(default_factory=list)
     chosen_step: int = 0
+    optimiser_flops: int = 0
+    validation_flops: int = 0
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -53,3 +56,6 @@ class Progress:
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    optimiser_flops: int = 0
+    validation_flops: int = 0
+    flops_a_validation: int = 0  # measured at the first one

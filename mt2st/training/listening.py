@@ -1,14 +1,16 @@
 """What schedules that listen hear, measured on the validation split while a run trains.
 
-Everything is measured in evaluation mode on the first batches of the validation streams, with the same random numbers
-each time, so that two values differ by what was learned between them. The values are joint ones: every process hears
-the same number and decides alike. All of it is training FLOPs, in the ledger's row "listening".
+Everything is measured on the first batches of the validation streams, with the same random numbers each time, so that
+two values differ by what was learned between them: losses in evaluation mode, gradients in training mode, for they are
+compared as those of a step. (In evaluation mode batch normalisation uses running statistics that lag behind, and all
+tasks' gradients point at this lag.) The values are joint ones: every process hears the same number and decides alike.
+All of it is training FLOPs, in the ledger's row "listening".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from mt2st.errors import Mt2stError, unknown_name
 from mt2st.flops import BACKWARD, FORWARD, Counts, FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
 from mt2st.schedules import SIGNALS, Listens, listens
+from mt2st.training.aside import aside
 from mt2st.training.interface import Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.peers import Peers
@@ -29,7 +32,7 @@ from mt2st.training.peers import Peers
 LISTENING = "listening"  # its row in the ledger
 _NO_STEP = -1  # seeds of listening: those of no training step
 Result = TypeVar("Result")
-Fork = Callable[[int, str, float], AbstractContextManager[int]]
+Fork = Callable[[int, Sequence[str], float], AbstractContextManager[int]]
 
 
 def as_listening(counts: Counts) -> Counts:
@@ -60,8 +63,8 @@ class Listening:
         streams: validation streams, by the names of the training's.
         ledger: where the cost goes.
         seed: the run's.
-        fork: (steps done, task, length) → a block in which the model has trained `length` of progress without the task;
-            it enters with the steps that this took, and the model is put back when it ends.
+        fork: (steps done, tasks, length) → a block in which the model has trained `length` of progress without these
+            tasks; it enters with the steps that this took, and the model is put back when it ends.
 
     Raises:
         Mt2stError: a schedule listens, and there are no validation streams of its task and the primary, or a task has
@@ -87,7 +90,7 @@ class Listening:
         self._primary = model.mixture.primary.name
         self._looks = dict.fromkeys(self.schedules, 0)
         self._cost = dict.fromkeys(self.schedules, 0)  # FLOPs of the dearest listening, of all processes
-        self._forked: dict[str, dict[str, float]] = {}  # task → the fork whose other branch is the run itself
+        self._forks: list[dict[str, Any]] = []  # those whose other branch, the run itself, is not yet at their end
         self.rows: list[dict[str, Any]] = []
         needed = {tasks[name].stream for name in self.schedules} | {model.mixture.primary.stream}
         if self.schedules and (missing := sorted(needed - set(streams))):
@@ -112,25 +115,24 @@ class Listening:
         """
         heard: list[tuple[str, float, int]] = []
         due = [name for name, schedule in self.schedules.items() if not schedule.stopped]
-        finished = [name for name in due if name in self._forked and step >= self._forked[name]["until"]]
+        forked = {name for fork in self._forks for name in fork["tasks"]}
         starting = [
             name
             for name in due
-            if name not in self._forked
+            if name not in forked
             and progress >= (self._looks[name] + 1) * self.schedules[name].every
             and progress + self.schedules[name].length < 1
         ]
-        for name in finished:
-            heard += self._measured([name], partial(self._benefit, name), budget)
+        for fork in [fork for fork in self._forks if step >= fork["until"]]:
+            heard += self._measured(fork["tasks"], partial(self._benefits, fork), budget)
         for names in self._together(starting):
             schedule = self.schedules[names[0]]
             if schedule.signal == "own_loss":
                 heard += self._measured(names, partial(self._losses, names, schedule.batches), budget)
             elif schedule.signal == "cosine":
                 heard += self._measured(names, partial(self._cosines, names, schedule.batches), budget)
-            elif schedule.signal == "benefit":
-                for name in names:
-                    self._measured([name], partial(self._begin_fork, name, step), budget)
+            elif schedule.signal in ("benefit", "joint_benefit"):
+                self._measured(names, partial(self._begin_fork, names, step), budget)
             else:
                 raise unknown_name(f"signal that {schedule!r} listens to", schedule.signal, SIGNALS)
             for name in names:
@@ -150,11 +152,12 @@ class Listening:
         return rows
 
     def _together(self, names: Iterable[str]) -> list[list[str]]:
-        """Tasks that hear the same signal on as many batches are measured together, for they share features."""
-        groups: dict[tuple[str, int], list[str]] = {}
+        """Tasks that hear the same on as many batches are measured together, for they share features, or a fork."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
         for name in names:
             schedule = self.schedules[name]
-            groups.setdefault((schedule.signal, schedule.batches), []).append(name)
+            own = name if schedule.signal == "benefit" else ""  # a fork without this task alone
+            groups.setdefault((schedule.signal, schedule.batches, schedule.length, own), []).append(name)
         return list(groups.values())
 
     def _measured(
@@ -182,8 +185,10 @@ class Listening:
         batch = stream.batch(number, self._accelerator.process_index, self._accelerator.num_processes)
         return {key: tensor.to(self._accelerator.device) for key, tensor in batch.items()}
 
-    def _evaluated(self, signal: str, names: list[str], number: int, work: Callable[[dict[str, Tensor]], Any]) -> Any:
-        """`work` on the losses of `names` on validation batch `number`, in evaluation mode, counted."""
+    def _evaluated(
+        self, signal: str, names: list[str], number: int, work: Callable[[dict[str, Tensor]], Any], training: bool
+    ) -> Any:
+        """`work` on the losses of `names` on validation batch `number`, counted."""
         tasks = self._model.mixture.tasks
         batches = {tasks[name].stream: self._batches(name, number) for name in names}
         shapes = ";".join(f"{stream}:{shape_key(batch)}" for stream, batch in batches.items())
@@ -191,37 +196,41 @@ class Listening:
 
         def measured() -> Any:
             with self._accelerator.autocast():
-                losses = self._model(batches, dict.fromkeys(names, 1.0))
+                losses = self._model.forward(batches, dict.fromkeys(names, 1.0))  # never compiled, so it is counted
             return work(losses)
 
-        training = self._model.training
-        self._model.eval()
+        before = self._model.training
+        self._model.train(training)
         try:
             return learn_listening(self._ledger, f"{LISTENING}|{signal}|{'+'.join(names)}|{shapes}", measured)
         finally:
-            self._model.train(training)
+            self._model.train(before)
 
     def _losses(self, names: list[str], batches: int) -> dict[str, float]:
         """Mean loss of each task on the validation batches."""
         sums = dict.fromkeys(names, 0.0)
         with torch.no_grad():
             for number in range(batches):
-                for name, loss in self._evaluated("loss", names, number, lambda losses: losses).items():
+                for name, loss in self._evaluated("loss", names, number, dict, False).items():
                     sums[name] += float(loss)
         return {name: total / batches for name, total in sums.items()}
 
-    def _begin_fork(self, name: str, step: int) -> dict[str, float]:
-        """Train the branch without the task; the run itself is the other branch."""
-        schedule = self.schedules[name]
-        with self._fork(step, name, schedule.length) as steps:
-            without = self._peers.joint(self._losses([self._primary], schedule.batches))[self._primary]
-        self._forked[name] = {"until": step + steps, "without": without}
+    def _begin_fork(self, names: list[str], step: int) -> dict[str, float]:
+        """Train the branch without these tasks; the run itself is the other branch."""
+        schedule = self.schedules[names[0]]
+        with self._fork(step, names, schedule.length) as steps:
+            without = self._primary_loss(schedule.batches)
+        self._forks.append({"tasks": names, "until": step + steps, "without": without})
         return {}
 
-    def _benefit(self, name: str) -> dict[str, float]:
-        """(primary's loss without the task − with it) / with it."""
-        with_task = self._peers.joint(self._losses([self._primary], self.schedules[name].batches))[self._primary]
-        return {name: (self._forked.pop(name)["without"] - with_task) / with_task}
+    def _benefits(self, fork: dict[str, Any]) -> dict[str, float]:
+        """(primary's loss without the tasks − with them) / with them, for each of them."""
+        with_tasks = self._primary_loss(self.schedules[fork["tasks"][0]].batches)
+        self._forks.remove(fork)
+        return dict.fromkeys(fork["tasks"], (fork["without"] - with_tasks) / with_tasks)
+
+    def _primary_loss(self, batches: int) -> float:
+        return self._peers.joint(self._losses([self._primary], batches))[self._primary]
 
     def _cosines(self, names: list[str], batches: int) -> dict[str, float]:
         """Cosine of each task's gradient and the primary's, both averaged over the batches of all processes."""
@@ -237,8 +246,9 @@ class Listening:
                         before = sums[name][at]
                         sums[name][at] = gradient.float() if before is None else before + gradient
 
-        for number in range(batches):
-            self._evaluated("gradient", every, number, gradients)
+        with aside(self._model):  # running statistics stay as they are
+            for number in range(batches):
+                self._evaluated("gradient", every, number, gradients, True)
         return {name: self._cosine(sums[self._primary], sums[name]) for name in names}
 
     def _cosine(self, left: list[Tensor | None], right: list[Tensor | None]) -> float:
@@ -257,7 +267,7 @@ class Listening:
             "schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()},
             "looks": self._looks,
             "cost": self._cost,
-            "forked": self._forked,
+            "forks": self._forks,
             "rows": self.rows,
         }
 
@@ -265,5 +275,5 @@ class Listening:
         for name, schedule in self.schedules.items():
             schedule.load_state_dict(state["schedules"][name])
         self._looks, self._cost = dict(state["looks"]), dict(state["cost"])
-        self._forked = {name: dict(fork) for name, fork in state["forked"].items()}
+        self._forks = [dict(fork) for fork in state["forks"]]
         self.rows = [dict(row) for row in state["rows"]]

@@ -6,7 +6,7 @@ the one or of the other, and decides learning rate and schedules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
+from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
@@ -25,6 +26,7 @@ from mt2st.training.interface import ALL_FROZEN, Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
 from mt2st.training.peers import Peers
+from mt2st.training.side_costs import optimiser_flops
 
 
 class Steps:
@@ -37,6 +39,7 @@ class Steps:
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
+        optimiser_flops: of the optimiser so far; see `mt2st.training.side_costs`.
         unchecked: (step from 0, task, loss) of every loss since the last look at them.
     """
 
@@ -51,22 +54,25 @@ class Steps:
         accelerator: Accelerator,
         peers: Peers,
         balancing: Balancing | None = None,
+        freezes: Freezes | None = None,
     ) -> None:
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
-        self._mixture, self._balancing = bare.mixture, balancing
+        self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
+        self.optimiser_flops = 0
+        self._optimiser_costs: dict[str, int] = {}  # active tasks → FLOPs of the optimiser's step
         self.unchecked: list[tuple[int, str, Tensor]] = []
 
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
-        """What determines a step's FLOPs: the active set and the shapes of its batches."""
+        """What determines a step's FLOPs: the active set, the shapes of its batches, and what is frozen for a time."""
         shapes = ";".join(
             f"{stream}:" + ",".join(f"{name}{list(shape)}" for name, shape in shape_key(batches[stream]))
             for stream in self._mixture.streams(weights)
         )
-        return f"{'+'.join(weights)}|{shapes}"
+        return "|".join(("+".join(weights), shapes, *self._freezes.held))
 
     def progress(self, step: int) -> float:
         """Share of the training that is done after `step` steps: of the steps, or of the budget."""
@@ -100,8 +106,8 @@ class Steps:
         return losses
 
     @contextmanager
-    def fork(self, step: int, without: str, length: float) -> Iterator[int]:
-        """A branch that trains `length` of progress without a task, after `step` steps; enters with its steps."""
+    def fork(self, step: int, without: Sequence[str], length: float) -> Iterator[int]:
+        """A branch that trains `length` of progress without some tasks, after `step` steps; enters with its steps."""
         config, start = self._config, self.progress(step)
         if config.total_flops:
             steps = length * config.total_flops / self.cost(step, self._weights(step, start))
@@ -112,13 +118,14 @@ class Steps:
             for offset in range(count):
                 at, then = (start + length * part / count for part in (offset, offset + 1))
                 weights = self._weights(step + offset, at)
-                weights.pop(without, None)
+                weights = {name: weight for name, weight in weights.items() if name not in without}
                 self._update(step + offset, weights, at, then, forked=True)
             yield count
 
     def cost(self, step: int, weights: Mapping[str, float]) -> int:
         """Training FLOPs of a step with these active tasks, of all processes; what is not known yet is measured."""
         own, streams = 0, self._mixture.streams(weights)
+        self._freezes.hold(self.progress(step))
         for micro in range(self._config.accumulation):
             index = step * self._config.accumulation + micro
             batches = {stream: self._batch(stream, index) for stream in streams}
@@ -133,7 +140,7 @@ class Steps:
         """Forward and backward of a step that is not made: neither gradients nor running statistics stay."""
         trained = [parameter for parameter in self._bare.parameters() if parameter.requires_grad]
         with aside(self._bare), FlopCounter() as counter, self._accelerator.autocast():
-            losses = self._bare(batches, weights, counter.task)
+            losses = self._bare.forward(batches, weights, counter.task)  # never compiled
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             if not total.requires_grad:
                 raise Mt2stError(ALL_FROZEN)
@@ -157,6 +164,7 @@ class Steps:
         """One optimiser step that takes progress from `start` to `end`. That of a fork counts as listening."""
         config, accelerator = self._config, self._accelerator
         streams = self._mixture.streams(weights)
+        self._freezes.hold(start)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step, start, end, group.get("peak"))
         losses: dict[str, Tensor] = {}
@@ -184,6 +192,7 @@ class Steps:
             self._ledger.add(kind)
             if not forked:
                 self.unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
+        self.optimiser_flops += self._optimiser_cost(weights)
         if config.clip_norm:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
@@ -200,6 +209,14 @@ class Steps:
 
             balancing.learn(self.learning_rate, losses_again)
         return losses
+
+    def _optimiser_cost(self, weights: Mapping[str, float]) -> int:
+        """FLOPs of the optimiser's step on the gradients that are there now: those of these active tasks."""
+        active = "+".join(weights)
+        if active not in self._optimiser_costs:
+            groups, clipped = self._optimizer.param_groups, bool(self._config.clip_norm)
+            self._optimiser_costs[active] = optimiser_flops(groups, clipped=clipped)
+        return self._optimiser_costs[active]
 
     def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """The gradients of the weighted sum."""

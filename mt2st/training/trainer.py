@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from mt2st.balancing import Balancer
 from mt2st.batch import Batch
 from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
+from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
-from mt2st.flops import FlopLedger
+from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
@@ -65,6 +67,7 @@ class Trainer:
         on_step: called with the number of steps done after each step (progress bars).
         identity: further JSON values that make this run what it is; a checkpoint of another identity is refused.
         rates: parameters with a peak learning rate of their own (see `mt2st.encoders.fine_tuning`).
+        freezes: parts that are frozen for a part of the training (see `mt2st.encoders.freezing`).
         trackers: what accelerate shall also log to: "tensorboard", "wandb", or a `GeneralTracker` object.
 
     On several processes every one calls the same methods, and only the first one logs and saves. Each counts the FLOPs
@@ -94,6 +97,7 @@ class Trainer:
         on_step: Callable[[int], None] = lambda step: None,
         identity: Mapping[str, Any] | None = None,
         rates: Sequence[RateGroup] = (),
+        freezes: Freezes | None = None,
         trackers: Sequence[Any] = (),
     ) -> None:
         missing = {task.stream for task in mixture.tasks.values()} - set(streams)
@@ -146,11 +150,16 @@ class Trainer:
         self.steps = Steps(
             *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
             balancing=self._balancing,
+            freezes=freezes,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
             joint, heard, self.ledger, self._peers, self.accelerator, config.seed, self.steps.fork
         )
+        if sharded and any(schedule.length for schedule in self.listening.schedules.values()):
+            raise Mt2stError(
+                "a fork cannot set a sharded optimiser aside; leave shard out, or use no schedule that forks"
+            )
         # what else a checkpoint must keep, by name
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
         if balancer is not None:
@@ -167,6 +176,8 @@ class Trainer:
         }
         if rates:
             whole["trained"] = self.trained
+        if freezes is not None and freezes.entries:
+            whole["freezes"] = [entry.text for entry in freezes.entries]
         if balancer is not None:
             whole["balancer"] = describe_value(balancer)
         self._fingerprint = content_hash(whole)
@@ -234,7 +245,11 @@ class Trainer:
         for state in self._peers.states(self.ledger.state_dict()):
             ledger.merge(state)
         seconds = progress.train_seconds, progress.evaluate_seconds
-        return TrainResult(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen)
+        return TrainResult(
+            *(progress.step, *seconds, progress.curve, ledger, self.listening.rows, chosen),
+            optimiser_flops=self.steps.optimiser_flops,
+            validation_flops=self._peers.total(progress.validation_flops),
+        )
 
     def _chosen(self) -> int:
         """Give the model the weights it is to have in the end; the step that they are of."""
@@ -250,7 +265,7 @@ class Trainer:
         step = self._progress.step
         if self.listening.schedules and (progress := self.steps.progress(step)) < 1:
             for row in self.listening.attend(step, progress, self.config.total_flops or math.inf):
-                self._emit({"event": LISTENING, **row})
+                self._emit({"event": LISTENING, f"{row['signal']}/{row['task']}": row["value"], **row})
 
     def _agreed(self, *wishes: bool) -> list[bool]:
         """Each wish, if any process has it: all must save and stop at one step.
@@ -273,8 +288,13 @@ class Trainer:
         self._check_losses()
         started = time.perf_counter()
         self._model.eval()
-        with torch.inference_mode():
+        # Each validation runs the same batches through the same model: the first one tells what all cost.
+        counter = None if progress.flops_a_validation else FlopCounter(fastpath=True)
+        with torch.inference_mode(), counter or nullcontext():
             metrics = {name: float(value) for name, value in self.validate().items()}
+        if counter:
+            progress.flops_a_validation = counter.total
+        progress.validation_flops += progress.flops_a_validation
         self._model.train()
         progress.evaluate_seconds += time.perf_counter() - started
         for name, value in metrics.items():
@@ -321,6 +341,7 @@ class Trainer:
         if self.folder is None:
             return None
         ledgers = self._peers.states(self.ledger.state_dict())
+        progress.optimiser_flops = self.steps.optimiser_flops
         gather_states(self._optimizer.optimizer)
         self.saved_step = progress.step
         if not self.accelerator.is_main_process:
@@ -362,6 +383,7 @@ class Trainer:
         load_checkpoint(path, self._bare, self._optimizer.optimizer)
         self.ledger.load_state_dict(state["ledgers"][self.accelerator.process_index])
         self._progress.__dict__.update(state["progress"])
+        self.steps.optimiser_flops = self._progress.optimiser_flops
         load_states(self._parts, state.get("parts", {}))
         if self._best is not None:
             self._best.load(state["best"], load_best(path))

@@ -20,6 +20,7 @@ from benchmarks.records.read import load_records
 from benchmarks.suite.costs import StepCosts, mixture_of
 from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
+from mt2st.listening import Aligned
 from mt2st.metrics import metric_definition
 from mt2st.objectives import Objective
 from mt2st.schedules import Switch
@@ -124,6 +125,23 @@ class TestCases:
         alone = {name: costs((costs.primary, name)) - costs.primary_only for name in costs.auxiliaries}
         assert all(cost > 0 for cost in alone.values()), alone
         assert costs.everything - costs.primary_only <= sum(alone.values())
+
+    def test_a_schedule_can_listen_to_the_validation_split(self, tiny: Any) -> None:
+        """Its streams have the names, keys and kinds of the training's, and other items."""
+        experiment = tiny[2].build(0)
+        heard = experiment.validation_streams()
+        assert heard.keys() == experiment.streams.keys()
+        for name, stream in experiment.streams.items():
+            training, validation = stream.batch(0), heard[name].batch(0)
+            assert {key: value.dtype for key, value in training.items()} == {
+                key: value.dtype for key, value in validation.items()
+            }
+            assert any(not torch.equal(value, validation[key]) for key, value in training.items())
+        mixture = mixture_of(experiment, lambda name: Aligned(every=0.4, batches=1, threshold=-1.0))
+        config = TrainConfig(total_steps=3)
+        streams = experiment.validation_streams
+        result = Trainer(experiment.encoder, mixture, experiment.streams, config, validation_streams=streams).fit()
+        assert {row["task"] for row in result.listening} == {task.name for task in experiment.auxiliaries}
 
     @pytest.mark.parametrize("stop_after", [2, 3, 5])
     def test_a_killed_run_goes_on_to_the_same_bits(self, tiny: Any, tmp_path: Path, stop_after: int) -> None:

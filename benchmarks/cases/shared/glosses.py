@@ -109,17 +109,24 @@ class GlossData:
             **self.question.data,
         }
 
-    def auxiliary_tensors(self, tokens: Tensor, tokenize: Tokenize, lemma_length: int) -> dict[str, Tensor]:
-        """What the auxiliary batch holds of each training gloss; `tokens` [N, T] are the glosses themselves."""
-        train = self.train
+    def auxiliary_tensors(
+        self, tokens: Tensor, tokenize: Tokenize, lemma_length: int, glosses: Glosses | None = None
+    ) -> dict[str, Tensor]:
+        """What the auxiliary batch holds of each gloss; `tokens` [N, T] are the glosses themselves.
+
+        Args:
+            glosses: None = those of training.
+        """
+        part = glosses or self.train
+        places = np.searchsorted(self.train.part_names, [part.part_names[number] for number in part.parts])
         return {
             "tokens": tokens,
-            "lemma_tokens": tokenize(train.lemmas, lemma_length),
-            "lemma_group": _groups(train.lemmas),
-            "hypernym_tokens": tokenize(train.hypernyms, lemma_length),
-            "hypernym_group": _groups(train.hypernyms),
-            "part": torch.from_numpy(train.parts),
-            "label": torch.from_numpy(train.codes),
+            "lemma_tokens": tokenize(part.lemmas, lemma_length),
+            "lemma_group": _groups(part.lemmas),
+            "hypernym_tokens": tokenize(part.hypernyms, lemma_length),
+            "hypernym_group": _groups(part.hypernyms),
+            "part": torch.from_numpy(places),
+            "label": torch.from_numpy(part.codes),
         }
 
     def streams(
@@ -130,6 +137,15 @@ class GlossData:
         return {
             PRIMARY: self.question.stream(tokens, knobs.glosses_per_batch, seed),
             AUXILIARY: ItemStream(auxiliary_tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
+        }
+
+    def validation_streams(self, knobs: Any, tokens: Tensor, tokenize: Tokenize, seed: int) -> dict[str, Stream]:
+        """The same over the validation split; `tokens` [N, T] are its glosses."""
+        tensors = self.auxiliary_tensors(tokens, tokenize, knobs.lemma_length, self.validation)
+        auxiliary = knobs.auxiliary_glosses_per_batch
+        return {
+            PRIMARY: self.question.validation_stream(tokens, knobs.glosses_per_batch, seed),
+            AUXILIARY: ItemStream(tensors, items_per_batch=auxiliary, seed=seed, name="glosses"),
         }
 
 
@@ -148,12 +164,21 @@ class _SameClass:
             about="LSA",
         )
         self.data = self._asked.data
+        self.asked_rows = self._asked.asked_rows
+
+    def regression(self, vectors: Sequence[np.ndarray]) -> dict[str, float]:
+        """Logistic regression on `vectors` of the glosses `asked_rows`, graded on test."""
+        return {"accuracy": self._asked.regression(vectors)}
 
     def objective(self, width: int) -> SameClassObjective:
         return SameClassObjective(width)
 
     def stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
         return self._asked.stream(ItemStream({"tokens": tokens}, items_per_batch=1), glosses_per_batch // 2, seed)
+
+    def validation_stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        items = ItemStream({"tokens": tokens}, items_per_batch=1)
+        return self._asked.validation_stream(items, glosses_per_batch // 2, seed)
 
     def validator(self, encoder: Any, objective: Any, tokens: Tensor) -> Callable[[], dict[str, float]]:
         return self._asked.validator(encoder, objective, ItemStream({"tokens": tokens}, items_per_batch=1))
@@ -180,12 +205,28 @@ class _Class:
             ),
         }
         self.data = {"labelled_glosses": len(self._rows)}
+        none = np.zeros(0, dtype=np.int64)
+        self.asked_rows = [self._rows, none, np.arange(len(self._test))]
+
+    def regression(self, vectors: Sequence[np.ndarray]) -> dict[str, float]:
+        """Logistic regression on `vectors` of the glosses `asked_rows`, graded on test (standardised, C = 0.1)."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)).fit(vectors[0], self._taught)
+        guess = np.asarray(model.predict(vectors[2]), dtype=np.int64)
+        return {"accuracy": float((guess == self._test).mean()), "macro_f1": macro_f1(guess, self._test)}
 
     def objective(self, width: int) -> ClassificationObjective:
         return ClassificationObjective(width, len(self._names), name="supersense")
 
     def stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
         labelled = {"tokens": tokens[self._rows], "label": torch.from_numpy(self._taught)}
+        return ItemStream(labelled, items_per_batch=glosses_per_batch, seed=seed, name="labelled")
+
+    def validation_stream(self, tokens: Tensor, glosses_per_batch: int, seed: int) -> Stream:
+        labelled = {"tokens": tokens, "label": torch.from_numpy(self._validation)}
         return ItemStream(labelled, items_per_batch=glosses_per_batch, seed=seed, name="labelled")
 
     def validator(self, encoder: Any, objective: Any, tokens: Tensor) -> Callable[[], dict[str, float]]:

@@ -10,6 +10,8 @@ import numpy as np
 
 _CLASSIFIED = 10_000  # training items, at most, from which the last floor learns the classes
 
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of logistic regressions
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -54,13 +56,19 @@ def pair_floors(train: Asked, validation: Asked, test: Asked, *, about: str) -> 
     return {
         "majority class": max(share, 1 - share),
         f"cosine of {about}": _best(_regression, (1.0,), cosines, answers),
-        f"logistic regression on {about}": _best(_regression, (1e-3, 1e-2, 1e-1, 1.0, 10.0), compared, answers),
+        f"logistic regression on {about}": _best(_regression, _PENALTIES, compared, answers),
         f"SVM on {about}": _best(_machine, (0.3, 1.0, 3.0, 10.0, 30.0), compared, answers),
         f"k-NN on {about}": _best(
             _neighbours, [k for k in (1, 3, 10, 30, 100) if k <= len(train.rows)], compared, answers
         ),
         "classes by logistic regression, compared": _two_steps(train, test),
     }
+
+
+def regression_floor(train: Asked, validation: Asked, test: Asked) -> float:
+    """Accuracy on test of logistic regression on the compared vectors of pairs, its C chosen on validation."""
+    parts = (train, validation, test)
+    return _best(_regression, _PENALTIES, [part.compared() for part in parts], [part.same for part in parts])
 
 
 def _best(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import TestResult
-from benchmarks.cases.shared.pair_floors import Asked, pair_floors
+from benchmarks.cases.shared.pair_floors import Asked, pair_floors, regression_floor
 from mt2st.data.streams import ItemStream, PairStream
 from mt2st.errors import Mt2stError
 from mt2st.metrics import expected_calibration_error
@@ -117,6 +117,11 @@ class SameClassQuestion:
         pairs = self.train
         return PairStream(items, pairs.rows, pairs.same, pairs_per_batch=pairs_per_batch, seed=seed)
 
+    def validation_stream(self, items: ItemStream, pairs_per_batch: int, seed: int) -> PairStream:
+        """The pairs of the validation `items`."""
+        pairs = self.validation
+        return PairStream(items, pairs.rows, pairs.same, pairs_per_batch=pairs_per_batch, seed=seed)
+
     def validator(self, encoder: Any, objective: Any, items: ItemStream) -> Callable[[], dict[str, float]]:
         """Accuracy on the pairs of the validation `items`."""
 
@@ -145,6 +150,21 @@ class SameClassQuestion:
             {"answer": ANSWERS},
             self.floors,
         )
+
+    @property
+    def asked_rows(self) -> list[np.ndarray]:
+        """Rows of the items that are in pairs, of training, validation and test."""
+        return [np.unique(pairs.rows) for pairs in (self.train, self.validation, self.test)]
+
+    def regression(self, vectors: Sequence[np.ndarray]) -> float:
+        """Accuracy on test of logistic regression on `vectors` of the items `asked_rows`; its C by validation."""
+        parts = [
+            Asked(found, codes[rows], np.searchsorted(rows, pairs.rows), pairs.same)
+            for found, codes, rows, pairs in zip(
+                vectors, self.codes, self.asked_rows, (self.train, self.validation, self.test), strict=True
+            )
+        ]
+        return regression_floor(*parts)
 
     @cached_property
     def floors(self) -> dict[str, dict[str, float]]:

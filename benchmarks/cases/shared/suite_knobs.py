@@ -85,6 +85,11 @@ class SuiteKnobs:
     """training items whose content is in the test split: refuse to start, drop and count them, or train on them"""
     data_folder: Path = condition(default=Path("data"))  # noqa: RUF009
     """where prepared data are kept"""
+    init_from: str = condition(default="")
+    """folder of a finished run, of this or another case, from whose final weights all runs start; empty = fresh ones"""
+    keep: Literal["weights", "checkpoints", "nothing"] = condition(default="weights")
+    """what a finished run keeps of its model: the final weights (init_from, embed and evaluate need them), the
+    checkpoints with the optimiser's state as well, or nothing"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seeds", "validations", "threads", "processes"):
@@ -103,8 +108,9 @@ class SuiteKnobs:
             raise Mt2stError(f"budgets = {self.budgets} names a share twice; name each once")
         if self.data_workers < 0:
             raise Mt2stError(f"data_workers = {self.data_workers} must be ≥ 0; 0 = no threads beside the training loop")
-        if self.draw not in ("fixed", "per-seed"):
-            raise unknown_name("draw", self.draw, ("fixed", "per-seed"))
+        for name, known in (("draw", ("fixed", "per-seed")), ("keep", ("weights", "checkpoints", "nothing"))):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
         self._check_auxiliaries()
         for kind in self.kinds():
             self._check_settings(self.strategy(kind.name))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from mt2st.data.prepared import PreparedSplit
 from mt2st.encoders.factory import make_towers, text_side
+from mt2st.encoders.frozen_outputs import Inputs, Pictures, Texts
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.objectives.masked_lm import MaskedLanguageObjective
 
 
-def train_tokenizer(knobs: EncoderKnobs, texts: list[str]) -> TextTokenizer | None:
-    """A tokenizer trained on `texts` for a small text tower; None where the text tower brings its own."""
-    return TextTokenizer.train(texts, knobs.vocabulary_size) if text_side(knobs.towers) == "small" else None
+def train_tokenizer(
+    knobs: EncoderKnobs, texts: list[str], inherited: TextTokenizer | None = None
+) -> TextTokenizer | None:
+    """A tokenizer for a small text tower; None where the text tower brings its own.
+
+    It is trained on `texts`, unless one is `inherited` with the weights.
+    """
+    if text_side(knobs.towers) != "small":
+        return None
+    return inherited or TextTokenizer.train(texts, knobs.vocabulary_size)
 
 
 def build_encoder(
@@ -54,6 +63,19 @@ def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[
         return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
 
     return trimmed
+
+
+def tower_inputs(
+    encoder: VisionLanguageEncoder,
+    tokenize: Callable[[list[str]], Tensor],
+    splits: Sequence[PreparedSplit],
+    texts: Callable[[], list[list[str]]],
+) -> dict[str, Callable[[], Inputs]]:
+    """All that the towers will be given as it stands: the pictures of `splits`, and texts."""
+    return {
+        "image": lambda: Pictures(splits),
+        "text": lambda: Texts([tokenize(each) for each in texts() if each], encoder.towers.pad_id),
+    }
 
 
 def masked_language(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
 
-from benchmarks.cases import Experiment
+from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.init_from import inherited_tokenizer
+from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
 from benchmarks.cases.text.knobs import Knobs
+from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
-from mt2st.errors import unknown_name
 from mt2st.objectives.classification import ClassificationObjective
 from mt2st.objectives.gloss_lemma import GlossLemmaObjective
 from mt2st.objectives.masked_tokens import MaskedTokenObjective
@@ -30,7 +34,7 @@ class TextCase:
             encoder.width, len(case.glosses.names), name="supersense"
         ),
         "masked_lm": lambda case, encoder: MaskedTokenObjective(
-            encoder.width,
+            encoder.token_width,
             encoder.vocabulary_size,
             encoder.mask_id,
             rate=case.knobs.mask_rate,
@@ -52,25 +56,30 @@ class TextCase:
         self.tokenizer: TextTokenizer | None = None
         if knobs.encoder.model == "small":
             with console.status("training the tokenizer"):
-                self.tokenizer = TextTokenizer.train(glosses.train.texts, knobs.vocabulary_size)
-        elif not knobs.encoder.model.startswith("hf:"):
-            raise unknown_name(
-                "model", knobs.encoder.model, ("small",), "Or hf:NAME_OR_FOLDER of a bidirectional checkpoint."
-            )
+                self.tokenizer = inherited_tokenizer(knobs.init_from) or TextTokenizer.train(
+                    glosses.train.texts, knobs.vocabulary_size
+                )
         model = self._encoder(0)
         with console.status("tokenising"):
             self.tokens = model.tokenize(glosses.train.texts)
             self.validation_tokens, self.test_tokens = (
                 model.tokenize(part.texts) for part in (glosses.validation, glosses.test)
             )
+            # Another seed trains on what this one holds out, and reads the same kept outputs.
+            self.held_out_lemmas = model.tokenize(glosses.validation.lemmas, knobs.lemma_length)
             self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, model.tokenize, knobs.lemma_length)
         self.data: Mapping[str, Any] = {**glosses.data, "tokens": model.vocabulary_size}
 
     def build(self, seed: int) -> Experiment:
         knobs, glosses = self.knobs, self.glosses
         encoder = self._encoder(seed)
-        rates = tune_towers(knobs.encoder, encoder)
+        inputs = {"text": lambda: Texts(self._texts(), encoder.pad_id)}
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder, tokens=False)
         primary = glosses.question.objective(encoder.width)
+
+        def test() -> TestResult:
+            result = glosses.question.grade(encoder, primary, self.test_tokens)
+            return replace(result, floors=result.floors | self.frozen_floor) if self.tokenizer is None else result
 
         def save(folder: Path) -> None:
             if self.tokenizer is not None:
@@ -80,18 +89,35 @@ class TextCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=build_auxiliaries(self, encoder),
-            rates=rates,
+            tuning=tuning,
             streams=glosses.streams(knobs, self.tokens, self.auxiliary_tensors, seed),
+            validation_streams=lambda: glosses.validation_streams(
+                knobs, self.validation_tokens, encoder.tokenize, seed
+            ),
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
-            test=lambda: glosses.question.grade(encoder, primary, self.test_tokens),
+            test=test,
             save=save,
         )
 
+    def _texts(self) -> list[torch.Tensor]:
+        """The tokens of all that the encoder is given as it stands, masks aside."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens, self.held_out_lemmas)
+        return given_texts(self.knobs.auxiliaries, parts, self.auxiliary_tensors)
+
+    @cached_property
+    def frozen_floor(self) -> dict[str, dict[str, float]]:
+        """What the checkpoint as it came gives, with the same labels."""
+        parts = (self.tokens, self.validation_tokens, self.test_tokens)
+        knobs = self.knobs
+        return frozen_floor(
+            knobs.encoder, self._encoder(0), self.glosses.question, parts, texts=self._texts(), folder=knobs.data_folder
+        )
+
     def _encoder(self, seed: int) -> TextEncoder:
-        torch.manual_seed(seed)
         sizes = self.knobs.encoder
         if self.tokenizer is None:
-            return TextEncoder.pretrained(sizes.model.removeprefix("hf:"), sizes.context_length)
+            return pretrained_text_encoder(sizes, "small", seed)
+        torch.manual_seed(seed)
         return TextEncoder.small(
             TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length), self.tokenizer
         )

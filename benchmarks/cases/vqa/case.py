@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +14,17 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
-from benchmarks.cases.shared.vision_language import build_encoder, masked_language, train_tokenizer, trimming
+from benchmarks.cases.shared.init_from import inherited_tokenizer
+from benchmarks.cases.shared.vision_language import (
+    build_encoder,
+    masked_language,
+    tower_inputs,
+    train_tokenizer,
+    trimming,
+)
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
+from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream, QuestionStream
 from mt2st.data.vocabulary import AnswerVocabulary
@@ -44,6 +53,7 @@ class VqaCase:
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
+        self.whole = whole
         self.train, validation = carved(whole, knobs.validation_fraction, draw)
         self.validation = labelled_only(validation)
         self.labelled = self.train.subset(self.train.labelled_fraction(knobs.label_fraction, seed=draw))
@@ -64,7 +74,7 @@ class VqaCase:
             if self.train.num_captions
             else self.train.question_texts()
         )
-        self.tokenizer = train_tokenizer(knobs.encoder, words)
+        self.tokenizer = train_tokenizer(knobs.encoder, words, inherited_tokenizer(knobs.init_from))
         self.data: Mapping[str, Any] = {
             **facts(dataset, leaked),
             "training_images": self.train.num_images,
@@ -77,25 +87,34 @@ class VqaCase:
             "answer_coverage": self.vocabulary.coverage,
         }
 
+    @cached_property
+    def ridge(self) -> RidgeAnswers:
+        """The tuned floor; found once, when the first run is tested."""
+        return RidgeAnswers(self.labelled, self.validation, self.vocabulary, self.protocol)
+
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
         encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
-        rates = tune_towers(knobs.encoder, encoder)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
+        inputs = tower_inputs(encoder, tokenize, [self.whole, self.test_split], self._texts)
+        tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
         primary = AnswerObjective(knobs.encoder.fusion_width, len(self.vocabulary))
-        streams: dict[str, Stream] = {
-            PRIMARY: QuestionStream(
-                self.labelled,
-                tokenize,
-                self.vocabulary,
-                images_per_batch=knobs.images_per_batch,
-                questions_per_image=knobs.questions_per_image,
-                seed=seed,
-            ),
-            AUXILIARY: CaptionStream(
-                self.train, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts
-            ),
-        }
+
+        def streams(asked: PreparedSplit, shown: PreparedSplit) -> dict[str, Stream]:
+            return {
+                PRIMARY: QuestionStream(
+                    asked,
+                    tokenize,
+                    self.vocabulary,
+                    images_per_batch=knobs.images_per_batch,
+                    questions_per_image=knobs.questions_per_image,
+                    seed=seed,
+                ),
+                AUXILIARY: CaptionStream(
+                    shown, tokenize, images_per_batch=knobs.caption_images_per_batch, seed=seed, texts=self.texts
+                ),
+            }
+
         auxiliaries = build_auxiliaries(self, encoder)
         grader = AnswerGrader(encoder, primary, self.vocabulary, self.protocol, tokenize)
 
@@ -108,12 +127,17 @@ class VqaCase:
             encoder=encoder,
             primary=primary,
             auxiliaries=auxiliaries,
-            rates=rates,
-            streams=streams,
+            tuning=tuning,
+            streams=streams(self.labelled, self.train),
+            validation_streams=lambda: streams(self.validation, self.validation),
             validate=grader.validator(self.validation),
-            test=lambda: grader.test(self.test_split, self.labelled),
+            test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
             save=save,
         )
+
+    def _texts(self) -> list[list[str]]:
+        """The texts that the encoder is given, masks aside, whichever questions a seed labels or holds out."""
+        return [self.whole.caption_texts(), self.whole.question_texts(), self.test_split.question_texts()]
 
 
 def labelled_only(split: PreparedSplit) -> PreparedSplit:

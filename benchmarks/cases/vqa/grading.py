@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.cases import TestResult
 from benchmarks.cases.shared.clusters import clusters_of
+from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.vision_language import VisionLanguageEncoder
@@ -54,8 +55,8 @@ class AnswerGrader:
             dtype=np.float32,
         )
 
-    def test(self, split: PreparedSplit, labelled: PreparedSplit) -> TestResult:
-        """Everything measured on the test split."""
+    def test(self, split: PreparedSplit, labelled: PreparedSplit, ridge: RidgeAnswers) -> TestResult:
+        """Everything measured on the test split; `ridge` is the tuned floor."""
         answers, wordings = split.answer_texts(), split.question_texts()
         result = predict_answers(self.encoder, self.objective, split, self.tokenize(wordings))
         score = self.scores(result.prediction, answers, self.protocol)
@@ -81,6 +82,7 @@ class AnswerGrader:
         prior = language_prior(labelled.question_texts(), labelled.answer_texts(), wordings, self.vocabulary.answers)
         floors = {
             "language prior": {"vqa_accuracy": float(np.nanmean(self.scores(prior, answers, self.protocol)))},
+            "ridge": {"vqa_accuracy": float(np.nanmean(self.scores(ridge(split), answers, self.protocol)))},
             "chance": {"vqa_accuracy": self.chance(answers)},
         }
         return TestResult(metrics, items, {"question_type": question_names, "answer_type": answer_names}, floors)

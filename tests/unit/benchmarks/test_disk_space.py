@@ -35,16 +35,17 @@ def test_a_checkpoint_is_as_large_as_estimated(tmp_path: Path) -> None:
 def test_too_little_space_is_one_line_with_estimate_and_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "not" / "there yet"
     folders = [folder_of(results, seed) for seed in range(3)]
-    needed = 3 * (2 * 1000 + RECORD_BYTES) + 1000
-    assert require_space(results, folders, 1000, 2) == needed
+    needed = 3 * (300 + RECORD_BYTES) + 2 * (3 * 1000 - 300)
+    assert require_space(results, folders, 1000, 2, kept=300, at_once=2) == needed
+    assert require_space(results, folders, 1000, 2, kept=0, at_once=9) == 3 * (RECORD_BYTES + 3 * 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, needed - 1))
     with pytest.raises(
         Mt2stError, match=r"3 runs in .* need about 24 MiB .* but 24 MiB are free; make room, .*--results.*--seeds"
     ) as caught:
-        require_space(results, folders, 1000, 2)
+        require_space(results, folders, 1000, 2, kept=300, at_once=2)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, needed))
-    assert require_space(results, folders, 1000, 2) == needed
+    assert require_space(results, folders, 1000, 2, kept=300, at_once=2) == needed
 
 
 def test_what_is_written_or_finished_is_not_counted_again(tmp_path: Path) -> None:
@@ -57,10 +58,9 @@ def test_what_is_written_or_finished_is_not_counted_again(tmp_path: Path) -> Non
         finished.finish(
             {"views": [], "started_utc": "x", "steps": 1, "flops": {"total": 1}, "metrics": {}, "curve": []}, {}
         )
-    assert require_space(tmp_path, [finished], 1000, 2) == 0
-    assert (
-        RECORD_BYTES - 5000 - 2000 < require_space(tmp_path, [started, finished], 1000, 2) <= RECORD_BYTES + 3000 - 5000
-    )
+    assert require_space(tmp_path, [finished], 1000, 2, kept=300, at_once=2) == 0
+    found = require_space(tmp_path, [started, finished], 1000, 2, kept=300, at_once=2)
+    assert RECORD_BYTES - 5000 - 2000 < found <= RECORD_BYTES + 3000 - 5000
 
 
 def test_a_damaged_log_is_set_aside_and_leftovers_are_removed(tmp_path: Path) -> None:

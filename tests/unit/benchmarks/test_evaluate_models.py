@@ -20,6 +20,7 @@ from benchmarks.evaluate.options import Options
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json
 from mt2st.flops import count_flops
+from tests.helpers.checkpoints import bert
 from tests.helpers.finished_models import (
     captioned_photos,
     captions_of,
@@ -230,13 +231,63 @@ def test_open_clip_folders_that_cannot_be_used(tmp_path: Path) -> None:
     config["model_cfg"]["text_cfg"]["width"] = 32
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     assert "must be those of the model in open_clip_config.json" in refused(f"open_clip:{folder}")
-    config["model_cfg"]["text_cfg"]["hf_model_name"] = "a/b"
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    assert "text tower of transformers, a/b" in refused(f"open_clip:{folder}")
     (folder / "open_clip_config.json").write_text("[1]")
     assert "describes no open_clip model" in refused(f"open_clip:{folder}")
     (folder / "open_clip_config.json").unlink()
     assert "open_clip_config.json is missing" in refused(f"open_clip:{folder}")
+
+
+def hybrid_checkpoint(folder: Path, texts: str) -> Path:
+    """A random open_clip model whose text tower is the BERT of the folder `texts`, as open_clip's own Hub has them."""
+    import open_clip
+    import transformers
+    from safetensors.torch import save_file
+
+    text = {"hf_model_name": texts, "hf_tokenizer_name": texts, "hf_pooler_type": "mean_pooler", "context_length": 10}
+    text |= {"hf_proj_type": "linear"}
+    vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    made = open_clip.CustomTextCLIP(embed_dim=24, vision_cfg=vision, text_cfg={**text, "hf_model_pretrained": False})
+    folder.mkdir()
+    save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+    transformers.AutoTokenizer.from_pretrained(texts).save_pretrained(folder)
+    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_text_tower_of_transformers_inside_open_clip_equals_open_clips_own(tmp_path: Path) -> None:
+    import open_clip
+
+    texts = bert(tmp_path / "bert")
+    folder = hybrid_checkpoint(tmp_path / "hybrid", texts)
+    own, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    words = ["a red circle", "is it blue ?", "square"]
+    pictures = torch.stack([transform(photo(number)) for number in range(3)])
+    with torch.inference_mode():
+        own.eval()
+        images = own.encode_image(pictures, normalize=True)
+        embedded = own.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(words), normalize=True)
+
+    def check() -> None:
+        model = load_model(f"open_clip:{folder}")
+        assert isinstance(model, DualModel)
+        mine = torch.stack([model.transform(photo(number)) for number in range(3)])
+        torch.testing.assert_close(model.encode_images(mine), images, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(Embedder(model, Options()).texts(words), embedded.numpy(), atol=1e-6)
+
+    check()
+    # As it comes from the Hub: the text tower's name is the Hub's, and there is no network.
+    path = folder / "open_clip_config.json"
+    path.write_text(path.read_text().replace(texts, "somebody/bert"))
+    why = refused(f"open_clip:{folder}")
+    assert "text tower of transformers, somebody/bert, whose configuration is not here" in why
+    assert "hf download somebody/bert config.json" in why
+    (folder / "config.json").write_bytes((Path(texts) / "config.json").read_bytes())
+    check()
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "tokenizer" in refused(f"open_clip:{folder}").lower()
 
 
 def test_a_model_without_a_text_tower_or_without_its_image_processor(tmp_path: Path) -> None:

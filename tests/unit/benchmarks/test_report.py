@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rich.console import Console
 from benchmarks.records.read import load_records
 from benchmarks.report.all_cases import all_cases_page
 from benchmarks.report.cells import flops_text, flops_unit, metric_lines
+from benchmarks.report.costs import COSTS
 from benchmarks.report.html import to_html
 from benchmarks.report.page import page_to_markdown
 from benchmarks.report.rows import Reach, Summary
@@ -75,11 +77,9 @@ def test_rows_recompute_what_is_in_the_records(suite: Path) -> None:
         assert row.primary.low < row.primary.estimate < row.primary.high
         assert row.columns["ece"].estimate == pytest.approx(0.06)
         assert row.columns["ece"].over == "seeds"
-        assert row.costs == {
-            "train_seconds": 61.0,
-            "peak_memory_bytes": 700_000_002,
-            "gpu_peak_memory_bytes": None,
-        }
+        costs = {name: cost for name, cost in row.costs.items() if cost is not None}
+        assert costs.pop("seconds_saved", 0.0) == 0.0, "all take 61 s"
+        assert costs == {"train_seconds": 61.0, "peak_memory_bytes": 700_000_002}
         by_type = [interval.estimate for interval in row.groups["question_type"].values()]
         assert list(row.groups["question_type"]) == ["shape", "colour", "yes/no"]
         sizes = np.bincount(np.arange(400) % 3)
@@ -563,3 +563,17 @@ def test_a_run_that_learned_nothing_is_marked(tmp_path: Path) -> None:
     write_run(tmp_path, "STL", "equal-steps", 1, items=20, warnings=[])
     marked = [remark for remark in summary_of(tmp_path).remarks if "one class" in remark]
     assert marked == ["STL, seed 0 (equal-steps): all 20 test predictions are one class; lower it"]
+
+
+def test_costs_beside_training_flops_have_columns_of_their_own() -> None:
+    def run(seconds: float, **flops: int) -> dict[str, Any]:
+        return {"phases_seconds": {"train": seconds}, "flops": {"total": 1, **flops}, "init_from": {"flops": 7}}
+
+    cost = {each.name: each for each in COSTS}
+    mine, full = [run(3.0, validation=4, optimiser=6), run(5.0, validation=6, optimiser=6)], [run(10.0)]
+    assert cost["seconds_saved"].of(mine, full) == pytest.approx(0.6)
+    assert cost["seconds_saved"].of(full, full) is None
+    assert cost["seconds_saved"].of(mine, []) is None
+    assert cost["seconds_saved"].text(0.6) == "60%"
+    assert [cost[f"{name}_flops"].of(mine, full) for name in ("validation", "optimiser", "pretraining")] == [5, 6, 7]
+    assert cost["validation_flops"].of(full, full) is None, "records of before"

@@ -12,7 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.cases.retrieval import knobs as retrieval
-from benchmarks.cases.retrieval.case import RetrievalCase, first_rank_by_chance
+from benchmarks.cases.retrieval.case import RetrievalCase
+from benchmarks.cases.retrieval.floors import first_rank_by_chance
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from mt2st.errors import Mt2stError
 
@@ -95,3 +96,60 @@ def test_chance_is_what_random_orders_give(items: int, relevant: list[int]) -> N
     )
     measured = np.bincount(ranks, minlength=items + 1)[1:] / len(ranks)
     assert np.abs(share - measured).max() < 0.012  # 4 standard errors of 20,000 draws at most
+
+
+def test_withheld_queries_are_seen_by_nobody_and_the_other_captions_by_the_auxiliaries(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(ADAPTER)
+    case = RetrievalCase(knobs(tmp_path, str(tmp_path / "named.py"), label_fraction=0.4), Console(quiet=True))
+    labelled = {text.split()[1] for text in case.names.texts}
+    assert 0 < len(labelled) == case.data["labelled_images"] < case.train.num_images
+    seen = case.train.caption_texts(case.further)
+    assert {text.split()[1] for text in seen if text.startswith("bird")} == labelled
+    assert sum(text.startswith("oiseau") for text in seen) == case.train.num_images
+    streams = case.build(0).streams
+    asked = {tuple(row) for index in range(5) for row in streams["primary"].batch(index)["caption_tokens"].tolist()}
+    assert len(asked) == len(labelled)
+    assert case.data["training_captions"] == len(seen) == 2 * case.train.num_images + len(labelled)
+
+
+def test_where_every_caption_asks_every_image_is_labelled(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(ADAPTER.replace(', protocol="main-caption"', ""))
+    printed = io.StringIO()
+    data = str(tmp_path / "plain.py")
+    case = RetrievalCase(knobs(tmp_path, data, label_fraction=0.2), Console(file=printed, width=200))
+    assert case.data["labelled_images"] == case.train.num_images
+    assert "every caption asks, so every training image is labelled" in printed.getvalue()
+
+
+def test_the_ridge_floor_is_tuned_and_better_than_a_random_order(tmp_path: Path) -> None:
+    """Pictures whose brightness their text tells: a ridge finds them."""
+    text = (
+        ADAPTER.replace("range(12 if", "range(60 if")
+        .replace("else 4)", "else 20)")
+        .replace("(20 * number, 90 if", "(60 * (number % 4), 90 if")
+    )
+    text = text.replace('(f"bird {number}",', "(f\"bird {'abcd'[number % 4]} {number}\",")
+    (tmp_path / "bright.py").write_text(text.replace("7))", "number))"))
+    case = RetrievalCase(knobs(tmp_path, str(tmp_path / "bright.py")), Console(quiet=True))
+    found = case.build(0).test()
+    assert found.floors["ridge"]["text_to_image/mrr"] > 1.5 * found.floors["chance"]["text_to_image/mrr"]
+    assert found.floors["ridge"].keys() >= {"image_to_text/mrr", "text_to_image/hit_rate@10"}
+    assert case.ridge is case.ridge, "found once"
+
+
+def test_items_of_one_group_are_one_cluster(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(ADAPTER)
+    grouped = ADAPTER.replace("captions=names", "captions=names, extra={'group': str(number // 2)}")
+    (tmp_path / "grouped.py").write_text(grouped.replace('"birds"', '"grouped_birds"'))
+    for name, clusters in (("named.py", [0, 1, 2, 3]), ("grouped.py", [0, 0, 1, 1])):
+        case = RetrievalCase(knobs(tmp_path, str(tmp_path / name)), Console(quiet=True))
+        found = case.build(0).test().items
+        assert found["cluster"].tolist() == clusters
+        assert found["cluster"].dtype == np.int32
+
+
+def test_a_query_of_unknown_words_alone_is_measured_too(tmp_path: Path) -> None:
+    words = ADAPTER.replace('f"bird {number}"', "f\"{split} word\" if split == 'train' else 'nobody knows'")
+    (tmp_path / "unknown.py").write_text(words.replace(', f"oiseau {number}", f"Vogel {number}"', ","))
+    case = RetrievalCase(knobs(tmp_path, str(tmp_path / "unknown.py")), Console(quiet=True))
+    assert 0 < case.ridge(case.tests[""])["text_to_image/mrr"] <= 1

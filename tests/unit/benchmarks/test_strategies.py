@@ -49,7 +49,7 @@ def my_fade(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def cost(active: tuple[str, ...]) -> int:
+def cost(active: tuple[str, ...], progress: float = 0.0) -> int:
     return PRIMARY_COST + AUXILIARY_COST * (len(active) - 1)
 
 

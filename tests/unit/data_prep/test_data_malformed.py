@@ -29,6 +29,8 @@ WITH_JSON = sorted(
         "digits",
         "openmoji",
         "openmoji_classes",
+        "scene_captions",
+        "scene_questions",
         "wordnet",
         "word_similarity",
         "fashion_mnist",

@@ -169,7 +169,8 @@ def test_the_hub_out_of_reach_is_one_line_with_a_cure(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        Mt2stError, match=r"AutoConfig cannot load 'nobody/no-such-model'.*offline, give a folder"
+        Mt2stError,
+        match=r"AutoConfig cannot load 'nobody/no-such-model'.*looked in .*hf download nobody.*offline, give",
     ) as caught:
         hugging_face_towers("nobody/no-such-model")
     assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from mt2st.errors import Mt2stError
 from mt2st.listening import Aligned, Flattening, Forked, flattened
 from mt2st.mixture import MT2ST, Task
+from mt2st.randomness import step_seed
 from mt2st.schedules import Constant, Listens, Sampled, Schedule, Switch, describe, listens, stays_constant
 from mt2st.training.config import TrainConfig, learning_rate_of
 from mt2st.training.trainer import Trainer, TrainResult
@@ -68,13 +69,17 @@ def assert_same(left: tuple[Mapping[str, Tensor], Any], right: tuple[Mapping[str
 
 
 def test_a_loss_has_flattened_when_the_window_brings_too_little() -> None:
-    falling = [1.0, 0.8, 0.64, 0.512, 0.41]
+    falling = [1.0, 0.8, 0.64, 0.512, 0.41]  # the last two bring 0.23 of the 0.59 that were gained
     assert not any(flattened(falling[:count], 2, 0.1) for count in range(len(falling) + 1))
-    assert flattened([*falling, 0.405, 0.4], 2, 0.1)  # 2 % in two listenings
+    assert flattened([*falling, 0.4, 0.395], 2, 0.1)  # 0.015 of 0.605
     assert not flattened([*falling, 0.9, 0.3], 2, 0.1)  # one bad value in the window changes nothing
-    assert flattened([1.0, 1.0], 1, 0.0) is False  # equal is no rise
+    assert flattened([1.0, 1.0], 1, 0.0)
     assert flattened([1.0, 1.01], 1, 0.0)
-    assert flattened([-1.0, -1.001], 1, 0.01)  # a loss below 0
+    assert not flattened([1.0, 0.99], 1, 0.0)
+    for scale, floor in ((10.0, 0.0), (0.1, -3.0)):  # neither scale nor floor matters
+        moved = [scale * loss + floor for loss in (*falling, 0.4, 0.36)]
+        assert not flattened(moved, 2, 0.075)
+        assert flattened(moved, 2, 0.08)
 
 
 def test_a_listener_keeps_its_weight_until_it_hears_enough_and_then_stops_for_good() -> None:
@@ -217,13 +222,14 @@ def test_the_cosine_is_that_of_gradients_averaged_over_batches() -> None:
     twin = build(aux=Constant())
     for step in range(6):
         twin.train_step(step)
-    model = twin._bare.eval()
+    model = twin._bare  # in training mode, with the same dropout each time
     shared = list(model.encoder.parameters())
     means = []
     for name in ("main", "aux"):
         found = torch.zeros(sum(each.numel() for each in shared))
         for at in range(3):
-            loss = model({"primary": Rows(6, seed=1, size=20).batch(at)}, {name: 1.0})[name]
+            torch.manual_seed(step_seed(0, -1, at, 0))
+            loss = model({"primary": Rows(6, seed=1, size=20).batch(at)}, {"main": 1.0, "aux": 1.0})[name]
             found += torch.cat([each.flatten() for each in torch.autograd.grad(loss, shared)])
         means.append(found)
     assert row["value"] == pytest.approx(float(functional.cosine_similarity(*means, dim=0)), rel=1e-4)
@@ -239,6 +245,23 @@ def test_tasks_that_hear_the_same_share_what_it_costs() -> None:
 
     two, one = cost(first=hears(), second=hears()), cost(first=hears())
     assert two - one == 3 * 2 * 6 * 8  # three listenings: the second head alone
+
+
+def test_a_joint_fork_costs_one_branch_and_stops_all_at_once() -> None:
+    def forks(together: bool) -> Forked:
+        return Forked(every=0.5, fork=0.25, batches=1, margin=10.0, together=together)
+
+    found = {together: build(one=forks(together), two=forks(together)).fit() for together in (False, True)}
+    spent = {together: sum(result.ledger.by_task()["listening"].values()) for together, result in found.items()}
+    encoder, head = 2 * 8 * 4 * 8, 2 * 8 * 8  # forward, of a training batch
+    validation = 2 * 6 * 4 * 8 + 2 * 6 * 8
+    assert spent[False] == 2 * (3 * (2 * encoder + 2 * 3 * head) + 2 * validation)
+    assert spent[True] == 3 * (2 * encoder + 3 * head) + 2 * validation
+    values = {together: [(row["task"], row["value"]) for row in result.listening] for together, result in found.items()}
+    assert [name for name, _ in values[True]] == [name for name, _ in values[False]] == ["one", "two"]
+    assert values[True][0][1] == values[True][1][1]
+    assert values[False][0][1] != values[False][1][1]
+    assert all(row["stopped"] for row in found[True].listening)
 
 
 def test_a_listener_needs_validation_streams_and_a_name_of_its_own() -> None:

@@ -1,0 +1,107 @@
+"""Floors of the retrieval case: a random order; and a tuned ridge from pixels to words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases.retrieval.captions import Captions
+from benchmarks.cases.shared.ridge import PixelComponents, in_parts, ridges
+from mt2st.data.prepared import PreparedSplit
+from mt2st.evaluate import evaluate_retrieval
+
+_PIXEL_COMPONENTS = 128
+_TEXT_COMPONENTS = 128
+
+
+class RidgeFloor:
+    """Ridge from principal components of the pixels to singular vectors of the texts (TF-IDF of words and word pairs).
+
+    Its strength, and whether it learns from the labelled queries alone or from all captions that the auxiliaries see,
+    are chosen by the mean reciprocal rank on validation. Both are found when it is made, once for a case.
+
+    Args:
+        train: the training images; queries: those of the labelled ones; further: rows of `train`'s captions that the
+            auxiliaries see.
+    """
+
+    def __init__(self, train: PreparedSplit, queries: Captions, further: np.ndarray, validation: Captions) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        texts = train.caption_texts(further)
+        self._words: Any = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        counts = self._words.fit_transform(texts)
+        self._svd: Any = TruncatedSVD(max(1, min(_TEXT_COMPONENTS, min(counts.shape) - 1)), random_state=0).fit(counts)
+        self._pixels = PixelComponents(train, _PIXEL_COMPONENTS)
+        everything = (self._pixels.of(train)[train.caption_images()[further]], self._texts(texts))
+        labelled = (self._pixels.of(queries.split)[queries.images], self._texts(queries.texts))
+        images, asked = self._pixels.of(validation.split), self._texts(validation.texts)
+        best = -1.0
+        for inputs, outputs in (labelled, everything):
+            for weights in ridges((inputs[part], outputs[part]) for part in in_parts(len(inputs))):
+                score = _scores(images @ weights, asked, validation)["text_to_image/mrr"]
+                if score > best:
+                    best, self._weights = score, weights
+
+    def __call__(self, captions: Captions) -> Mapping[str, float]:
+        """The retrieval metrics on a test split."""
+        return _scores(self._pixels.of(captions.split) @ self._weights, self._texts(captions.texts), captions)
+
+    def _texts(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors [len(texts), K], float32."""
+        return _unit(self._svd.transform(self._words.transform(texts)).astype(np.float32))
+
+
+def _scores(images: np.ndarray, texts: np.ndarray, captions: Captions) -> dict[str, float]:
+    return evaluate_retrieval(_unit(images), texts, captions.images, ks=(1, 5, 10))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """`vectors` at length 1; one without a direction, such as a text of unknown words, gets the diagonal's."""
+    empty = np.linalg.norm(vectors, axis=1, keepdims=True) < 1e-12
+    vectors = np.where(empty, np.ones_like(vectors), vectors)
+    found: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return found
+
+
+def chance(captions: Captions) -> dict[str, float]:
+    """Expected values for a random order of the gallery.
+
+    A text has one relevant image; an image's own captions are relevant to it.
+    """
+    of_image = np.bincount(captions.images, minlength=captions.split.num_images)
+    values: dict[str, float] = {}
+    for direction, items, relevant in (
+        ("text_to_image", captions.split.num_images, np.ones(1, np.int64)),
+        ("image_to_text", len(captions.images), of_image),
+    ):
+        share = first_rank_by_chance(items, relevant)
+        ranks, reached = np.arange(1, items + 1), np.cumsum(share)
+        values |= {f"{direction}/hit_rate@{k}": float(reached[min(k, items) - 1]) for k in (1, 5, 10)}
+        middle = [int(np.flatnonzero(reached >= half)[0]) + 1 for half in (0.5 - 1e-9, 0.5 + 1e-9)]
+        values[f"{direction}/median_rank"] = sum(middle) / 2
+        values[f"{direction}/mean_rank"] = float((share * ranks).sum())
+        values[f"{direction}/mrr"] = float((share / ranks).sum())
+    return values
+
+
+def first_rank_by_chance(items: int, relevant: np.ndarray) -> np.ndarray:
+    """Probability [items] that the first relevant item of a randomly ordered gallery has rank 1 … items.
+
+    It is the mean over the queries. With R relevant among T, all of the first r are irrelevant with probability
+    ∏_{i<r} (T − R − i) / (T − i).
+
+    Args:
+        items: T.
+        relevant: R of each query, int64 [Q], each ≥ 1.
+    """
+    total = np.zeros(items)
+    counts, queries = np.unique(relevant, return_counts=True)
+    for count, weight in zip(counts, queries, strict=True):
+        place = np.arange(items)
+        missed = np.cumprod(np.maximum(items - count - place, 0) / (items - place))
+        total += weight / queries.sum() * -np.diff(missed, prepend=1.0)
+    return total
