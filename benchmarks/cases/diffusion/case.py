@@ -33,7 +33,7 @@ from mt2st.training.trainer import Stream
 
 _VALIDATION_IMAGES = 128
 Labelled = tuple[PreparedSplit, np.ndarray]
-_GAUSSIAN_IMAGES = 20_000  # training pictures, at most, that the Gaussian floor is fitted to
+_GAUSSIAN_VALUES = 16_000_000  # numbers in the training pictures, at most, that a Gaussian is fitted to (in seconds)
 
 
 class DiffusionCase:
@@ -67,16 +67,10 @@ class DiffusionCase:
         self.held_out = noised(self.test, self.test_codes, knobs.encoder.channels)
         self.validation_split, self.validation_codes = validation, class_codes(validation, self.names)
         self.validation = noised(validation, self.validation_codes, knobs.encoder.channels)
-        with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
-            self.classifier = PictureClassifier.trained(
-                self.train,
-                self.codes,
-                self.names,
-                sizes=knobs.classifier,
-                steps=knobs.classifier_steps,
-                folder=knobs.data_folder,
-                data_hash=dataset.content_hash + (f"/draw {draw}" if draw else ""),
-            )
+        self._data_hash = dataset.content_hash + (f"/draw {draw}" if draw else "")
+        if "alignment" in knobs.auxiliaries:
+            with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
+                _ = self.classifier  # before any model is built: its training draws random numbers
         self.asked = torch.from_numpy(
             np.resize(self.test_codes, knobs.samples)
         )  # classes of the samples, with test's shares
@@ -155,13 +149,28 @@ class DiffusionCase:
         )
 
     @cached_property
+    def classifier(self) -> PictureClassifier:
+        """Judge of samples and teacher of alignment; trained once for a draw, and kept in the data folder."""
+        knobs = self.knobs
+        return PictureClassifier.trained(
+            self.train,
+            self.codes,
+            self.names,
+            sizes=knobs.classifier,
+            steps=knobs.classifier_steps,
+            folder=knobs.data_folder,
+            data_hash=self._data_hash,
+        )
+
+    @cached_property
     def test_features(self) -> np.ndarray:
         """What the classifier sees in the held-out pictures, [N, D]."""
         return self.classifier.features(self.test)
 
     @cached_property
     def floors(self) -> dict[str, dict[str, float]]:
-        """The noise's mean, 0, as prediction; the mean training picture as every sample; and real pictures, a ceiling.
+        """Gaussian denoisers; the noise's mean, 0, as prediction; the mean training picture as every sample; and real
+        pictures, a ceiling.
 
         The loss of predicting 0 is the mean square of the very noise that the runs are measured with, near 1.
         """
@@ -171,16 +180,28 @@ class DiffusionCase:
         features = self.test_features
         copies = self.classifier.features(mean[None].repeat(2, 1, 1, 1))
         real = self.classifier.features(some_of(self.train, self.knobs.samples))
-        every = self.train.pixels(np.arange(min(self.train.num_images, _GAUSSIAN_IMAGES)))
-        gaussian = gaussian_floor(
-            every.reshape(len(every), -1).astype(np.float32) / 127.5 - 1,
-            self.codes[: len(every)],
-            *(asked_of(stream) for stream in (self.validation, self.held_out)),
-        )
         return {
-            "Gaussian denoiser of each class": {"denoising_loss": gaussian},
+            **{name: {"denoising_loss": loss} for name, loss in self._gaussians().items()},
             "unconditional mean": {"denoising_loss": zero, "frechet_distance": frechet_distance(copies, features)},
             "training pictures": {"frechet_distance": frechet_distance(real, features)},
+        }
+
+    def _gaussians(self) -> dict[str, float]:
+        """Floor's name → loss. One Gaussian of each class, of the labelled pictures; where few are labelled, also one
+        of all pictures, and one of each class as if all were labelled.
+        """
+        questions = [asked_of(stream) for stream in (self.validation, self.held_out)]
+        channels = self.knobs.encoder.channels
+        most = min(20_000, _GAUSSIAN_VALUES // questions[0].clean.shape[1])
+        labelled, every = some_of(self.labelled, most), some_of(self.train, most)
+        codes = class_codes(every, self.names)
+        taught = {"Gaussian denoiser of each class": (labelled, class_codes(labelled, self.names))}
+        if self.labelled.num_images < self.train.num_images:
+            taught["Gaussian denoiser of all pictures"] = (every, np.full_like(codes, -1))
+            taught["Gaussian denoiser of each class, all labels"] = (every, codes)
+        return {
+            name: gaussian_floor(plain(split.pixels(np.arange(split.num_images)), channels), codes, *questions)
+            for name, (split, codes) in taught.items()
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -62,13 +63,15 @@ class GaussianDenoiser:
 def gaussian_floor(pictures: np.ndarray, codes: np.ndarray, validation: Asked, test: Asked) -> float:
     """Mean loss on test of one Gaussian for each class [N] of pictures [N, D]; the shrinkage is chosen on validation.
 
-    A class with fewer than two pictures takes the Gaussian of all.
+    A class with fewer than two pictures takes the Gaussian of all; codes that are asked for nowhere, such as −1, leave
+    that one alone.
     """
+    of_all = cache(lambda: GaussianDenoiser(pictures))
     tried: dict[float, list[np.ndarray]] = {shrinkage: [] for shrinkage in SHRINKAGES}
     found: dict[float, list[np.ndarray]] = {shrinkage: [] for shrinkage in SHRINKAGES}
     for code in np.union1d(validation.codes, test.codes):
         rows = codes == code
-        denoiser = GaussianDenoiser(pictures[rows] if rows.sum() > 1 else pictures)
+        denoiser = GaussianDenoiser(pictures[rows]) if rows.sum() > 1 else of_all()
         for shrinkage in SHRINKAGES:
             tried[shrinkage].append(denoiser.losses(validation.of_class(int(code)), shrinkage))
             found[shrinkage].append(denoiser.losses(test.of_class(int(code)), shrinkage))
