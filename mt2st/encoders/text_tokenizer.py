@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
+from mt2st.encoders.split_texts import SplitTexts
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[MASK]")
+_NORMALIZER = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+_SPLITTER = pre_tokenizers.ByteLevel(add_prefix_space=True)
 
 
 class TextTokenizer:
@@ -41,8 +45,8 @@ class TextTokenizer:
                 "special ones"
             )
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.normalizer = _NORMALIZER
+        tokenizer.pre_tokenizer = _SPLITTER
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary_size,
@@ -67,6 +71,21 @@ class TextTokenizer:
         self._tokenizer.enable_padding(length=length, pad_id=self.pad_id, pad_token="[PAD]")
         encoded = self._tokenizer.encode_batch(texts)
         return torch.tensor([item.ids for item in encoded], dtype=torch.int64).reshape(len(texts), length)
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The words that byte-pair encoding treats one by one, their bytes spelled as letters."""
+        return [word for word, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
+
+    def encode_rows(self, texts: SplitTexts, rows: np.ndarray, length: int) -> Tensor:
+        """`encode` of the texts `rows`, int64 [N], which `split` has split; length ≥ 2."""
+        model = self._tokenizer.model
+        ids = [[token.id for token in model.tokenize(word)] for word in texts.words]
+        inside = texts.encoded(rows, ids, length - 2, self.pad_id)
+        framed = np.full((len(rows), length), self.pad_id, dtype=np.int64)
+        framed[:, 0], framed[:, 1:-1] = self.start_id, inside
+        framed[np.arange(len(rows)), 1 + (inside != self.pad_id).sum(1)] = self.end_id
+        return torch.from_numpy(framed)
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text, frame included, before any cut."""
