@@ -1,76 +1,92 @@
-"""Texts that were split into words once, so that many vocabularies or tokenizers can encode them.
+"""Texts that are split into words once, so that many vocabularies or tokenizers can encode them.
 
-A tokenizer that is trained anew for each seed meets the same words in the same places. So the texts are split once, a
-tokenizer encodes each distinct word once, and a text's ids are those of its words, one after another. That holds for
-tokenizers that treat words alone: whole words (`WordVocabulary`) and byte-pair encoding behind a splitter
-(`TextTokenizer`). It does not hold for one that looks across words, such as SentencePiece's unigram model.
+A tokenizer that is trained anew for each seed meets nearly the same texts. So each text is split once, each tokenizer
+encodes a distinct word once, and a text's ids are those of its words, one after another. That holds for tokenizers that
+treat words one by one: whole words (`WordVocabulary`), and byte-pair encoding behind a splitter (`TextTokenizer`). It
+does not hold for one that looks across words.
 
-Shapes: N texts, R of them asked for, T tokens kept of a text.
+Shapes: R texts, T ids kept of a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 
 class SplitTexts:
-    """Texts as numbers of their words.
+    """Texts as numbers of their words; it remembers every text that it was given.
 
     Args:
-        texts: N texts.
         split: a text → its words, in order.
 
     Attributes:
         words: the distinct words, by first appearance.
     """
 
-    def __init__(self, texts: Iterable[str], split: Callable[[str], Sequence[str]]) -> None:
-        numbers: dict[str, int] = {}
-        flat: list[int] = []
-        ends = [0]
-        for text in texts:
-            flat += [numbers.setdefault(word, len(numbers)) for word in split(text)]
-            ends.append(len(flat))
-        self.words = tuple(numbers)
-        self._flat, self._ends = np.array(flat, dtype=np.int64), np.array(ends, dtype=np.int64)
+    def __init__(self, split: Callable[[str], Sequence[str]]) -> None:
+        self.words: list[str] = []
+        self._split = split
+        self._numbers: dict[str, int] = {}  # of words
+        self._rows: dict[str, int] = {}  # of texts
+        self._flat: list[int] = []
+        self._ends = [0]
+        self._arrays = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
 
-    def __len__(self) -> int:
-        return len(self._ends) - 1
+    def words_of(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the words of the texts, one text after another, int64; and how many each text has, int64 [R]."""
+        rows = np.array([self._row(text) for text in texts], dtype=np.int64)
+        if len(self._arrays[1]) < len(self._ends):
+            self._arrays = np.array(self._flat, dtype=np.int64), np.array(self._ends, dtype=np.int64)
+        flat, ends = self._arrays
+        sizes = ends[rows + 1] - ends[rows]
+        return flat[_ranges(ends[rows], sizes)], sizes
 
-    def counts(self, rows: np.ndarray) -> dict[str, int]:
-        """How often each word occurs in the texts `rows`; words that do not occur are left out."""
-        words, _ = self._words_of(rows)
-        counts = np.bincount(words, minlength=len(self.words))
+    def counts(self, texts: Sequence[str]) -> dict[str, int]:
+        """How often each word occurs in the texts; words that do not occur are left out."""
+        counts = np.bincount(self.words_of(texts)[0], minlength=len(self.words))
         return {self.words[word]: int(counts[word]) for word in np.flatnonzero(counts)}
 
-    def encoded(self, rows: np.ndarray, ids: Sequence[Sequence[int]], length: int, pad: int) -> np.ndarray:
-        """The first `length` ids of the texts `rows`, padded: [R, length] int64.
+    def _row(self, text: str) -> int:
+        if text not in self._rows:
+            for word in self._split(text):
+                if word not in self._numbers:
+                    self._numbers[word] = len(self.words)
+                    self.words.append(word)
+                self._flat.append(self._numbers[word])
+            self._ends.append(len(self._flat))
+            self._rows[text] = len(self._rows)
+        return self._rows[text]
 
-        Args:
-            rows: which texts, int64 [R].
-            ids: of each word of `words`, none to leave it out.
-            length: T ≥ 0.
-            pad: the id of padding.
-        """
-        table = np.array([each for word in ids for each in word], dtype=np.int64)
-        sizes = np.array([len(word) for word in ids], dtype=np.int64)
+
+class WordwiseIds:
+    """Ids of texts, each distinct word encoded once.
+
+    Args:
+        texts: splits the texts.
+        ids_of: a word → its ids, in order; none to leave it out.
+        pad: the id of padding.
+    """
+
+    def __init__(self, texts: SplitTexts, ids_of: Callable[[str], Sequence[int]], pad: int) -> None:
+        self._texts, self._ids_of, self._pad = texts, ids_of, pad
+        self._ids: list[Sequence[int]] = []  # of the texts' words
+
+    def __call__(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """The first `length` ids of each text, padded: [R, length] int64."""
+        words, word_counts = self._texts.words_of(texts)
+        self._ids += [self._ids_of(word) for word in self._texts.words[len(self._ids) :]]
+        table = np.array([each for word in self._ids for each in word], dtype=np.int64)
+        sizes = np.array([len(word) for word in self._ids], dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
-        words, text = self._words_of(rows)
-        found = _ranges(starts[words], sizes[words])
-        text = np.repeat(text, sizes[words])
-        per_text = np.bincount(text, minlength=len(rows))
+        text = np.repeat(np.repeat(np.arange(len(texts)), word_counts), sizes[words])
+        per_text = np.bincount(text, minlength=len(texts))
         place = np.arange(len(text)) - np.repeat(np.cumsum(per_text) - per_text, per_text)
         kept = place < length
-        result = np.full((len(rows), length), pad, dtype=np.int64)
-        result[text[kept], place[kept]] = table[found[kept]]
-        return result
-
-    def _words_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the words of the texts `rows`, one text after another, and for each its place in `rows`."""
-        sizes = self._ends[rows + 1] - self._ends[rows]
-        return self._flat[_ranges(self._ends[rows], sizes)], np.repeat(np.arange(len(rows)), sizes)
+        found = np.full((len(texts), length), self._pad, dtype=np.int64)
+        found[text[kept], place[kept]] = table[_ranges(starts[words], sizes[words])[kept]]
+        return found
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from mt2st.encoders.split_texts import SplitTexts
+from mt2st.encoders.split_texts import SplitTexts, WordwiseIds
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 
@@ -77,15 +77,19 @@ class TextTokenizer:
         """The words that byte-pair encoding treats one by one, their bytes spelled as letters."""
         return [word for word, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
 
-    def encode_rows(self, texts: SplitTexts, rows: np.ndarray, length: int) -> Tensor:
-        """`encode` of the texts `rows`, int64 [N], which `split` has split; length ≥ 2."""
+    def wordwise(self, texts: SplitTexts) -> Callable[[Sequence[str], int], Tensor]:
+        """`encode` for texts that `texts`, made with `split`, splits once for several tokenizers; lengths from 2."""
         model = self._tokenizer.model
-        ids = [[token.id for token in model.tokenize(word)] for word in texts.words]
-        inside = texts.encoded(rows, ids, length - 2, self.pad_id)
-        framed = np.full((len(rows), length), self.pad_id, dtype=np.int64)
-        framed[:, 0], framed[:, 1:-1] = self.start_id, inside
-        framed[np.arange(len(rows)), 1 + (inside != self.pad_id).sum(1)] = self.end_id
-        return torch.from_numpy(framed)
+        ids = WordwiseIds(texts, lambda word: [token.id for token in model.tokenize(word)], self.pad_id)
+
+        def encode(texts: Sequence[str], length: int) -> Tensor:
+            inside = ids(texts, length - 2)
+            framed = np.full((len(texts), length), self.pad_id, dtype=np.int64)
+            framed[:, 0], framed[:, 1:-1] = self.start_id, inside
+            framed[np.arange(len(texts)), 1 + (inside != self.pad_id).sum(1)] = self.end_id
+            return torch.from_numpy(framed)
+
+        return encode
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text, frame included, before any cut."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
-from mt2st.encoders.split_texts import SplitTexts
+from mt2st.encoders.split_texts import SplitTexts, WordwiseIds
 from mt2st.errors import Mt2stError
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
@@ -88,10 +87,10 @@ class WordVocabulary:
             )
         return cls(words, [counts[word] for word in words])
 
-    def encode_rows(self, texts: SplitTexts, rows: np.ndarray, length: int) -> Tensor:
-        """`encode` of the texts `rows`, int64 [N], which `words_of` has split."""
-        ids = [(self._index[word],) if word in self._index else () for word in texts.words]
-        return torch.from_numpy(texts.encoded(rows, ids, length, self.pad_id))
+    def wordwise(self, texts: SplitTexts) -> Callable[[Sequence[str], int], Tensor]:
+        """`encode` for texts that `texts`, made with `words_of`, splits once for several vocabularies."""
+        ids = WordwiseIds(texts, lambda word: (self._index[word],) if word in self._index else (), self.pad_id)
+        return lambda texts, length: torch.from_numpy(ids(texts, length))
 
     def __len__(self) -> int:
         return len(self.words)

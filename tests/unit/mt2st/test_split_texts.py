@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,31 +20,43 @@ TEXTS = [
     "an extraordinarily long gloss with many more words than any length that is asked for in these tests here",
     "1,234.5 percent of it's they'll we've",
 ]
-ROWS = np.array([7, 0, 2, 1, 1, 8, 4, 3, 5, 6])
+GIVEN = [TEXTS[row] for row in (7, 0, 2, 1, 1, 8, 4, 3, 5, 6)]
 
 
 @pytest.mark.parametrize("length", [2, 3, 12, 80])
 def test_a_tokenizer_encodes_them_as_the_texts(length: int) -> None:
-    tokenizer = TextTokenizer.train(TEXTS[:4], 290)
-    found = tokenizer.encode_rows(SplitTexts(TEXTS, TextTokenizer.split), ROWS, length)
-    assert torch.equal(found, tokenizer.encode([TEXTS[row] for row in ROWS], length))
+    split = SplitTexts(TextTokenizer.split)
+    for tokenizer in (TextTokenizer.train(TEXTS[:4], 290), TextTokenizer.train(TEXTS[3:], 330)):
+        wordwise = tokenizer.wordwise(split)
+        for texts in (TEXTS[:2], GIVEN, ["never seen before, unlike the others"]):
+            assert torch.equal(wordwise(texts, length), tokenizer.encode(texts, length))
 
 
 @pytest.mark.parametrize("length", [1, 3, 40])
 def test_a_vocabulary_counts_and_encodes_them_as_the_texts(length: int) -> None:
-    split = SplitTexts(TEXTS, words_of)
-    some = np.array([0, 2, 3, 7])
-    wanted = WordVocabulary.build([TEXTS[row] for row in some], 9, at_least=1)
-    vocabulary = WordVocabulary.most_frequent(split.counts(some), 9, at_least=1)
-    assert vocabulary.words == wanted.words
-    assert torch.equal(vocabulary.counts, wanted.counts)
-    found = vocabulary.encode_rows(split, ROWS, length)
-    assert torch.equal(found, wanted.encode([TEXTS[row] for row in ROWS], length))
+    split = SplitTexts(words_of)
+    for some in (TEXTS[2:8], TEXTS[:4]):
+        wanted = WordVocabulary.build(some, 9, at_least=1)
+        vocabulary = WordVocabulary.most_frequent(split.counts(some), 9, at_least=1)
+        assert vocabulary.words == wanted.words
+        assert torch.equal(vocabulary.counts, wanted.counts)
+        assert torch.equal(vocabulary.wordwise(split)(GIVEN, length), wanted.encode(GIVEN, length))
 
 
-def test_no_texts_and_no_rows() -> None:
-    assert len(SplitTexts([], words_of)) == 0
-    split = SplitTexts(TEXTS, words_of)
-    none = np.zeros(0, dtype=np.int64)
-    assert split.counts(none) == {}
-    assert WordVocabulary.build(TEXTS, 9).encode_rows(split, none, 4).shape == (0, 4)
+def test_a_text_is_split_once() -> None:
+    seen: list[str] = []
+
+    def split(text: str) -> list[str]:
+        seen.append(text)
+        return words_of(text)
+
+    texts = SplitTexts(split)
+    texts.counts(GIVEN)
+    texts.counts(TEXTS)
+    assert sorted(seen) == sorted(TEXTS)
+
+
+def test_no_texts() -> None:
+    split = SplitTexts(words_of)
+    assert split.counts([]) == {}
+    assert WordVocabulary.build(TEXTS, 9).wordwise(split)([], 4).shape == (0, 4)

@@ -256,11 +256,11 @@ class TestGlossData:
         data = GlossData(knobs, Console(quiet=True))
         assert data.names == ["adj.all", "adv.all", "noun.animal", "noun.plant", "verb.motion"]
         assert data.train.part_names == ["a", "n", "r", "v"]
-        for row, name in enumerate(data.train.split.image_ids()):
+        for row, name in enumerate(data.train.ids):
             assert data.train.lemmas[row].startswith(f"w{name[0]}")
             assert bool(data.train.hypernyms[row]) <= (name[0] in "nv")
         assert any(data.train.hypernyms)
-        assert set(data.floors) == {"majority class", "bag of words + logistic regression"}
+        assert set(data.question.floors) == {"majority class", "bag of words + logistic regression"}
 
     def test_a_set_without_lemmas_says_which_auxiliaries_to_leave_out(self, tmp_path: Path) -> None:
         for split in ("train", "test"):
