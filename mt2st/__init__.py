@@ -43,6 +43,7 @@ _HOME = {
     "describe": "schedules",
     "evaluate_retrieval": "evaluate",
     "leaked_images": "data.splits",
+    "load": "trained",
     "vqa_accuracy": "metrics",
     "without_leaked": "data.splits",
 }

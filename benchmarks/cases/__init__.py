@@ -89,6 +89,24 @@ class Tuning:
     run_once: Callable[[Callable[[str], None]], list[dict[str, Any]]] = lambda announce: []
 
 
+@dataclass(frozen=True)
+class Loadable:
+    """How `mt2st.load` makes a trained model again; see `mt2st.trained.description`.
+
+    Attributes:
+        kind: a kind of `mt2st.trained`.
+        build: the kind's own settings, plain values.
+        files: those of the files that `Experiment.save` may write which belong to the model.
+        checkpoint: the pretrained towers or model that it is built from, as its knob names them; "" = none. What is
+            needed to build them without their weights goes into the run's folder.
+    """
+
+    kind: str
+    build: Mapping[str, Any]
+    files: tuple[str, ...] = ()
+    checkpoint: str = ""
+
+
 @dataclass
 class Experiment:
     """A freshly built model with its tasks and data, for one seed.
@@ -104,6 +122,7 @@ class Experiment:
         save: writes what belongs to the run besides its record (tokenizer, embeddings, pictures) into the run's folder.
         tuning: what is trained at a learning rate of its own, what is frozen and when.
         data: counts of the labels and validation items drawn for this seed.
+        loadable: how the trained model is loaded from the run's folder; None = it cannot be.
     """
 
     encoder: Any
@@ -116,6 +135,7 @@ class Experiment:
     save: Callable[[Path], None] = lambda folder: None
     tuning: Tuning = field(default_factory=lambda: Tuning())
     data: Mapping[str, Any] = field(default_factory=dict)
+    loadable: Loadable | None = None
 
 
 class Case(Protocol):

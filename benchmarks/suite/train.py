@@ -20,6 +20,7 @@ from benchmarks.suite import ranks
 from benchmarks.suite.costs import mixture_of
 from benchmarks.suite.health import signs_of_failure
 from benchmarks.suite.init_from import start_from
+from benchmarks.suite.loadable import describe_model
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
@@ -231,6 +232,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         keep = knobs.keep if run.tested else "nothing"  # a trial of tuning leaves its score alone
         if keep == "weights":
             record["weights"] = keep_weights(folder.path, result.steps)
+            if experiment.loadable is not None:
+                describe_model(folder, experiment.loadable, record)
         folder.finish(record, test.items)
         if keep != "checkpoints":
             drop_checkpoints(folder.path)

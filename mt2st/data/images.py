@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FITS = ("squash", "crop", "pad")
 """how other aspect ratios become square; also in a checkpoint's own way, see `checked_fit`"""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+"""endings by which picture files are found in a folder; what a file is, its content decides"""
 DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 HIGHEST_MAX_PIXELS = 1_000_000_000  # what max_pixels may be raised to: 4 GB, at Pillow's 4 bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -46,6 +48,20 @@ class ImageError(Mt2stError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, bool]]:
         return ImageError, (str(self), self.missing)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Picture files of a folder and its subfolders, by their names' endings, sorted.
+
+    Raises:
+        Mt2stError: no folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise Mt2stError(f"{folder} is no folder of pictures")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS and path.is_file())
+    if not found:
+        raise Mt2stError(f"{folder} holds no pictures ({' '.join(PICTURE_ENDINGS)})")
+    return found
 
 
 def decode_image(

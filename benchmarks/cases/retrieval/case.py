@@ -23,6 +23,7 @@ from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import (
     build_encoder,
+    loadable,
     masked_language,
     tower_inputs,
     train_tokenizer,
@@ -56,6 +57,7 @@ class RetrievalCase:
         self.knobs = knobs
         options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
         dataset = prepared(knobs, knobs.image_size, options=options, fit=own_fit(knobs.encoder.towers), console=console)
+        self.fit = str(dataset.manifest["fit"])
         # The usual protocols ask with every caption (five an image on COCO and Flickr30k); a card can say that one of
         # them is the name.
         main_only = dataset.card.protocol == MAIN_CAPTION
@@ -182,4 +184,5 @@ class RetrievalCase:
             validate=validate,
             test=test,
             save=save_files,
+            loadable=loadable(knobs.encoder, knobs.image_size, self.fit),
         )

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
 from mt2st.data.prepared import PreparedSplit
-from mt2st.encoders.factory import make_towers, text_side
+from mt2st.encoders.factory import text_side
 from mt2st.encoders.frozen_outputs import Inputs, Pictures, Texts
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.objectives.masked_lm import MaskedLanguageObjective
+from mt2st.trained.vision_language import ANSWERS_FILE, TOKENIZER_FILE, trimming
+from mt2st.trained.vision_language import build_encoder as mt2st_build_encoder
+
+__all__ = [
+    "build_encoder",
+    "encoder_build",
+    "loadable",
+    "masked_language",
+    "tower_inputs",
+    "train_tokenizer",
+    "trimming",
+]
 
 
 def train_tokenizer(
@@ -34,7 +49,12 @@ def build_encoder(
 ) -> VisionLanguageEncoder:
     """Towers and fusion with initial weights that depend on `seed` alone."""
     torch.manual_seed(seed)
-    config = SmallConfig(
+    return mt2st_build_encoder(encoder_build(knobs, image_size), tokenizer)
+
+
+def encoder_build(knobs: EncoderKnobs, image_size: int) -> dict[str, Any]:
+    """What `mt2st.trained` must know to build the encoder again."""
+    small = SmallConfig(
         image_size=image_size,
         width=knobs.width,
         layers=knobs.layers,
@@ -45,24 +65,31 @@ def build_encoder(
         mlp_ratio=knobs.mlp_ratio,
         stem_width=knobs.stem_width,
     )
-    towers = make_towers(knobs.towers, small=config, tokenizer=tokenizer)
-    return VisionLanguageEncoder(
-        towers, fusion_width=knobs.fusion_width, fusion_layers=knobs.fusion_layers, fusion_heads=knobs.heads
-    )
+    return {
+        "towers": knobs.towers,
+        "small": asdict(small),
+        "fusion_width": knobs.fusion_width,
+        "fusion_layers": knobs.fusion_layers,
+        "fusion_heads": knobs.heads,
+    }
 
 
-def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[list[str]], Tensor]:
-    """`tokenize` without the columns in which every text is padding.
+def loadable(knobs: EncoderKnobs, image_size: int, fit: str, head: str = "") -> Loadable:
+    """How `mt2st.load` makes the trained model again.
 
-    Attention over padding costs FLOPs and tells nothing.
+    Args:
+        fit: how pictures were made square when the data were prepared.
+        head: name of the task that answers; "" for a model without answers.
     """
-
-    def trimmed(texts: list[str]) -> Tensor:
-        tokens = tokenize(texts)
-        used = (tokens != pad_id).any(0).nonzero()
-        return tokens[:, : int(used.max()) + 1] if len(used) else tokens[:, :1]
-
-    return trimmed
+    build = {
+        **encoder_build(knobs, image_size),
+        "image_size": image_size,
+        "fit": fit,
+        "head": head,
+        **knobs.lora_build,
+    }
+    checkpoint = "" if knobs.towers == "small" else knobs.towers
+    return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE), checkpoint)
 
 
 def tower_inputs(

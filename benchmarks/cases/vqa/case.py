@@ -17,6 +17,7 @@ from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import (
     build_encoder,
+    loadable,
     masked_language,
     tower_inputs,
     train_tokenizer,
@@ -50,6 +51,7 @@ class VqaCase:
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
         dataset = prepared(knobs, knobs.image_size, fit=own_fit(knobs.encoder.towers), console=console)
+        self.fit = str(dataset.manifest["fit"])
         self.protocol = dataset.card.protocol or "official-2021"
         self.test_split = labelled_only(dataset.split(knobs.test_split))
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
@@ -133,6 +135,7 @@ class VqaCase:
             validate=grader.validator(self.validation),
             test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
             save=save,
+            loadable=loadable(knobs.encoder, knobs.image_size, self.fit, primary.name),
         )
 
     def _texts(self) -> list[list[str]]:
