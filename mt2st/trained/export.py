@@ -25,7 +25,6 @@ from mt2st.encoders.architecture import BOTH, IMAGE, TEXT
 from mt2st.encoders.fine_tuning import merge_lora
 from mt2st.encoders.open_clip_folder import CONFIG_FILE, WEIGHTS_FILE, read_config
 from mt2st.encoders.open_clip_towers import OpenClipTowers
-from mt2st.encoders.pair import PairTowers
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, sync_file, sync_folder, write_text
 from mt2st.trained.card import model_card
@@ -126,7 +125,7 @@ def _write_hugging_face(description: Description, folder: Path) -> None:
     model, source = _towers(description, "hf")
     towers: Any = model.encoder.towers
     halves: Any = (getattr(towers, "image", None), getattr(towers, "text", None))
-    if source is None or not isinstance(towers, PairTowers) or not all(_hugging_face(half) for half in halves):
+    if source is None or not all(_hugging_face(half) for half in halves):
         raise _refused(description, "transformers takes towers of its own, hf:NAME or a pair hf:IMAGES+hf:TEXTS")
     image, text = halves
     if towers.dual:
