@@ -8,6 +8,8 @@ from benchmarks.report.spec import ReportSpec
 from benchmarks.report.verdict import oriented
 from benchmarks.report.views import MULTI_TASK, fair_view, view_title
 
+ALPHA = 0.05
+
 
 def verdict_of(summary: Summary) -> str:
     """ "holds", "fails" or "undecided", as the sentence on the claim begins; "" where there is no verdict."""
@@ -31,7 +33,7 @@ def finding_of(summary: Summary, spec: ReportSpec) -> str:
     text = f"{best.strategy} has the best {metric.label} of {len(rows)} strategies: "
     text += f"{interval_text(best.primary, metric)} {metric.unit}".rstrip() + f" ({count}, 95 % interval)"
     if best.to_multi is not None:
-        found = best.to_multi
-        told = "not told from" if found.low <= 0 <= found.high else "told from"
-        text += f"; {difference_text(found, metric)} from {MULTI_TASK}, {told} 0"
+        told = best.adjusted_p.get("to_multi", 1.0) <= ALPHA
+        text += f"; {difference_text(best.to_multi, metric)} from {MULTI_TASK}, "
+        text += "told from 0 with all strategies tested at once (Holm)" if told else "not told from 0"
     return f"{text}. {view_title(view)}."

@@ -19,7 +19,8 @@ def gallery_html(gallery: Gallery) -> str:
     cards = "".join(_card(item, place, *places[id(item)], pictures) for place, item in enumerate(gallery.asked))
     about = (
         f"{len(gallery.asked)} items of the test split, drawn once for all runs, with the answers of the runs of "
-        f"{gallery.view}. ✓ right, ✗ wrong, ◐ in part or by some seeds. No number of the tables comes from this choice."
+        f"{gallery.view}; found pictures are those of the first seed. ✓ right, ✗ wrong, ◐ in part or by some seeds. No "
+        "number of the tables comes from this choice."
     )
     return (
         f"<section class='asked' data-kinds='{html.escape(gallery.kinds)}'><h2>What the model is asked</h2>"

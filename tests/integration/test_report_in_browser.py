@@ -13,7 +13,10 @@ from rich.console import Console
 
 from benchmarks.records.examples import Example, Examples, write_examples
 from benchmarks.records.read import load_records
+from benchmarks.report.all_cases import leaderboard_page
+from benchmarks.report.html import write_html
 from benchmarks.report.spec import Group, ReportSpec, accuracy
+from benchmarks.report.summary import summarise
 from benchmarks.report.write import report
 from tests.helpers.browser import NEEDS_BROWSER, browser, complaints, opened, requested
 from tests.helpers.synthetic_runs import LEVEL, TYPES, write_suite
@@ -184,6 +187,25 @@ def test_a_strategy_is_hidden_by_its_legend_and_values_are_named(driver: Any, pa
     ActionChains(driver).double_click(svg).perform()
     assert mark.get_attribute("transform") == place != dragged
     assert complaints(driver) == []
+
+
+@pytest.mark.parametrize("width", [375, 1400])
+def test_the_leaderboard_filters_rows(driver: Any, page: Path, tmp_path: Path, width: int) -> None:
+    records = load_records(page.parents[2], "demo", "default")
+    spec = ReportSpec("Demo", accuracy())
+    summary = summarise(records, spec, benchmark="demo", recipe="default", known=tuple(LEVEL))
+    board = tmp_path / "leaderboard.html"
+    write_html(leaderboard_page([("demo", spec, summary), ("other", spec, summary)], (BAD,), "command"), [], board)
+    opened(driver, board, width)
+    title = "Every strategy in every view"
+    assert len(column(driver, title, 0)) == 20
+    driver.find_element("xpath", f"//section[h2='{title}']//input").send_keys("other Switch")
+    assert column(driver, title, 0) == ["other", "other"]
+    assert [text.split("\n")[-1] for text in column(driver, title, 1)] == ["Switch", "Switch"]
+    assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert driver.find_element("link text", "demo").get_attribute("href").endswith("/demo/default/report.html")
+    assert complaints(driver) == []
+    assert requested(driver) == {board.as_uri()}
 
 
 def test_without_scripts_everything_is_there(page: Path, tmp_path: Path) -> None:

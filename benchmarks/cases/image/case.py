@@ -134,6 +134,7 @@ class _SameClass:
             draw=draw,
             vectors=lambda: principal_components([grey_pixels(split) for split in case.splits]),
             about="pixels",
+            pictures=case.test_split,
         )
         self.data = self._asked.data
 

@@ -147,6 +147,7 @@ class _SameClass:
             draw=draw,
             vectors=lambda: latent_semantics([part.texts for part in parts]),
             about="LSA",
+            texts=glosses.test.texts,
         )
         self.data = self._asked.data
         self.asked_rows = self._asked.asked_rows

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import TestResult
+from benchmarks.cases.shared.examples import sample_rows, thumbnails
 from benchmarks.cases.shared.pair_floors import Asked, pair_floors, regression_floor
+from benchmarks.records.examples import Example, Examples
+from mt2st.data.splits import PreparedSplit
 from mt2st.data.streams import ItemStream, PairStream
 from mt2st.errors import Mt2stError
 from mt2st.metrics import expected_calibration_error
@@ -89,6 +92,8 @@ class SameClassQuestion:
         draw: seed that chooses the labelled pairs. Those of validation and test are the same for every draw's items.
         vectors: what the floors see of the items; asked for at the first test, not before.
         about: what the vectors are, for the floors' names, such as "pixels".
+        texts: of the test items, for the examples; empty = they have none.
+        pictures: the test items, for the examples; None = they have none.
     """
 
     def __init__(
@@ -101,8 +106,11 @@ class SameClassQuestion:
         draw: int,
         vectors: Vectors,
         about: str,
+        texts: Sequence[str] = (),
+        pictures: PreparedSplit | None = None,
     ) -> None:
         self.codes, self.about, self._vectors = tuple(codes), about, vectors
+        self._texts, self._pictures = texts, pictures
         self.train = draw_pairs(codes[0], labelled, draw, "training")
         self.validation = draw_pairs(codes[1], validation, 0, "validation")
         self.test = draw_pairs(codes[2], test, 0, "test")
@@ -149,7 +157,36 @@ class SameClassQuestion:
             },
             {"answer": ANSWERS},
             self.floors,
+            self._examples(probability),
         )
+
+    def _examples(self, probability: np.ndarray) -> Examples | None:
+        """A few test pairs with the model's answers; None where there is nothing to show of an item.
+
+        Args:
+            probability: [P] float32, that both are of one class.
+        """
+        if not len(self._texts) and self._pictures is None:
+            return None
+        pairs, chosen = self.test, sample_rows(len(self.test))
+        items = []
+        for place in chosen.tolist():
+            answer, right = int(probability[place] > 0.5), int(pairs.same[place])
+            left, other = pairs.rows[place].tolist()
+            items.append(
+                Example(
+                    item=place,
+                    question=f"{self._texts[left]} | {self._texts[other]}" if len(self._texts) else "Of one class?",
+                    right=(ANSWERS[right],),
+                    given=ANSWERS[answer],
+                    score=float(answer == right),
+                    confidence=round(float(max(probability[place], 1 - probability[place])), 4),
+                    kind=ANSWERS[right],
+                    pictures=() if self._pictures is None else (str(left), str(other)),
+                )
+            )
+        found = {} if self._pictures is None else thumbnails(self._pictures, pairs.rows[chosen].ravel().tolist())
+        return Examples(tuple(items), found, kinds="Of one class")
 
     @property
     def asked_rows(self) -> list[np.ndarray]:

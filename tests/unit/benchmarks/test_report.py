@@ -18,9 +18,10 @@ import pytest
 from rich.console import Console
 
 from benchmarks.records.read import load_records
-from benchmarks.report.all_cases import all_cases_page
+from benchmarks.report.all_cases import all_cases_page, leaderboard_page
 from benchmarks.report.cells import flops_text, flops_unit, metric_lines
 from benchmarks.report.costs import COSTS
+from benchmarks.report.finding import finding_of
 from benchmarks.report.html import to_html
 from benchmarks.report.page import page_to_markdown
 from benchmarks.report.rows import Reach, Summary
@@ -504,6 +505,33 @@ def test_the_table_of_all_cases_repeats_each_report(suite: Path) -> None:
     assert "- third: there are no &lt;records>" in text
     assert f"- demo: {FIXED_DRAW}" in text
     assert text.count("accuracy (") + text.count("- accuracy: ") == 1
+
+
+def test_the_leaderboard_says_what_each_case_comes_to_and_every_row(suite: Path) -> None:
+    summary = summary_of(suite)
+    page = leaderboard_page([("demo", SPEC, summary)], ["third: no records"], "command")
+    (lead,), (table,) = page.lead, page.tables
+    assert lead.body[0][0] == "demo"
+    assert lead.body[0][2] == finding_of(summary, SPEC)
+    assert len(table.body) == len(summary.rows)
+    for cells, row in zip(table.body, summary.rows, strict=True):
+        assert row.primary is not None
+        assert cells[:3] == ("demo", row.strategy, row.view)
+        assert cells[4].startswith(f"{100 * row.primary.estimate:.1f} ±")
+    assert page.links == (("demo", "demo/default/report.html"),)
+    assert page.remarks[-1] == "third: no records"
+    assert len(page.charts) == 1
+
+
+def test_the_last_lines_say_the_finding_and_where_to_look(suite: Path) -> None:
+    console = quiet(200)
+    paths = made(suite, console=console)
+    lines = [line for line in console.file.getvalue().splitlines() if line]  # type: ignore[attr-defined]
+    assert lines[-1] == f"Look at {paths.html}"
+    said = " ".join(lines[-5:-1])
+    assert "Switch has the best accuracy of 5 strategies: " in said
+    assert "Not decided: no margin" in said
+    assert finding_of(summary_of(suite), SPEC) in paths.html.read_text().replace("&#x27;", "'")
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.cases.image.knobs import Knobs
 from benchmarks.cases.shared.pair_floors import Asked, pair_floors
-from benchmarks.cases.shared.same_class import asked, draw_pairs
+from benchmarks.cases.shared.same_class import SameClassQuestion, asked, draw_pairs
 from mt2st.data.streams import ItemStream, PairStream
 from mt2st.errors import Mt2stError
 from mt2st.objectives.same_class import SameClassObjective
@@ -69,6 +69,32 @@ def test_asked_is_the_objective_on_each_pair_and_order_within_a_pair_does_not_ma
         wanted, turned = objective.compare(first, second).sigmoid(), objective.compare(second, first).sigmoid()
     assert found == pytest.approx(wanted.numpy(), abs=1e-5)
     torch.testing.assert_close(wanted, turned)
+
+
+def test_examples_say_what_the_items_say() -> None:
+    random = np.random.default_rng(0)
+    codes = [np.arange(count) % 3 for count in (60, 30, 30)]
+    question = SameClassQuestion(
+        codes,
+        labelled=20,
+        validation=20,
+        test=20,
+        draw=0,
+        vectors=lambda: [random.normal(size=(len(part), 4)).astype(np.float32) for part in codes],
+        about="noise",
+        texts=[f"gloss {place}" for place in range(30)],
+    )
+    pixels = torch.randint(0, 256, (30, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    stream = ItemStream({"pixels": pixels}, items_per_batch=1)
+    found = question.grade(tiny_vit().eval(), SameClassObjective(16).eval(), stream)
+    assert found.examples is not None
+    assert [example.score for example in found.examples.items] == found.items["score"].tolist()
+    for example, rows, same in zip(found.examples.items, question.test.rows, question.test.same, strict=True):
+        assert example.question == f"gloss {rows[0]} | gloss {rows[1]}"
+        assert example.right == (("different", "same")[same],)
+        assert (example.given == example.right[0]) == (example.score == 1)
+        assert example.confidence is not None
+        assert 0.5 <= example.confidence <= 1
 
 
 def test_floors_find_what_the_vectors_show_and_chance_where_they_show_nothing() -> None:
