@@ -38,6 +38,8 @@ def _verdict_cells(verdict: Verdict | None, spec: ReportSpec) -> list[str]:
     if verdict is None:
         return [NOTHING] * 4
     needed = "many" if verdict.seeds_needed is None else str(verdict.seeds_needed)
+    if verdict.to_full.seeds < 2:
+        needed = NOTHING  # how seeds vary is not known
     differences = [difference_text(found, spec.primary) for found in (verdict.to_full, verdict.to_short)]
     return [*differences, verdict.kind, needed if verdict.kind == "undecided" else NOTHING]
 
@@ -65,6 +67,6 @@ def _caption(spec: ReportSpec) -> str:
         )
         parts.append(
             f" A verdict holds where both are shown at the claimed budget: no loss, and better than {MULTI_TASK} "
-            "shortened to it (Holm's correction over the strategies)."
+            "shortened to it (Holm's correction over the strategies that fade; controls have none)."
         )
     return "".join(parts)

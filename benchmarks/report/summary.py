@@ -87,7 +87,7 @@ def summarise(
         iso=iso_quality(
             by_place,
             lambda runs: resampled_runs(runs, spec.primary),
-            _against_full_and_short(rows),
+            _against_full_and_short(rows, by_place),
             spec,
             order=lambda name: _rank(name, known),
             confidence=way.confidence,
@@ -110,13 +110,21 @@ def _looks_remark(looks: Sequence[int], confidence: float) -> list[str]:
     ]
 
 
-def _against_full_and_short(rows: Sequence[Row]) -> dict[str, tuple[Interval | None, Interval | None]]:
-    """Strategy → its differences to full and to shortened MTL in the fair view; those that are compared with aside."""
+def _against_full_and_short(
+    rows: Sequence[Row], by_place: Places
+) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Strategy → its differences to full and to shortened MTL in the fair view, of those that fade.
+
+    Controls and methods that weigh tasks do not, and what they reach says nothing of fading. Records of versions up to
+    0.2 do not say it; there all but STL and MTL fade.
+    """
     fair = fair_view(row.view for row in rows)
     return {
         row.strategy: (row.to_full_multi, row.to_multi)
         for row in rows
-        if row.view == fair and row.strategy not in (SINGLE_TASK, MULTI_TASK)
+        if row.view == fair
+        and row.strategy not in (SINGLE_TASK, MULTI_TASK)
+        and any(run.values.get("fades", True) for run in by_place.get((row.view, row.strategy), ()))
     }
 
 

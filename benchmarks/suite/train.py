@@ -24,7 +24,7 @@ from benchmarks.suite.loadable import describe_model
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
-from mt2st.schedules import Schedule, describe
+from mt2st.schedules import Schedule, describe, fades
 from mt2st.training.checkpoint import newest_checkpoint
 from mt2st.training.prefetch import Prefetched
 from mt2st.training.trainer import Trainer, TrainingInterrupted
@@ -158,6 +158,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
+    # Only a strategy that lets auxiliaries go can bear the claim out; a control or a weighting method cannot.
+    record["fades"] = any(fades(task.schedule) for task in mixture.tasks.values() if task is not mixture.primary)
     if knobs.init_from:  # a checkpoint of this run, if there is one, is loaded over it
         record["init_from"] = start_from(knobs, experiment, mixture, record["data"], run.seed)
 

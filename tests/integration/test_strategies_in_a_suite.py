@@ -85,6 +85,8 @@ def test_a_strategy_of_another_file_is_compared_with_the_built_in_ones(
     assert {view for record in cosine for view in record.views} == {"equal-steps", "budget-0.5", "budget-1"}
     assert all(record.folder.name.startswith(("cosine-equal-", "cosine-budget-")) for record in cosine)
     assert len({record.values["config"]["strategy_code"] for record in cosine}) == 1
+    fades = {record.strategy: record.values["fades"] for record in records}
+    assert fades == {"STL": False, "MTL": False, "Cosine": True}, "who can bear the claim out"
     for text in (printed, (folder / "TABLE.md").read_text(), (folder / "report.html").read_text()):
         assert "Cosine" in text
     assert (folder / "budget-0-5.png").stat().st_size > 0
