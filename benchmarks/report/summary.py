@@ -131,7 +131,7 @@ def _against_full_and_short(
 def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list[RunRecord]], list[str]]:
     """Runs by (view, strategy), sorted by seed, and remarks on those left out.
 
-    A strategy that was run with several settings (another switch point, another budget of a sweep) is never mixed: the
+    A strategy that was run with several settings (another switch point) is never mixed: the
     setting of the run that started last counts.
     """
     found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
@@ -154,7 +154,7 @@ def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list
 
 
 def _setting(run: RunRecord) -> str:
-    """What a strategy's seeds have in common: its own knobs and those of the suite, which a sweep varies."""
+    """What a strategy's seeds have in common: its own knobs and those of the suite."""
     return content_hash([run.values["config"].get("strategy"), run.values["config"].get("knobs")])
 
 

@@ -64,7 +64,7 @@ def run_one(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as held:
-        decided = _claim(planned.folder, wait_seconds, shared, held) if ranks.is_first() else None
+        decided = _claim(planned, wait_seconds, shared, held) if ranks.is_first() else None
         decided = ranks.from_first(vars(decided) if decided else None)
         if decided is not None:
             return Outcome(**decided)
@@ -72,10 +72,12 @@ def run_one(
         return Outcome(kind, text, time.monotonic() - started)
 
 
-def _claim(folder: RunFolder, wait_seconds: float, shared: bool, held: contextlib.ExitStack) -> Outcome | None:
+def _claim(planned: Planned, wait_seconds: float, shared: bool, held: contextlib.ExitStack) -> Outcome | None:
     """Lock the folder in `held` and begin; or how the run ended without being trained here."""
+    folder = planned.folder
     try:
         if folder.state() == "finished":
+            folder.serve(planned.run.views, planned.run.looks)
             text = "finished by another process meanwhile" if shared else "finished before"
             return Outcome("skipped", f"{text}, skipped")
         held.enter_context(folder.lock(wait_seconds=wait_seconds))
@@ -239,8 +241,16 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         folder.finish(record, test.items)
         if keep != "checkpoints":
             drop_checkpoints(folder.path)
-    name, value = next(iter((test.metrics or validation).items()))
+    name, value = _headline(folder, test.metrics, validation)
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
+
+
+def _headline(folder: RunFolder, test: Mapping[str, float], validation: Mapping[str, float]) -> tuple[str, float]:
+    """The metric that strategies are compared by, on test where it was read; without it the first one."""
+    spec = load_card(folder.identity["benchmark"]).spec
+    metrics, wanted = (test, spec.primary.id) if test else (validation, spec.validation_id)
+    name = wanted if wanted in metrics else next(iter(metrics))
+    return name, metrics[name]
 
 
 def _text(schedule: Schedule) -> str:
