@@ -8,6 +8,8 @@ Why each is needed:
 * `TorchDispatchMode` sees every operator that runs; `torch.utils.flop_counter` is built on it as well.
 * The sequence number of autograd tells where a backward node was made, so that its cost belongs to the right task. The
   node that runs is known to torch alone.
+* A tensor counts how often it was written to. Comparing counts tells at once whether weights may have changed; hashing
+  them takes a second.
 * accelerate keeps the first mixed precision of a process, and has no public way to forget it.
 """
 
@@ -62,6 +64,13 @@ def running_node_number() -> int | None:
         raise _lacking(torch, "torch.autograd.graph.Node._sequence_nr")
     number: int = node._sequence_nr()
     return number
+
+
+def times_written(tensor: torch.Tensor) -> int:
+    """How often `tensor` was written to in place since it was made."""
+    if not hasattr(tensor, "_version"):
+        raise _lacking(torch, "torch.Tensor._version")
+    return int(tensor._version)
 
 
 def forget_precision(precision: str) -> None:

@@ -97,11 +97,14 @@ class Loadable:
         kind: a kind of `mt2st.trained`.
         build: the kind's own settings, plain values.
         files: those of the files that `Experiment.save` may write which belong to the model.
+        checkpoint: the pretrained towers or model that it is built from, as its knob names them; "" = none. What is
+            needed to build them without their weights goes into the run's folder.
     """
 
     kind: str
     build: Mapping[str, Any]
     files: tuple[str, ...] = ()
+    checkpoint: str = ""
 
 
 @dataclass

@@ -37,6 +37,7 @@ from mt2st.encoders import TowerOutput
 from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.errors import Mt2stError
 from mt2st.files import PARTIAL_SUFFIX, read_sealed_json, sync_file, sync_folder, write_sealed_json
+from mt2st.torch_internals import times_written
 from mt2st.vectors import write_npy_header
 
 MANIFEST = "manifest.json"
@@ -105,10 +106,10 @@ def use_outputs(part: Part, outputs: FrozenOutputs) -> None:
     owner, method, _ = _source(part)
     live: Callable[..., TowerOutput] = getattr(owner, method)
     parameters = list(part.module.parameters())
-    seen = [each._version for each in parameters]
+    seen = [times_written(each) for each in parameters]
 
     def remembered(inputs: Tensor, *more: Any) -> TowerOutput:
-        versions = [each._version for each in parameters]
+        versions = [times_written(each) for each in parameters]
         if versions != seen:  # a checkpoint was loaded, say
             if weights_hash(part) != outputs.facts["weights"]:
                 raise Mt2stError("a frozen tower's weights have changed since its outputs were kept; keep them anew")

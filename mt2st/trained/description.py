@@ -18,7 +18,7 @@ from mt2st.files import content_hash, file_hash, read_sealed_json, write_sealed_
 
 MODEL_FILE = "model.json"
 FORMAT = 1
-KINDS = {"vision-language": "vision_language"}
+KINDS = {"vision-language": "vision_language", "image": "images", "text": "texts", "diffusion": "diffusion"}
 """kind → the module of `mt2st.trained` that restores it"""
 _CURE = "copy the run's folder anew from where it was trained"
 

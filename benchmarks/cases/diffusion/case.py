@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, Loadable, TestResult
 from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
 from benchmarks.cases.diffusion.gaussian import Asked, gaussian_floor
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, SAMPLES_FILE, Knobs
@@ -93,9 +94,8 @@ class DiffusionCase:
         knobs = self.knobs
         torch.manual_seed(seed)
         sizes = knobs.encoder
-        encoder = Denoiser(
-            DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
-        )
+        config = DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
+        encoder = Denoiser(config)
 
         def streams(primary: Labelled, auxiliary: Labelled) -> dict[str, Stream]:
             """Of splits with their class numbers."""
@@ -145,6 +145,10 @@ class DiffusionCase:
             validate=lambda: {"denoising_loss": float(held_out_losses(encoder, self.validation).mean())},
             test=test,
             save=save,
+            loadable=Loadable(
+                "diffusion",
+                {"denoiser": asdict(config), "classes": self.names, "sampling_steps": knobs.sampling_steps},
+            ),
         )
 
     @cached_property

@@ -25,7 +25,7 @@ from benchmarks.cases.shared.labels import (
     nearest_neighbours,
     stratified_rows,
 )
-from benchmarks.cases.shared.pictures import build_image_encoder, items_of
+from benchmarks.cases.shared.pictures import build_image_encoder, items_of, loadable_images
 from benchmarks.cases.shared.same_class import SameClassQuestion
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
@@ -57,7 +57,8 @@ class ImageCase:
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
-        dataset = prepared(knobs, knobs.image_size, fit=own_fit(knobs.encoder.model), console=console)
+        self.fit = own_fit(knobs.encoder.model)
+        dataset = prepared(knobs, knobs.image_size, fit=self.fit, console=console)
         self.test_split = dataset.split(knobs.test_split)
         whole, leaked = guarded(dataset.split(knobs.train_split), [self.test_split], knobs.on_leak)
         if not whole.has_pixels().all():
@@ -106,6 +107,14 @@ class ImageCase:
             validation_streams=lambda: {PRIMARY: question.validation_stream(seed), AUXILIARY: pictures(1)},
             validate=question.validator(encoder, primary),
             test=lambda: question.grade(encoder, primary),
+            loadable=loadable_images(
+                knobs.encoder,
+                knobs.image_size,
+                self.fit,
+                question=knobs.question,
+                classes=self.names,
+                head=primary.name,
+            ),
         )
 
 

@@ -20,7 +20,12 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.shared.init_from import inherited_words
-from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
+from benchmarks.cases.shared.text_encoders import (
+    frozen_floor,
+    given_texts,
+    loadable_texts,
+    pretrained_text_encoder,
+)
 from data_prep.call import adapter_source
 from data_prep.find import find_adapter
 from mt2st.encoders.frozen_outputs import Texts
@@ -105,6 +110,14 @@ class RepresentationCase:
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
+            loadable=loadable_texts(
+                knobs.encoder,
+                {"words": self._sizes()} if self.vocabulary is not None else {},
+                context_length=int(self.tokens.shape[1]),
+                question=knobs.question,
+                classes=glosses.names,
+                head=primary.name,
+            ),
         )
 
     def _encoder(self, seed: int) -> Any:
@@ -112,9 +125,11 @@ class RepresentationCase:
         if self.vocabulary is None:
             return pretrained_text_encoder(knobs.encoder, WORDS, seed)
         torch.manual_seed(seed)
-        return BagEncoder(
-            len(self.vocabulary), word_width=knobs.word_width, width=knobs.width, dropout=knobs.word_dropout
-        )
+        return BagEncoder(len(self.vocabulary), **self._sizes())
+
+    def _sizes(self) -> dict[str, Any]:
+        knobs = self.knobs
+        return {"word_width": knobs.word_width, "width": knobs.width, "dropout": knobs.word_dropout}
 
     def _texts(self) -> list[Tensor]:
         """The tokens of all that a checkpoint is given."""

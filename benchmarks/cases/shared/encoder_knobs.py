@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mt2st.errors import Mt2stError, check_range, unknown_name
 
@@ -43,6 +43,11 @@ class FineTuningKnobs:
             raise unknown_name("encoder.cache_frozen", self.cache_frozen, known)
         if self.lora_rank < 0:
             raise Mt2stError(f"encoder.lora_rank = {self.lora_rank} must be ≥ 0; 0 = no LoRA")
+
+    @property
+    def lora_build(self) -> dict[str, Any]:
+        """What `mt2st.trained` must know of LoRA, whose matrices are part of the model; {} without it."""
+        return {"lora_rank": self.lora_rank, "freeze": list(self.freeze)} if self.lora_rank else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+
 import numpy as np
 import torch
 
+from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import VitKnobs
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import ItemStream
@@ -32,6 +36,23 @@ def build_image_encoder(knobs: VitKnobs, image_size: int, seed: int) -> ImageEnc
         return encoder
     if knobs.model != "small":
         raise unknown_name("model", knobs.model, ("small",), "Or hf:NAME_OR_FOLDER of a ViT checkpoint.")
-    return ImageEncoder.small(
-        ImageConfig(image_size, knobs.patch_size, knobs.width, knobs.layers, knobs.heads, knobs.mlp_ratio)
-    )
+    return ImageEncoder.small(_sizes(knobs, image_size))
+
+
+def loadable_images(
+    knobs: VitKnobs, image_size: int, fit: str, *, question: str, classes: Sequence[str], head: str
+) -> Loadable:
+    """How `mt2st.load` makes the trained model again.
+
+    Args:
+        fit: how pictures were made square when the data were prepared.
+        head: name of the primary task.
+    """
+    build = {"question": question, "classes": list(classes), "head": head, "fit": fit, **knobs.lora_build}
+    if knobs.model == "small":
+        return Loadable("image", {**build, "small": asdict(_sizes(knobs, image_size))})
+    return Loadable("image", build, checkpoint=knobs.model)
+
+
+def _sizes(knobs: VitKnobs, image_size: int) -> ImageConfig:
+    return ImageConfig(image_size, knobs.patch_size, knobs.width, knobs.layers, knobs.heads, knobs.mlp_ratio)

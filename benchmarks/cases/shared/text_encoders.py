@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cases import Loadable
 from benchmarks.cases.shared.encoder_knobs import TextTowerKnobs
 from benchmarks.cases.shared.frozen_towers import FrozenTowers
 from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.installed import resolved
 from mt2st.encoders.text_transformer import TextEncoder
 from mt2st.errors import unknown_name
+from mt2st.trained.texts import TOKENIZER_FILE, WORDS_FILE
 
 _LEMMAS, _HYPERNYMS = "lemma_tokens", "hypernym_tokens"
 _READ = {"matching": (_LEMMAS,), "gloss_lemma": (_LEMMAS,), "hypernym": (_LEMMAS, _HYPERNYMS)}
@@ -38,6 +40,28 @@ def pretrained_text_encoder(knobs: TextTowerKnobs, own: str, seed: int) -> TextE
         hint = "Or pip:PACKAGE or hf:NAME_OR_FOLDER of a bidirectional checkpoint."
         raise unknown_name("model", knobs.model, (own,), hint)
     return TextEncoder.pretrained(spec.removeprefix("hf:"), knobs.context_length, hidden_width=knobs.hidden_width)
+
+
+def loadable_texts(
+    knobs: TextTowerKnobs,
+    own: Mapping[str, Any],
+    *,
+    context_length: int,
+    question: str,
+    classes: Sequence[str],
+    head: str,
+) -> Loadable:
+    """How `mt2st.load` makes the trained model again.
+
+    Args:
+        own: what builds the case's own encoder, as in `mt2st.trained.texts`; {} where a checkpoint is taken.
+        head: name of the primary task.
+    """
+    build = {"question": question, "classes": list(classes), "head": head, "context_length": context_length}
+    if own:
+        return Loadable("text", {**build, **own}, (TOKENIZER_FILE, WORDS_FILE))
+    build |= {"hidden_width": knobs.hidden_width, **knobs.lora_build}
+    return Loadable("text", build, checkpoint=knobs.model)
 
 
 def given_texts(auxiliaries: Sequence[str], glosses: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> list[Tensor]:

@@ -81,10 +81,15 @@ def loadable(knobs: EncoderKnobs, image_size: int, fit: str, head: str = "") -> 
         fit: how pictures were made square when the data were prepared.
         head: name of the task that answers; "" for a model without answers.
     """
-    build = {**encoder_build(knobs, image_size), "image_size": image_size, "fit": fit, "head": head}
-    if knobs.lora_rank:  # its matrices are part of the model
-        build |= {"lora_rank": knobs.lora_rank, "freeze": list(knobs.freeze)}
-    return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE))
+    build = {
+        **encoder_build(knobs, image_size),
+        "image_size": image_size,
+        "fit": fit,
+        "head": head,
+        **knobs.lora_build,
+    }
+    checkpoint = "" if knobs.towers == "small" else knobs.towers
+    return Loadable("vision-language", build, (TOKENIZER_FILE, ANSWERS_FILE), checkpoint)
 
 
 def tower_inputs(

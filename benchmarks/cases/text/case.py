@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,12 @@ from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
 from benchmarks.cases.shared.glosses import GlossData
 from benchmarks.cases.shared.init_from import inherited_tokenizer
-from benchmarks.cases.shared.text_encoders import frozen_floor, given_texts, pretrained_text_encoder
+from benchmarks.cases.shared.text_encoders import (
+    frozen_floor,
+    given_texts,
+    loadable_texts,
+    pretrained_text_encoder,
+)
 from benchmarks.cases.text.knobs import Knobs
 from mt2st.encoders.frozen_outputs import Texts
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -97,6 +102,14 @@ class TextCase:
             validate=glosses.question.validator(encoder, primary, self.validation_tokens),
             test=test,
             save=save,
+            loadable=loadable_texts(
+                knobs.encoder,
+                {"small": asdict(self._sizes())} if self.tokenizer is not None else {},
+                context_length=encoder.context_length,
+                question=knobs.question,
+                classes=glosses.names,
+                head=primary.name,
+            ),
         )
 
     def _texts(self) -> list[torch.Tensor]:
@@ -114,10 +127,11 @@ class TextCase:
         )
 
     def _encoder(self, seed: int) -> TextEncoder:
-        sizes = self.knobs.encoder
         if self.tokenizer is None:
-            return pretrained_text_encoder(sizes, "small", seed)
+            return pretrained_text_encoder(self.knobs.encoder, "small", seed)
         torch.manual_seed(seed)
-        return TextEncoder.small(
-            TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length), self.tokenizer
-        )
+        return TextEncoder.small(self._sizes(), self.tokenizer)
+
+    def _sizes(self) -> TextConfig:
+        sizes = self.knobs.encoder
+        return TextConfig(sizes.width, sizes.layers, sizes.heads, sizes.mlp_ratio, sizes.context_length)

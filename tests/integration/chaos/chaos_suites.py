@@ -48,7 +48,7 @@ PHASES = ("start", "train", "switch", "validate", "checkpoint", "test", "record"
 _TINY = EncoderKnobs(width=16, embedding_width=16, fusion_width=16, stem_width=4, vocabulary_size=300)
 _SHARED = {
     "data": str(DRAWN), "image_size": 16, "steps": 8, "seeds": 1, "views": ("equal-steps",), "validations": 2,
-    "encoder": _TINY, "threads": 1,
+    "encoder": _TINY, "threads": 1, "keep": "checkpoints",
 }  # fmt: skip
 _OWN: dict[str, dict[str, Any]] = {
     "vqa": {"label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,

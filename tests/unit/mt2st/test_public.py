@@ -17,7 +17,7 @@ SURFACE = [
     "Flattening", "FlopCounter", "FlopLedger", "Forked", "Listens", "MT2ST", "Mt2stError", "Off",
     "PreparedDataset", "PreparedSplit", "QuestionStream", "Sampled", "SamplesWeight", "Schedule", "Switch", "Task",
     "TrainConfig", "Trainer", "VisionLanguageEncoder", "carve_validation", "count_flops", "describe",
-    "evaluate_retrieval", "leaked_images", "vqa_accuracy", "without_leaked",
+    "evaluate_retrieval", "leaked_images", "load", "vqa_accuracy", "without_leaked",
 ]  # fmt: skip
 
 

@@ -260,7 +260,7 @@ class TestGlossData:
             assert data.train.lemmas[row].startswith(f"w{name[0]}")
             assert bool(data.train.hypernyms[row]) <= (name[0] in "nv")
         assert any(data.train.hypernyms)
-        assert set(data.floors) == {"majority class", "bag of words + logistic regression"}
+        assert set(data.question.floors) == {"majority class", "bag of words + logistic regression"}
 
     def test_a_set_without_lemmas_says_which_auxiliaries_to_leave_out(self, tmp_path: Path) -> None:
         for split in ("train", "test"):

@@ -14,7 +14,7 @@ from torch import nn
 import mt2st
 from mt2st import torch_internals
 from mt2st.errors import Mt2stError
-from mt2st.torch_internals import autograd_sequence_number, forget_precision, running_node_number
+from mt2st.torch_internals import autograd_sequence_number, forget_precision, running_node_number, times_written
 
 ROOT = Path(mt2st.__file__).parents[1]
 PACKAGES = ("mt2st", "data_prep", "benchmarks")
@@ -53,6 +53,13 @@ def test_what_torch_lacks_is_named(use: object, name: str, monkeypatch: pytest.M
         use()  # type: ignore[operator]
 
 
+def test_writing_to_a_tensor_is_noticed() -> None:
+    tensor = torch.zeros(2)
+    before = times_written(tensor)
+    tensor.add_(1)
+    assert times_written(tensor) > before
+
+
 def test_what_accelerate_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_precision("no")
     Accelerator(cpu=True, mixed_precision="no")
@@ -65,7 +72,10 @@ def test_what_accelerate_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_other_file_uses_what_is_not_public() -> None:
     """No `torch.…._name`, no private module, no private method of an object that is not one's own."""
-    own = {name for path in FILES for name in _defined(path)} | {"_exit"}  # os._exit is public
+    own = {name for path in FILES for name in _defined(path)} | {
+        "_exit",
+        "_asdict",
+    }  # os._exit and a named tuple's are public
     found = []
     for path in FILES:
         if path.name == Path(torch_internals.__file__).name:
