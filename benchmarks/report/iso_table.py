@@ -12,11 +12,11 @@ from benchmarks.report.verdict import IsoQuality, Verdict, saving_text
 from benchmarks.report.views import MULTI_TASK
 
 
-def iso_tables(iso: IsoQuality | None, spec: ReportSpec) -> list[TextTable]:
-    """One table, under the sentence; none without full MTL."""
+def iso_tables(iso: IsoQuality | None, spec: ReportSpec, level: str = "95 %") -> list[TextTable]:
+    """One table, under the sentence; none without full MTL. `level` is the confidence of the intervals."""
     if iso is None or not iso.curves:
         return []
-    head = ["strategy", "seeds", "budgets", f"FLOPs to full {MULTI_TASK}'s quality (95 %)"]
+    head = ["strategy", "seeds", "budgets", f"FLOPs to full {MULTI_TASK}'s quality ({level})"]
     if spec.margin is not None:
         at = "" if iso.budget is None else f" at {iso.budget:.2g}"
         head += ["saving at no loss", f"and better than shortened {MULTI_TASK}"]

@@ -64,7 +64,8 @@ def summarise(
     rows: list[Row] = []
     for view in sorted({view for view, _ in places}, key=view_place):
         strategies = sorted((name for place, name in places if place == view), key=lambda name: _rank(name, known))
-        rows += with_families([build_row(view, name, by_place, records.holes, spec, way) for name in strategies])
+        own = [build_row(view, name, by_place, records.holes, spec, way) for name in strategies]
+        rows += with_families(own, way.confidence)
     points = [
         (index, row.flops, row.primary.estimate)
         for index, row in enumerate(rows)
@@ -84,6 +85,7 @@ def summarise(
         schedules=_schedules(rows, by_place),
         frozen=_frozen(records.finished),
         known=tuple(known),
+        confidence=way.confidence,
         iso=iso_quality(
             by_place,
             lambda runs: resampled_runs(runs, spec.primary),

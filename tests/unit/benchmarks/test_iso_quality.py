@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,17 @@ def test_what_all_points_share_does_not_blur_a_difference() -> None:
 # -- the verdict -------------------------------------------------------------------------------------------------------
 
 
-def made(root: Path, spec: ReportSpec = SPEC, seeds: int = 4, **fades: bool) -> tuple[str, Path]:
+def made(
+    root: Path, spec: ReportSpec = SPEC, seeds: int = 4, looks: Sequence[int] = (), **fades: bool
+) -> tuple[str, Path]:
     """A report of all strategies at full length and at 0.44: its table, and its folder.
 
     Args:
         fades: strategy → what its records say of that; those that are not named say nothing, as old ones do.
     """
     for name in LEVEL:
-        says = {"fades": fades[name]} if name in fades else {}
+        says: dict[str, Any] = {"fades": fades[name]} if name in fades else {}
+        says |= {"looks": list(looks)} if looks else {}
         for seed in range(seeds):
             write_run(root, name, "budget-0.44", seed, items=3000, **says)
             write_run(root, name, "equal-steps", seed, items=3000, **says)
@@ -132,6 +136,21 @@ def test_a_control_bears_no_claim_out(tmp_path: Path) -> None:
     assert set(verdicts[False]) == {"Diminish", "Sampled Diminish"}
     assert "Switch is" in summary_of(tmp_path / "True")["iso"]["sentence"]
     assert "Switch is" not in summary_of(tmp_path / "False")["iso"]["sentence"]
+
+
+def test_stars_and_headings_allow_for_the_looks(tmp_path: Path) -> None:
+    """At the first of three looks a quarter of the 5 % may be spent."""
+    once, _ = made(tmp_path / "once")
+    looked, _ = made(tmp_path / "looked", looks=(4, 8, 16))
+    rows = [summary_of(tmp_path / name)["rows"] for name in ("once", "looked")]
+    for plain, careful in zip(*rows, strict=True):
+        for column, p in plain["adjusted_p"].items():
+            corrected = careful["adjusted_p"][column]
+            assert corrected == (pytest.approx(min(1.0, 4 * p)) if p is not None else None)
+    assert "accuracy, % (95 %)" in once
+    assert "accuracy, % (98.75 %)" in looked
+    assert "(95 %)" not in looked
+    assert looked.count(r"\*") < once.count(r"\*")
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
