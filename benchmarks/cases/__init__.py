@@ -33,6 +33,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from benchmarks.records.examples import Examples
 from benchmarks.report.spec import ReportSpec
 from benchmarks.strategies import default_strategies, strategy_recipes
 from mt2st.errors import Mt2stError, unknown_name
@@ -62,6 +63,7 @@ class TestResult:
         items: name → per-item array [n_items].
         group_names: item array of codes → names of the codes.
         floors: floor's name → metric id → value; what a model must beat.
+        examples: a few test items with the model's answers, for people to look at; None = none are kept.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of the name
@@ -70,6 +72,7 @@ class TestResult:
     items: dict[str, np.ndarray]
     group_names: dict[str, list[str]] = field(default_factory=dict)
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
+    examples: Examples | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import field, fields, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ from mt2st.training.config import TrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from benchmarks.report.write import Reproduce
 
 AUTO_SEEDS = 16  # the most that `--seeds auto` makes
 
@@ -63,6 +66,7 @@ def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, cons
     """Open a case and run its suite; returns as `run_suite`."""
     from rich.console import Console
 
+    from benchmarks.commands._reproduce import reproduce
     from benchmarks.suite import ranks
     from benchmarks.suite.runs import open_case
     from mt2st.threads import computing_threads
@@ -71,13 +75,31 @@ def run_case(card: CaseCard, knobs: SuiteKnobs, recipe: str, results: Path, cons
     ranks.join()
     with computing_threads(knobs.threads):
         case = open_case(card, knobs, console)
-        return run_suite(case, knobs, card.spec, benchmark=card.name, recipe=recipe, results=results, console=console)
+        return run_suite(
+            *(case, knobs, card.spec),
+            benchmark=card.name,
+            recipe=recipe,
+            results=results,
+            console=console,
+            reproduce=partial(reproduce, card, recipe),
+        )
 
 
 def run_suite(
-    case: Case, knobs: SuiteKnobs, spec: ReportSpec, *, benchmark: str, recipe: str, results: Path, console: Console
+    case: Case,
+    knobs: SuiteKnobs,
+    spec: ReportSpec,
+    *,
+    benchmark: str,
+    recipe: str,
+    results: Path,
+    console: Console,
+    reproduce: Reproduce | None = None,
 ) -> int:
     """Make the runs that are not finished yet, then write the report.
+
+    Args:
+        reproduce: what the report says of making the runs again; see `benchmarks.report.write.report`.
 
     Returns:
         0, or 1 if a run failed or the report has a hole (the others went on; the table shows the hole and why).
@@ -112,6 +134,7 @@ def run_suite(
             known=strategy_names(),
             console=console,
             suite_hash=made.suite_hash,
+            reproduce=reproduce,
         )
         holes = bool(paths.holes)
     code = int(ranks.from_first(made.failed > 0 or holes))

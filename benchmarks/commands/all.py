@@ -11,8 +11,6 @@ from benchmarks.options import parser_of
 from benchmarks.strategies import strategy_names
 from mt2st.errors import Mt2stError, unknown_name
 
-TABLE_FILE = "TABLE.md"
-
 
 def main(argv: list[str]) -> int:
     """Entry point; returns 1 if a case or a run failed, else 0."""
@@ -53,12 +51,13 @@ def main(argv: list[str]) -> int:
 
 
 def write_table(names: list[str], recipe: str, results: Path) -> bool:
-    """Write and print the table of all cases that have records; returns whether there are holes."""
+    """Write and print the table of all cases that have records, and the page; returns whether there are holes."""
     from rich.console import Console
 
     from benchmarks.records.read import load_records
-    from benchmarks.report.all_cases import CaseSummary, all_cases_page
-    from benchmarks.report.page import page_to_markdown, print_page
+    from benchmarks.report.all_cases import CaseSummary, all_cases_page, leaderboard_page
+    from benchmarks.report.html import write_html
+    from benchmarks.report.page import page_to_markdown, print_finding, print_page
     from benchmarks.report.summary import summarise
     from mt2st.files import write_text
 
@@ -72,10 +71,16 @@ def write_table(names: list[str], recipe: str, results: Path) -> bool:
             found.append((name, spec, summary))
         except Mt2stError as error:
             missing.append(f"{name}: {error}")
-    path = results / (TABLE_FILE if recipe == "default" else f"TABLE-{recipe}.md")
+    suffix = "" if recipe == "default" else f"-{recipe}"
+    path, board = results / f"TABLE{suffix}.md", results / f"leaderboard{suffix}.html"
     console = Console()
     page = all_cases_page(found, missing)
     write_text(path, page_to_markdown(page))
+    command = "python -m benchmarks all --only-table"
+    command += f" --recipe {recipe.removesuffix('-smoke')}" if recipe.removesuffix("-smoke") != "default" else ""
+    command += " --smoke" if recipe.endswith("-smoke") else ""
+    write_html(leaderboard_page(found, missing, command), [], board)
     print_page(page, console)
     console.print(f"table: {path}", markup=False, highlight=False, soft_wrap=True)
+    print_finding(page, board, console)
     return bool(missing) or any(row.holes for _, _, summary in found for row in summary.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cases import load_card
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
     case = load_card(options.case)
     from rich.console import Console
 
+    from benchmarks.commands._reproduce import reproduce
     from benchmarks.report.publish import publish
 
     paths = publish(
@@ -47,5 +49,6 @@ def main(argv: list[str]) -> int:
         console=Console(),
         suite_hash=options.suite,
         with_holes=options.with_holes,
+        reproduce=partial(reproduce, case, options.recipe),
     )
     return 1 if paths.holes else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cases import load_card
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     case = load_card(options.case)
+    from benchmarks.commands._reproduce import reproduce
     from benchmarks.report.write import report
 
     paths = report(
@@ -38,5 +40,6 @@ def main(argv: list[str]) -> int:
         known=strategy_names(),
         suite_hash=options.suite,
         method=options.method,
+        reproduce=partial(reproduce, case, options.recipe),
     )
     return 1 if paths.holes else 0

@@ -19,7 +19,7 @@ from benchmarks.records.pack import PACK_FILE, write_pack
 from benchmarks.records.read import Records, load_records
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.summary import summarise
-from benchmarks.report.write import ReportPaths, report
+from benchmarks.report.write import ReportPaths, Reproduce, report
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json, write_bytes
 
@@ -42,13 +42,14 @@ def publish(
     console: Console,
     suite_hash: str | None = None,
     with_holes: bool = False,
+    reproduce: Reproduce | None = None,
 ) -> ReportPaths:
     """Pack the runs of `results/benchmark/recipe` into `out/benchmark/recipe/runs.zip`, and write the report beside it.
 
     The report is derived from the pack, after a check that runs and pack give the same summary to the last bit.
 
     Args:
-        spec, known, suite_hash: see `benchmarks.report.write.report`.
+        spec, known, suite_hash, reproduce: see `benchmarks.report.write.report`.
         with_holes: publish a suite with holes too: failed and interrupted runs with their reason. Runs that are
             unfinished or damaged have no record to publish and are left out, which is printed.
 
@@ -77,7 +78,7 @@ def publish(
             console.print(f"! left out: {hole.folder.name}, {hole.kind}: {hole.why}", markup=False, highlight=False)
     content = _checked_pack(replace(records, holes=ended), benchmark, recipe, spec, known)
     write_bytes(target / PACK_FILE, content)
-    paths = report(benchmark, recipe, out, spec=spec, known=known, console=console)
+    paths = report(benchmark, recipe, out, spec=spec, known=known, console=console, reproduce=reproduce)
     size = f"{len(content):,} bytes, {len(content) // (len(records.finished) + len(ended)):,} a run"
     console.print(f"{'pack':>11}: {target / PACK_FILE}, {size}", markup=False, highlight=False, soft_wrap=True)
     return paths

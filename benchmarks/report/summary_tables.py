@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from benchmarks.report.cells import difference_text, flops_text, flops_unit, interval_text, share_text
 from benchmarks.report.costs import COSTS
 from benchmarks.report.iso_table import iso_tables
 from benchmarks.report.rows import Reach, Row, Summary
-from benchmarks.report.spec import Metric, ReportSpec
+from benchmarks.report.spec import Group, Metric, ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable
 from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, SINGLE_TASK, is_budget, view_title
 
 ALPHA = 0.05
+_MOST_KINDS = 8  # of items, beside each other
 
 
 def summary_tables(summary: Summary, spec: ReportSpec) -> tuple[TextTable, ...]:
@@ -130,8 +132,24 @@ def _group_tables(summary: Summary, spec: ReportSpec, view: str) -> list[TextTab
                 for row in rows
             ]
             title = f"{spec.primary.heading} by {group.label}, {view}"
-            found.append(TextTable(title, ("strategy", *names), tuple(body)))
+            tall = _tall(rows, group, names, spec.primary, title) if len(names) > _MOST_KINDS else None
+            found.append(TextTable(title, ("strategy", *names), tuple(body), tall=tall))
     return found
+
+
+def _tall(rows: Sequence[Row], group: Group, names: Sequence[str], metric: Metric, title: str) -> TextTable:
+    """Kinds below each other, by their mean over the strategies, the worst first."""
+    sign = 1 if metric.higher_is_better else -1
+
+    def quality(name: str) -> float:
+        found = [row.groups[group.array][name].estimate for row in rows if name in row.groups[group.array]]
+        return sign * sum(found) / len(found)
+
+    body = [
+        (name, *[interval_text(row.groups[group.array].get(name), metric) for row in rows])
+        for name in sorted(names, key=quality)
+    ]
+    return TextTable(title, (group.label, *[row.strategy for row in rows]), tuple(body))
 
 
 def _schedule_table(summary: Summary) -> list[TextTable]:

@@ -6,7 +6,7 @@ python -m benchmarks report vqa --recipe default
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,12 @@ from benchmarks.records.folder import slug
 from benchmarks.records.metrics_log import plain
 from benchmarks.records.read import RunRecord, load_records
 from benchmarks.report.cells import metric_lines
+from benchmarks.report.charts import charts_of
 from benchmarks.report.curve_picture import curve_picture
+from benchmarks.report.finding import finding_of, verdict_of
+from benchmarks.report.gallery import gallery_of
 from benchmarks.report.html import write_html
-from benchmarks.report.page import Page, page_to_markdown, print_page
+from benchmarks.report.page import Page, page_to_markdown, print_finding, print_page
 from benchmarks.report.plots import cost_picture, view_picture
 from benchmarks.report.rows import Summary
 from benchmarks.report.spec import ReportSpec
@@ -29,6 +32,7 @@ from benchmarks.report.views import fair_view, view_title
 from mt2st.files import write_text
 
 TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
+Reproduce = Callable[[Sequence[RunRecord]], Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def report(
     console: Console | None = None,
     suite_hash: str | None = None,
     method: Method = "student",
+    reproduce: Reproduce | None = None,
 ) -> ReportPaths:
     """Derive and write all of a recipe's report, and print its tables.
 
@@ -72,6 +77,8 @@ def report(
         console: where to print; None = the terminal.
         suite_hash: which knobs, by the first digits of their hash, if the folder holds several; None = the latest.
         method: kind of the bootstrap intervals; see `benchmarks.report.statistics`.
+        reproduce: the runs → (what it does, command) that make them again; None = the report says how to derive it
+            again, no more.
 
     Raises:
         Mt2stError: there are no runs, or they do not hold what the spec asks for.
@@ -91,8 +98,9 @@ def report(
         holes=len(records.holes),
     )
     write_text(paths.summary, json.dumps(plain(summary.as_json(), "summary"), indent=1, ensure_ascii=False) + "\n")
-    page = _page(summary, spec)
     command = f"python -m benchmarks report {benchmark} --recipe {recipe}"
+    derive = (("Derive this page again from the records (with --results where they lie in another folder)", command),)
+    page = _page(summary, spec, records.finished, (*(reproduce(records.finished) if reproduce else ()), *derive))
     write_text(paths.table, f"<!-- Generated from the run records by: {command} -->\n\n{page_to_markdown(page)}")
     write_html(page, [*pictures, *_run_pictures(summary, records.finished, spec)], paths.html)
     out = console or Console()
@@ -101,13 +109,11 @@ def report(
         ("picture", paths.picture),
         ("curve", next((path for path in paths.pictures if path.name == "curve.png"), None)),
         ("table", paths.table),
-        ("report", paths.html),
         ("raw records", paths.folder),
     ):
         if path is not None:
             out.print(f"{label:>11}: {path}", markup=False, highlight=False, soft_wrap=True)
-    if page.sentence:
-        out.print(page.sentence, markup=False, highlight=False)
+    print_finding(page, paths.html, out)
     return paths
 
 
@@ -151,15 +157,22 @@ def _run_pictures(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec)
     return [(caption, path) for caption, path in found if path.is_file()]
 
 
-def _page(summary: Summary, spec: ReportSpec) -> Page:
+def _page(summary: Summary, spec: ReportSpec, runs: Sequence[RunRecord], reproduce: Sequence[tuple[str, str]]) -> Page:
+    view = fair_view(summary.views) or next(iter(summary.views), "")
+    gallery, unread = gallery_of(runs, view, list(dict.fromkeys(row.strategy for row in summary.rows)))
     return Page(
         title=spec.title,
         name=f"{summary.benchmark}/{summary.recipe}",
         sentence=summary.iso.sentence if summary.iso else "",
         origin=f"Benchmark {summary.benchmark}, recipe {summary.recipe}, suite {summary.suite_hash[:8]}.",
         tables=summary_tables(summary, spec),
-        remarks=summary.remarks,
+        remarks=(*summary.remarks, *unread),
         metrics=tuple(metric_lines((spec.primary, *spec.columns))),
         notes=spec.notes,
         provenance=summary.provenance,
+        verdict=verdict_of(summary),
+        finding=finding_of(summary, spec),
+        charts=charts_of(summary, runs, spec),
+        gallery=gallery,
+        reproduce=tuple(reproduce),
     )

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from benchmarks.cases import Case, TestResult, load_card
+from benchmarks.records.examples import write_examples
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.lock import LockedError
 from benchmarks.records.machine import peak_gpu_bytes, peak_resident_bytes, reset_peak_gpu, reset_peak_resident
@@ -233,6 +234,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         **({"listening": result.listening} if mixture.listening else {}),
     }
     if ranks.is_first():
+        if test.examples is not None:
+            write_examples(folder.path, test.examples)
         keep = knobs.keep if run.tested else "nothing"  # a trial of tuning leaves its score alone
         if keep == "weights":
             record["weights"] = keep_weights(folder.path, result.steps)

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.retrieval.captions import MAIN_CAPTION, Captions, captions_of, words
+from benchmarks.cases.retrieval.examples import examples_of
 from benchmarks.cases.retrieval.floors import RidgeFloor, chance
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
@@ -159,6 +160,8 @@ class RetrievalCase:
                 items[f"{slug}text_to_image_rank"] = ranks.text_to_image
                 items[f"{slug}image_to_text_rank"] = ranks.image_to_text
                 items[f"{slug}cluster"] = clusters_of(captions.bases())
+                if not prefix:
+                    examples = examples_of(captions, images, texts, ranks.text_to_image)
             floors: dict[str, Callable[[Captions], Mapping[str, float]]] = {"ridge": self.ridge, "chance": chance}
             return TestResult(
                 metrics,
@@ -172,6 +175,7 @@ class RetrievalCase:
                     }
                     for floor, measure in floors.items()
                 },
+                examples,
             )
 
         return Experiment(

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from benchmarks.cases import TestResult
 from benchmarks.cases.shared.clusters import clusters_of
+from benchmarks.cases.shared.examples import sample_rows, thumbnails
 from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
+from benchmarks.records.examples import Example, Examples
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.metrics import PROTOCOLS, expected_calibration_error, vqa_accuracy
-from mt2st.predict import predict_answers
+from mt2st.predict import Answers, predict_answers
 
 
 class AnswerGrader:
@@ -85,7 +87,33 @@ class AnswerGrader:
             "ridge": {"vqa_accuracy": float(np.nanmean(self.scores(ridge(split), answers, self.protocol)))},
             "chance": {"vqa_accuracy": self.chance(answers)},
         }
-        return TestResult(metrics, items, {"question_type": question_names, "answer_type": answer_names}, floors)
+        names = {"question_type": question_names, "answer_type": answer_names}
+        return TestResult(metrics, items, names, floors, self.examples(split, result, score, np.flatnonzero(graded)))
+
+    def examples(self, split: PreparedSplit, found: Answers, score: np.ndarray, graded: np.ndarray) -> Examples:
+        """A few graded questions with the model's answers.
+
+        Args:
+            found: answers to all Q questions of the split; score: [Q], of each.
+            graded: [G] int64, the places of the labelled questions, in the order of the item arrays.
+        """
+        answers, wordings = split.answer_texts(), split.question_texts()
+        kinds, images = split.question_types(), split.question_images()
+        chosen = sample_rows(len(graded))
+        items = tuple(
+            Example(
+                item=int(place),
+                question=wordings[row],
+                right=tuple(text for text, _ in Counter(answers[row]).most_common(3)),
+                given=self.vocabulary.answers[found.prediction[row]],
+                score=float(score[row]),
+                confidence=round(float(found.confidence[row]), 4),
+                kind=kinds[row] or "other",
+                pictures=(str(images[row]),),
+            )
+            for place, row in zip(chosen.tolist(), graded[chosen].tolist())
+        )
+        return Examples(items, thumbnails(split, images[graded[chosen]]), kinds="Question type")
 
     def chance(self, answers: Sequence[tuple[str, ...]]) -> float:
         """Expected accuracy of an answer drawn uniformly from the vocabulary."""
