@@ -67,6 +67,6 @@ def _caption(spec: ReportSpec) -> str:
         )
         parts.append(
             f" A verdict holds where both are shown at the claimed budget: no loss, and better than {MULTI_TASK} "
-            "shortened to it (Holm's correction over the strategies that fade; controls have none)."
+            "shortened to it (Holm's correction over the strategies)."
         )
     return "".join(parts)
