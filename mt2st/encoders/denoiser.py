@@ -2,13 +2,15 @@
 
 x_t = √ᾱ_t · x_0 + √(1 − ᾱ_t) · ε; the network predicts ε from x_t, t and the class (DDPM, arXiv 2006.11239), with the
 cosine schedule of arXiv 2102.09672. Needs the package diffusers (extra `diffusion`).
+
+Shapes: B batch, C colour channels that are noised, 3 or 1, S side of the picture in pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,8 @@ class DenoiserConfig:
     """share of training images whose class is hidden, in [0, 1]"""
     noise_levels: int = 1000
     """steps of the noise schedule"""
+    channels: Literal[3, 1] = 3
+    """colour channels that are noised: 3, or 1 for grey pictures, whose mean over the colours is taken"""
 
     def __post_init__(self) -> None:
         smallest = self.fold * 2 ** (len(self.widths) - 1)
@@ -46,6 +50,8 @@ class DenoiserConfig:
         if any(width < 8 or width % 8 for width in self.widths):
             raise Mt2stError(f"widths = {self.widths} must be multiples of 8")
         check_range("drop_class", self.drop_class, 0.0, 1.0, "it is a share of the images, for example 0.1")
+        if self.channels not in (1, 3):
+            raise Mt2stError(f"channels = {self.channels!r} must be 3, or 1 for grey pictures")
 
 
 def cosine_signal(noise_levels: int = 1000) -> Tensor:
@@ -74,7 +80,7 @@ class Denoiser(nn.Module):
             ) from None
         self.config = config
         self.any_class = config.classes
-        channels = 3 * config.fold**2
+        channels = config.channels * config.fold**2
         levels = len(config.widths)
         self.unet = UNet2DModel(
             sample_size=config.image_size // config.fold,
@@ -108,7 +114,7 @@ class Denoiser(nn.Module):
         return unet.mid_block(hidden, embedding), kept, embedding
 
     def up(self, bottleneck: Tensor, kept: tuple[Tensor, ...], embedding: Tensor) -> Tensor:
-        """Predicted noise [B, 3, S, S]."""
+        """Predicted noise [B, C, S, S]."""
         unet: Any = self.unet
         hidden = bottleneck
         for block in unet.up_blocks:
@@ -119,7 +125,7 @@ class Denoiser(nn.Module):
         return functional.pixel_shuffle(hidden, self.config.fold)
 
     def predict_noise(self, noisy: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        """Predicted noise [B, 3, S, S] of images at noise `level` [B] int64 with class `condition` [B] int64."""
+        """Predicted noise [B, C, S, S] of images at noise `level` [B] int64 with class `condition` [B] int64."""
         return self.up(*self.down(noisy, level, condition))
 
     @torch.inference_mode()
@@ -135,12 +141,13 @@ class Denoiser(nn.Module):
         scheduler = DDIMScheduler(self.config.noise_levels, beta_schedule="squaredcos_cap_v2", clip_sample=True)
         scheduler.set_timesteps(steps)
         device = self.signal.device
-        images = torch.randn(len(condition), 3, size, size, generator=torch.Generator().manual_seed(seed)).to(device)
+        shape = (len(condition), self.config.channels, size, size)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         condition = condition.to(device)
         for level in scheduler.timesteps.tolist():
             levels = torch.full((len(images),), level, dtype=torch.int64, device=device)
             images = scheduler.step(self.predict_noise(images, levels, condition), level, images).prev_sample
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().expand(-1, 3, -1, -1)
 
 
 class DenoiserFeatures(LazyFeatures):
@@ -150,7 +157,7 @@ class DenoiserFeatures(LazyFeatures):
 
     * `condition` [B] int64, the class to condition on. Without it the class is "any", so that an objective may ask the
       bottleneck for the class without being told.
-    * `level` [B] and `noise` [B, 3, S, S], which fix the noising. Without them both are drawn from torch's global
+    * `level` [B] and `noise` [B, C, S, S], which fix the noising. Without them both are drawn from torch's global
       generator.
     """
 
@@ -158,8 +165,9 @@ class DenoiserFeatures(LazyFeatures):
 
     @cached_property
     def clean(self) -> Tensor:
-        """x_0 [B, 3, S, S] in [−1, 1]."""
-        return self["pixels"].float() / 127.5 - 1
+        """x_0 [B, C, S, S] in [−1, 1]."""
+        pixels = self["pixels"].float() / 127.5 - 1
+        return pixels if self.encoder.config.channels == 3 else pixels.mean(1, keepdim=True)
 
     @cached_property
     def level(self) -> Tensor:
@@ -170,12 +178,12 @@ class DenoiserFeatures(LazyFeatures):
 
     @cached_property
     def noise(self) -> Tensor:
-        """ε [B, 3, S, S]."""
+        """ε [B, C, S, S]."""
         return self["noise"] if "noise" in self.batch else torch.randn_like(self.clean)
 
     @cached_property
     def noisy(self) -> Tensor:
-        """x_t [B, 3, S, S]."""
+        """x_t [B, C, S, S]."""
         signal = self.encoder.signal[self.level][:, None, None, None]
         return signal.sqrt() * self.clean + (1 - signal).sqrt() * self.noise
 
@@ -207,5 +215,5 @@ class DenoiserFeatures(LazyFeatures):
 
     @cached_property
     def predicted_noise(self) -> Tensor:
-        """[B, 3, S, S]."""
+        """[B, C, S, S]."""
         return self.encoder.up(*self._down)

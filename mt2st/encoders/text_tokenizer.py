@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
+from mt2st.encoders.split_texts import SplitTexts, WordwiseIds
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[MASK]")
+_NORMALIZER = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+_SPLITTER = pre_tokenizers.ByteLevel(add_prefix_space=True)
 
 
 class TextTokenizer:
@@ -41,8 +45,8 @@ class TextTokenizer:
                 "special ones"
             )
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.normalizer = _NORMALIZER
+        tokenizer.pre_tokenizer = _SPLITTER
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary_size,
@@ -67,6 +71,25 @@ class TextTokenizer:
         self._tokenizer.enable_padding(length=length, pad_id=self.pad_id, pad_token="[PAD]")
         encoded = self._tokenizer.encode_batch(texts)
         return torch.tensor([item.ids for item in encoded], dtype=torch.int64).reshape(len(texts), length)
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """The words that byte-pair encoding treats one by one, their bytes spelled as letters."""
+        return [word for word, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
+
+    def wordwise(self, texts: SplitTexts) -> Callable[[Sequence[str], int], Tensor]:
+        """`encode` for texts that `texts`, made with `split`, splits once for several tokenizers; lengths from 2."""
+        model = self._tokenizer.model
+        ids = WordwiseIds(texts, lambda word: [token.id for token in model.tokenize(word)], self.pad_id)
+
+        def encode(texts: Sequence[str], length: int) -> Tensor:
+            inside = ids(texts, length - 2)
+            framed = np.full((len(texts), length), self.pad_id, dtype=np.int64)
+            framed[:, 0], framed[:, 1:-1] = self.start_id, inside
+            framed[np.arange(len(texts)), 1 + (inside != self.pad_id).sum(1)] = self.end_id
+            return torch.from_numpy(framed)
+
+        return encode
 
     def lengths(self, texts: list[str]) -> list[int]:
         """Number of tokens of each text, frame included, before any cut."""

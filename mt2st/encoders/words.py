@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mt2st.batch import Batch
 from mt2st.encoders._lazy import LazyFeatures
+from mt2st.encoders.split_texts import SplitTexts, WordwiseIds
 from mt2st.errors import Mt2stError
 
 _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
@@ -54,7 +55,15 @@ class WordVocabulary:
         Raises:
             Mt2stError: no word is that frequent.
         """
-        counts = Counter(word for text in texts for word in words_of(text))
+        return cls.most_frequent(Counter(word for text in texts for word in words_of(text)), size, at_least=at_least)
+
+    @classmethod
+    def most_frequent(cls, counts: Mapping[str, int], size: int, *, at_least: int = 2) -> WordVocabulary:
+        """The same from counted words.
+
+        Raises:
+            Mt2stError: no word is that frequent.
+        """
         kept = sorted((word for word in counts if counts[word] >= at_least), key=lambda word: (-counts[word], word))[
             :size
         ]
@@ -77,6 +86,11 @@ class WordVocabulary:
                 "none of the vocabulary's words occurs in the training texts; use one of the same language"
             )
         return cls(words, [counts[word] for word in words])
+
+    def wordwise(self, texts: SplitTexts) -> Callable[[Sequence[str], int], Tensor]:
+        """`encode` for texts that `texts`, made with `words_of`, splits once for several vocabularies."""
+        ids = WordwiseIds(texts, lambda word: (self._index[word],) if word in self._index else (), self.pad_id)
+        return lambda texts, length: torch.from_numpy(ids(texts, length))
 
     def __len__(self) -> int:
         return len(self.words)

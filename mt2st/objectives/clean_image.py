@@ -15,13 +15,14 @@ class CleanImageObjective(nn.Module):
 
     Args:
         width: channels of the bottleneck.
+        channels: colour channels of the pictures.
         name: task name in ledger and logs.
     """
 
-    def __init__(self, width: int, *, name: str = "clean_image") -> None:
+    def __init__(self, width: int, channels: int = 3, *, name: str = "clean_image") -> None:
         super().__init__()
         self.name = name
-        self.head = nn.Conv2d(width, 3, kernel_size=1)
+        self.head = nn.Conv2d(width, channels, kernel_size=1)
 
     def forward(self, features: Any) -> Tensor:
         bottleneck = features.bottleneck  # [B, C, h, w]

@@ -24,7 +24,14 @@ ANSWERS = ("yes", "no", "red", "a circle")
 QUESTIONS = ["what colour is it?", "is there a circle?", "no"]
 
 
-def write_run(folder: Path, answers: tuple[str, ...] = ANSWERS, *, towers: str = "small", lora_rank: int = 0) -> Path:
+def write_run(
+    folder: Path,
+    answers: tuple[str, ...] = ANSWERS,
+    *,
+    towers: str = "small",
+    lora_rank: int = 0,
+    about: dict[str, Any] | None = None,
+) -> Path:
     """A VQA model, or without answers a retrieval model; its weights are not those of the checkpoints of `towers`."""
     folder.mkdir()
     tokenizer = TextTokenizer.train([*QUESTIONS, *ANSWERS], 280)
@@ -64,7 +71,7 @@ def write_run(folder: Path, answers: tuple[str, ...] = ANSWERS, *, towers: str =
         {**build, "image_size": 16, "fit": fit, "head": "vqa"},
         weights="weights.safetensors",
         files=["tokenizer.json", *kept, *(["answers.txt"] if answers else [])],
-        about={"run_id": "mtl-s0", "benchmark": "vqa" if answers else "retrieval"},
+        about=about or {"run_id": "mtl-s0", "benchmark": "vqa" if answers else "retrieval"},
     )
     return folder
 

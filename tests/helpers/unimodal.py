@@ -202,6 +202,12 @@ def _diffusion(folder: Path) -> SuiteKnobs:
     )  # fmt: skip
 
 
+def _diffusion_few(folder: Path) -> SuiteKnobs:
+    recipe = import_module("benchmarks.cases.diffusion.knobs")
+    grey = recipe.UNetKnobs(1, (8, 16), channels=1)
+    return replace(_diffusion(folder), label_fraction=0.05, auxiliaries=("unconditional", "clean_image"), encoder=grey)
+
+
 CASES: dict[str, Callable[[Path], SuiteKnobs]] = {
     "image": _image,
     "image/same_class": _image_pairs,
@@ -212,4 +218,5 @@ CASES: dict[str, Callable[[Path], SuiteKnobs]] = {
     "text": _text,
     "text/same_class": lambda folder: _pairs_of_glosses(_text(folder), "supersense", "matching", "masked_lm"),
     "diffusion": _diffusion,
+    "diffusion/few": _diffusion_few,
 }

@@ -66,6 +66,12 @@ def test_a_vqa_run_answers_as_in_its_own_test(data: Path, tmp_path: Path) -> Non
     best = [answers[0] for answers, kept in zip(found, labelled, strict=True) if kept]
     assert [model.answers.index(answer.text) for answer in best] == items["prediction"].tolist()
     assert [answer.probability for answer in best] == pytest.approx(items["confidence"], abs=1e-5)
+    interval = model.about["intervals"]["vqa_accuracy"]
+    assert interval["over"] == "clusters"  # pictures
+    assert interval["low"] <= model.about["test"]["vqa_accuracy"] <= interval["high"]
+    assert use(["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "exported")]) == 0
+    again = mt2st.load(tmp_path / "exported", device="cpu")
+    assert again.answer_all(pictures(test), test.question_texts(), question_image=test.question_images()) == found
     # the same through the command line, from picture files
     folder = tmp_path / "pictures"
     folder.mkdir()

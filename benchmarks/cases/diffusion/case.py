@@ -34,7 +34,7 @@ from mt2st.training.trainer import Stream
 
 _VALIDATION_IMAGES = 128
 Labelled = tuple[PreparedSplit, np.ndarray]
-_GAUSSIAN_IMAGES = 20_000  # training pictures, at most, that the Gaussian floor is fitted to
+_GAUSSIAN_VALUES = 16_000_000  # numbers in the training pictures, at most, that a Gaussian is fitted to (in seconds)
 
 
 class DiffusionCase:
@@ -43,7 +43,7 @@ class DiffusionCase:
     AUXILIARIES: ClassVar[Mapping[str, Builder]] = {
         "unconditional": lambda case, encoder: DenoisingObjective(name="unconditional"),
         "class": lambda case, encoder: ClassificationObjective(encoder.width, len(case.names)),
-        "clean_image": lambda case, encoder: CleanImageObjective(encoder.width),
+        "clean_image": lambda case, encoder: CleanImageObjective(encoder.width, encoder.config.channels),
         "alignment": lambda case, encoder: AlignmentObjective(encoder.width, case.classifier.encoder),
     }
 
@@ -65,19 +65,13 @@ class DiffusionCase:
         rows = stratified_rows(self.codes, knobs.label_fraction, draw, self.names)
         self.labelled, self.taught = self.train.subset(rows), self.codes[rows]
         check_taught(self.taught, self.test_codes, self.names, "test")
-        self.held_out = noised(self.test, self.test_codes)
+        self.held_out = noised(self.test, self.test_codes, knobs.encoder.channels)
         self.validation_split, self.validation_codes = validation, class_codes(validation, self.names)
-        self.validation = noised(validation, self.validation_codes)
-        with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
-            self.classifier = PictureClassifier.trained(
-                self.train,
-                self.codes,
-                self.names,
-                sizes=knobs.classifier,
-                steps=knobs.classifier_steps,
-                folder=knobs.data_folder,
-                data_hash=dataset.content_hash + (f"/draw {draw}" if draw else ""),
-            )
+        self.validation = noised(validation, self.validation_codes, knobs.encoder.channels)
+        self._data_hash = dataset.content_hash + (f"/draw {draw}" if draw else "")
+        if "alignment" in knobs.auxiliaries:
+            with console.status(f"training the classifier, {knobs.classifier_steps} steps"):
+                _ = self.classifier  # before any model is built: its training draws random numbers
         self.asked = torch.from_numpy(
             np.resize(self.test_codes, knobs.samples)
         )  # classes of the samples, with test's shares
@@ -94,7 +88,14 @@ class DiffusionCase:
         knobs = self.knobs
         torch.manual_seed(seed)
         sizes = knobs.encoder
-        config = DenoiserConfig(knobs.image_size, sizes.fold, sizes.widths, len(self.names), sizes.drop_class)
+        config = DenoiserConfig(
+            image_size=knobs.image_size,
+            fold=sizes.fold,
+            widths=sizes.widths,
+            classes=len(self.names),
+            drop_class=sizes.drop_class,
+            channels=sizes.channels,
+        )
         encoder = Denoiser(config)
 
         def streams(primary: Labelled, auxiliary: Labelled) -> dict[str, Stream]:
@@ -152,13 +153,28 @@ class DiffusionCase:
         )
 
     @cached_property
+    def classifier(self) -> PictureClassifier:
+        """Judge of samples and teacher of alignment; trained once for a draw, and kept in the data folder."""
+        knobs = self.knobs
+        return PictureClassifier.trained(
+            self.train,
+            self.codes,
+            self.names,
+            sizes=knobs.classifier,
+            steps=knobs.classifier_steps,
+            folder=knobs.data_folder,
+            data_hash=self._data_hash,
+        )
+
+    @cached_property
     def test_features(self) -> np.ndarray:
         """What the classifier sees in the held-out pictures, [N, D]."""
         return self.classifier.features(self.test)
 
     @cached_property
     def floors(self) -> dict[str, dict[str, float]]:
-        """The noise's mean, 0, as prediction; the mean training picture as every sample; and real pictures, a ceiling.
+        """Gaussian denoisers; the noise's mean, 0, as prediction; the mean training picture as every sample; and real
+        pictures, a ceiling.
 
         The loss of predicting 0 is the mean square of the very noise that the runs are measured with, near 1.
         """
@@ -168,26 +184,44 @@ class DiffusionCase:
         features = self.test_features
         copies = self.classifier.features(mean[None].repeat(2, 1, 1, 1))
         real = self.classifier.features(some_of(self.train, self.knobs.samples))
-        every = self.train.pixels(np.arange(min(self.train.num_images, _GAUSSIAN_IMAGES)))
-        gaussian = gaussian_floor(
-            every.reshape(len(every), -1).astype(np.float32) / 127.5 - 1,
-            self.codes[: len(every)],
-            *(asked_of(stream) for stream in (self.validation, self.held_out)),
-        )
         return {
-            "Gaussian denoiser of each class": {"denoising_loss": gaussian},
+            **{name: {"denoising_loss": loss} for name, loss in self._gaussians().items()},
             "unconditional mean": {"denoising_loss": zero, "frechet_distance": frechet_distance(copies, features)},
             "training pictures": {"frechet_distance": frechet_distance(real, features)},
         }
 
+    def _gaussians(self) -> dict[str, float]:
+        """Floor's name → loss. One Gaussian of each class, of the labelled pictures; where few are labelled, also one
+        of all pictures, and one of each class as if all were labelled.
+        """
+        questions = [asked_of(stream) for stream in (self.validation, self.held_out)]
+        channels = self.knobs.encoder.channels
+        most = min(20_000, _GAUSSIAN_VALUES // questions[0].clean.shape[1])
+        labelled, every = some_of(self.labelled, most), some_of(self.train, most)
+        codes = class_codes(every, self.names)
+        taught = {"Gaussian denoiser of each class": (labelled, class_codes(labelled, self.names))}
+        if self.labelled.num_images < self.train.num_images:
+            taught["Gaussian denoiser of all pictures"] = (every, np.full_like(codes, -1))
+            taught["Gaussian denoiser of each class, all labels"] = (every, codes)
+        return {
+            name: gaussian_floor(plain(split.pixels(np.arange(split.num_images)), channels), codes, *questions)
+            for name, (split, codes) in taught.items()
+        }
+
 
 def asked_of(stream: ItemStream) -> Asked:
-    """What `noised` made, for the Gaussian denoiser; a row's values in the order of `PreparedSplit.pixels`."""
-    signal = cosine_signal()
+    """What `noised` made, for the Gaussian denoiser."""
     tensors = stream.tensors
-    clean, noise = (tensors[name].permute(0, 2, 3, 1).flatten(1).numpy() for name in ("pixels", "noise"))
-    levels = signal[tensors["level"]].numpy()
-    return Asked(clean.astype(np.float32) / 127.5 - 1, noise, levels, tensors["condition"].numpy())
+    noise = tensors["noise"].permute(0, 2, 3, 1)
+    clean = plain(tensors["pixels"].permute(0, 2, 3, 1).numpy(), noise.shape[-1])
+    levels = cosine_signal()[tensors["level"]].numpy()
+    return Asked(clean, noise.flatten(1).numpy(), levels, tensors["condition"].numpy())
+
+
+def plain(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Pictures [N, S, S, 3] uint8 as the denoiser takes them, flat: [N, S·S·channels] float32 in [−1, 1]."""
+    values = pixels.mean(3, dtype=np.float32) if channels == 1 else pixels.astype(np.float32)
+    return values.reshape(len(values), -1) / np.float32(127.5) - 1
 
 
 def some_of(split: PreparedSplit, count: int) -> PreparedSplit:
@@ -197,10 +231,10 @@ def some_of(split: PreparedSplit, count: int) -> PreparedSplit:
     return split.subset(np.sort(generator(0, "held out", 0).permutation(split.num_images)[:count]))
 
 
-def noised(split: PreparedSplit, codes: np.ndarray) -> ItemStream:
-    """Every image at each of `NOISE_LEVELS`, image by image, with noise that is always the same."""
+def noised(split: PreparedSplit, codes: np.ndarray, channels: int = 3) -> ItemStream:
+    """Every image at each of `NOISE_LEVELS`, image by image, with noise [N, channels, S, S] that is always the same."""
     count, levels, side = split.num_images, len(NOISE_LEVELS), split.image_size
-    noise = torch.randn(count * levels, 3, side, side, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(count * levels, channels, side, side, generator=torch.Generator().manual_seed(0))
     pixels = torch.from_numpy(split.pixels(np.arange(count))).permute(0, 3, 1, 2)
     return ItemStream(
         {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3)  # tried on validation
+_RANK = 1e-10  # axes with a smaller share of the largest variance are rounding
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class GaussianDenoiser:
 
     def __init__(self, pictures: np.ndarray) -> None:
         self.mean = pictures.mean(0)
-        centred = (pictures - self.mean) / np.sqrt(len(pictures) - 1)
-        _, singular, self.axes = np.linalg.svd(centred, full_matrices=False)
-        self.variance = singular.astype(np.float64) ** 2  # of each axis [K]; axes [K, D]
+        centred = (pictures - self.mean).astype(np.float64) / np.sqrt(len(pictures) - 1)
+        few = len(centred) < centred.shape[1]
+        variance, sides = np.linalg.eigh(centred @ centred.T if few else centred.T @ centred)  # of the smaller side
+        kept = variance > _RANK * variance[-1]
+        self.variance = variance[kept]  # of each axis [K]
+        axes = (centred.T @ sides[:, kept]) / np.sqrt(self.variance) if few else sides[:, kept]
+        self.axes = axes.T  # [K, D]
 
     def losses(self, asked: Asked, shrinkage: float) -> np.ndarray:
         """Mean squared error [M] of the predicted noise.
@@ -57,13 +63,15 @@ class GaussianDenoiser:
 def gaussian_floor(pictures: np.ndarray, codes: np.ndarray, validation: Asked, test: Asked) -> float:
     """Mean loss on test of one Gaussian for each class [N] of pictures [N, D]; the shrinkage is chosen on validation.
 
-    A class with fewer than two pictures takes the Gaussian of all.
+    A class with fewer than two pictures takes the Gaussian of all; codes that are asked for nowhere, such as −1, leave
+    that one alone.
     """
+    of_all = cache(lambda: GaussianDenoiser(pictures))
     tried: dict[float, list[np.ndarray]] = {shrinkage: [] for shrinkage in SHRINKAGES}
     found: dict[float, list[np.ndarray]] = {shrinkage: [] for shrinkage in SHRINKAGES}
     for code in np.union1d(validation.codes, test.codes):
         rows = codes == code
-        denoiser = GaussianDenoiser(pictures[rows] if rows.sum() > 1 else pictures)
+        denoiser = GaussianDenoiser(pictures[rows]) if rows.sum() > 1 else of_all()
         for shrinkage in SHRINKAGES:
             tried[shrinkage].append(denoiser.losses(validation.of_class(int(code)), shrinkage))
             found[shrinkage].append(denoiser.losses(test.of_class(int(code)), shrinkage))

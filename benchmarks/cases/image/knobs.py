@@ -27,6 +27,8 @@ from benchmarks.strategies.switch import Switching
 SPEC = ReportSpec(
     title="Pictures: the same class? Few labels, many pictures",
     primary=accuracy(),
+    margin=0.01,
+    margin_reason="one point is what 10,000 test pairs resolve",
     columns=(
         accuracy("linear_probe/accuracy", "linear probe", "linear_probe_score"),
         accuracy("knn/accuracy", "k-NN", "knn_score"),

@@ -63,11 +63,12 @@ class RepresentationCase:
         self.data: Mapping[str, Any] = glosses.data
         if knobs.encoder.model == WORDS:
             texts = [*glosses.train.texts, *glosses.train.lemmas]
-            self.vocabulary = inherited_words(knobs.init_from, texts) or WordVocabulary.build(
-                texts, knobs.vocabulary_size, at_least=knobs.word_at_least
+            words = glosses.read.words
+            self.vocabulary = inherited_words(knobs.init_from, texts) or WordVocabulary.most_frequent(
+                words.counts(texts), knobs.vocabulary_size, at_least=knobs.word_at_least
             )
             self.pairs = word_pairs(knobs.word_similarity, self.vocabulary)
-            encode, length = self.vocabulary.encode, knobs.context_length
+            encode, length = self.vocabulary.wordwise(words), knobs.context_length
             similarity = {name: len(pairs.scores) for name, pairs in self.pairs.items()}
             self.data = {**glosses.data, "words": len(self.vocabulary) - 1, "word_similarity": similarity}
         else:

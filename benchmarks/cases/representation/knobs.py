@@ -27,6 +27,8 @@ from mt2st.errors import Mt2stError
 SPEC = ReportSpec(
     title="Word embeddings: the same supersense? A gloss is a bag of its words",
     primary=accuracy(),
+    margin=0.01,
+    margin_reason="one point is what 10,000 test pairs resolve",
     columns=(
         Metric("macro_f1", "macro-F1", decimals=3),
         Metric("ece", "ECE", higher_is_better=False, decimals=3),

@@ -12,19 +12,17 @@ from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, TestResult
 from benchmarks.cases.shared.clusters import clusters_of
-from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
+from benchmarks.cases.shared.gloss_reading import ReadData, ReadGlosses
 from benchmarks.cases.shared.labels import (
     check_taught,
-    class_codes,
-    class_names,
     graded,
     macro_f1,
     majority,
     stratified_rows,
 )
 from benchmarks.cases.shared.same_class import SameClassQuestion
-from mt2st.data.prepared import PreparedSplit
+from mt2st.data.splits import carve_validation
 from mt2st.data.streams import ItemStream
 from mt2st.errors import Mt2stError
 from mt2st.objectives.classification import ClassificationObjective
@@ -35,10 +33,11 @@ if TYPE_CHECKING:
     from mt2st.training.trainer import Stream
 
 Tokenize = Callable[[Sequence[str], int], Tensor]
+_READ_LEMMAS = {"gloss_lemma", "matching", "hypernym"}  # auxiliaries
 
 
 class Glosses:
-    """The texts of a split with what is known of them.
+    """The glosses of a part.
 
     Attributes:
         texts: the definitions [N].
@@ -48,21 +47,13 @@ class Glosses:
         parts: part-of-speech numbers [N] int64, and `part_names`.
     """
 
-    def __init__(self, split: PreparedSplit, names: Sequence[str], lemma_of: Mapping[str, str]) -> None:
-        texts, items = split.caption_texts(), split.caption_images()
-        first = dict(reversed(list(zip(items.tolist(), texts, strict=True))))
-        if len(first) != split.num_images:
-            row = next(row for row in range(split.num_images) if row not in first)
-            raise Mt2stError(
-                f"split {split.name!r}: item {split.image_ids([row])[0]!r} has no text; map a column to caption"
-            )
-        self.split = split
-        self.texts = [first[row] for row in range(split.num_images)]
-        self.codes = class_codes(split, names)
-        self.lemmas = [_words(value) for value in split.extra_values("lemmas")]
-        above = [str(value or "").split(" ") for value in split.extra_values("hypernyms")]
-        self.hypernyms = [next((lemma_of[key] for key in keys if key in lemma_of), "") for keys in above]
-        parts = [str(value or "") for value in split.extra_values("pos")]
+    def __init__(self, read: ReadGlosses, rows: np.ndarray, lemma_of: Mapping[str, str]) -> None:
+        places = rows.tolist()
+        self.texts, self.lemmas = ([values[row] for row in places] for values in (read.texts, read.lemmas))
+        self.codes = read.codes[rows]
+        self.ids = [read.ids[row] for row in places]
+        self.hypernyms = [next((lemma_of[key] for key in read.above[row] if key in lemma_of), "") for row in places]
+        parts = [read.parts[row] for row in places]
         self.part_names = sorted(set(parts))
         self.parts = np.searchsorted(self.part_names, parts)
 
@@ -74,19 +65,15 @@ class GlossData:
     """Splits, classes and floors of a gloss case, made once."""
 
     def __init__(self, knobs: GlossKnobs, console: Console, draw: int = 0) -> None:
-        dataset = prepared(knobs, None, console=console)
-        test_split = dataset.split(knobs.test_split)
-        whole, leaked = guarded(dataset.split(knobs.train_split), [test_split], knobs.on_leak, "glosses")
-        if knobs.training_share < 1:
-            whole = whole.subset(whole.labelled_fraction(knobs.training_share, seed=0))
-        self.names = class_names(whole)
-        train, validation = carved(whole, knobs.validation_fraction, draw)
-        lemma_of = dict(zip(train.image_ids(), map(_words, train.extra_values("lemmas")), strict=True))
-        self.train = Glosses(train, self.names, lemma_of)
-        self.validation = Glosses(validation, self.names, lemma_of)
-        self.test = Glosses(test_split, self.names, lemma_of)
+        read = ReadData.of(knobs, console)
+        self._auxiliaries = knobs.auxiliaries
+        self.read, self.names = read, read.names
+        train, validation = carve_validation(read.whole.split, knobs.validation_fraction, seed=draw)
+        lemma_of = {read.whole.ids[row]: read.whole.lemmas[row] for row in train.tolist()}
+        self.train, self.validation = (Glosses(read.whole, rows, lemma_of) for rows in (train, validation))
+        self.test = Glosses(read.test, np.arange(len(read.test.texts)), lemma_of)
         self.question = _SameClass(self, knobs, draw) if knobs.question == "same_class" else _Class(self, knobs, draw)
-        if not any(self.train.lemmas) and {"gloss_lemma", "matching", "hypernym"} & set(knobs.auxiliaries):
+        if not any(self.train.lemmas) and _READ_LEMMAS & set(knobs.auxiliaries):
             raise Mt2stError(
                 f"{knobs.data!r} names no lemmas (extra 'lemmas'); leave gloss_lemma, matching and hypernym out: for "
                 "example --auxiliaries masked_lm (text) or --auxiliaries skip_gram (representation)"
@@ -101,7 +88,7 @@ class GlossData:
                 "auxiliaries"
             )
         self.data: dict[str, Any] = {
-            **facts(dataset, leaked),
+            **read.facts,
             "training_glosses": len(self.train),
             "validation_glosses": len(self.validation),
             "test_glosses": len(self.test),
@@ -114,20 +101,18 @@ class GlossData:
     ) -> dict[str, Tensor]:
         """What the auxiliary batch holds of each gloss; `tokens` [N, T] are the glosses themselves.
 
+        Lemmas and hypernyms are there where an auxiliary reads them.
+
         Args:
             glosses: None = those of training.
         """
         part = glosses or self.train
         places = np.searchsorted(self.train.part_names, [part.part_names[number] for number in part.parts])
-        return {
-            "tokens": tokens,
-            "lemma_tokens": tokenize(part.lemmas, lemma_length),
-            "lemma_group": _groups(part.lemmas),
-            "hypernym_tokens": tokenize(part.hypernyms, lemma_length),
-            "hypernym_group": _groups(part.hypernyms),
-            "part": torch.from_numpy(places),
-            "label": torch.from_numpy(part.codes),
-        }
+        tensors = {"tokens": tokens, "part": torch.from_numpy(places), "label": torch.from_numpy(part.codes)}
+        for name, texts, readers in (("lemma", part.lemmas, _READ_LEMMAS), ("hypernym", part.hypernyms, {"hypernym"})):
+            if readers & set(self._auxiliaries):
+                tensors |= {f"{name}_tokens": tokenize(texts, lemma_length), f"{name}_group": _groups(texts)}
+        return tensors
 
     def streams(
         self, knobs: Any, tokens: Tensor, auxiliary_tensors: Mapping[str, Tensor], seed: int
@@ -268,11 +253,6 @@ def bag_of_words(texts: Sequence[str], taught: np.ndarray, asked: Sequence[str],
     model = LogisticRegression(C=10.0, max_iter=100, tol=1e-3).fit(words.fit_transform(texts), taught)
     guess = np.asarray(model.predict(words.transform(asked)), dtype=np.int64)
     return {"accuracy": float((guess == truth).mean()), "macro_f1": macro_f1(guess, truth)}
-
-
-def _words(lemmas: object) -> str:
-    """The first of a synset's lemmas, its "_" turned into blanks."""
-    return str(lemmas or "").split(" ")[0].replace("_", " ")
 
 
 def _groups(texts: Sequence[str]) -> Tensor:

@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.cases import Experiment, TestResult
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.fine_tuning import tune_towers
-from benchmarks.cases.shared.glosses import GlossData
+from benchmarks.cases.shared.glosses import GlossData, Tokenize
 from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.text_encoders import (
     frozen_floor,
@@ -65,14 +65,17 @@ class TextCase:
                     glosses.train.texts, knobs.vocabulary_size
                 )
         model = self._encoder(0)
+        encode: Tokenize = model.tokenize
+        if self.tokenizer is not None and not knobs.init_from:  # an inherited one may split texts in another way
+            encode = self.tokenizer.wordwise(glosses.read.pieces)
         with console.status("tokenising"):
-            self.tokens = model.tokenize(glosses.train.texts)
-            self.validation_tokens, self.test_tokens = (
-                model.tokenize(part.texts) for part in (glosses.validation, glosses.test)
+            self.tokens, self.validation_tokens, self.test_tokens = (
+                encode(part.texts, knobs.encoder.context_length)
+                for part in (glosses.train, glosses.validation, glosses.test)
             )
             # Another seed trains on what this one holds out, and reads the same kept outputs.
-            self.held_out_lemmas = model.tokenize(glosses.validation.lemmas, knobs.lemma_length)
-            self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, model.tokenize, knobs.lemma_length)
+            self.held_out_lemmas = encode(glosses.validation.lemmas, knobs.lemma_length)
+            self.auxiliary_tensors = glosses.auxiliary_tensors(self.tokens, encode, knobs.lemma_length)
         self.data: Mapping[str, Any] = {**glosses.data, "tokens": model.vocabulary_size}
 
     def build(self, seed: int) -> Experiment:

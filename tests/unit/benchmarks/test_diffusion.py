@@ -13,7 +13,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch.nn import functional
 
-from benchmarks.cases.diffusion.case import draw_samples, held_out_losses, noised, some_of
+from benchmarks.cases.diffusion.case import asked_of, draw_samples, held_out_losses, noised, some_of
 from benchmarks.cases.diffusion.classifier import PictureClassifier, frechet_distance
 from benchmarks.cases.diffusion.knobs import NOISE_LEVELS, Knobs
 from benchmarks.cases.shared.data import prepared
@@ -25,6 +25,7 @@ from mt2st.encoders.denoiser import Denoiser, DenoiserConfig
 from mt2st.errors import Mt2stError
 from mt2st.flops import count_flops
 from mt2st.objectives.alignment import AlignmentObjective
+from mt2st.objectives.clean_image import CleanImageObjective
 from tests.helpers.unimodal import tiny_denoiser, tiny_vit
 
 
@@ -84,6 +85,19 @@ class TestDenoiser:
         assert (one.dtype, one.shape) == (torch.uint8, (3, 3, 8, 8))
         with pytest.raises(Mt2stError, match="steps = 0"):
             encoder.sample(classes, steps=0)
+
+    def test_grey_pictures_have_one_channel_of_noise_and_samples_of_three_equal_ones(self) -> None:
+        encoder = Denoiser(DenoiserConfig(image_size=8, fold=2, widths=(8, 16), classes=4, channels=1)).eval()
+        features = encoder.features({"pixels": pictures()})
+        assert features.clean[:, 0].numpy() == pytest.approx(pictures().float().mean(1).numpy() / 127.5 - 1, abs=1e-5)
+        assert features.noise.shape == features.noisy.shape == features.predicted_noise.shape == (3, 1, 8, 8)
+        assert CleanImageObjective(encoder.width, 1)(features).ndim == 0
+        samples = encoder.sample(torch.tensor([0, 1]), steps=2)
+        assert (samples.dtype, samples.shape) == (torch.uint8, (2, 3, 8, 8))
+        assert torch.equal(samples[:, 0], samples[:, 1])
+        assert torch.equal(samples[:, 0], samples[:, 2])
+        with pytest.raises(Mt2stError, match="channels = 2 must be 3"):
+            DenoiserConfig(channels=2)  # type: ignore[arg-type]
 
     def test_sizes_that_do_not_fit(self) -> None:
         with pytest.raises(Mt2stError, match="choose a multiple of 8"):
@@ -153,6 +167,18 @@ class TestCase:
         assert losses == pytest.approx(
             stream.tensors["noise"].square().mean((1, 2, 3)).reshape(10, -1).numpy(), rel=1e-5
         )
+
+    def test_the_gaussian_sees_the_pictures_as_the_denoiser_does(self, digits) -> None:
+        part = some_of(digits, 4)
+        codes = class_codes(part, class_names(digits))
+        for channels in (1, 3):
+            stream = noised(part, codes, channels)
+            encoder = Denoiser(DenoiserConfig(image_size=8, fold=1, widths=(8,), classes=10, channels=channels))
+            asked = asked_of(stream)
+            features = encoder.features(next(stream.in_order()))
+            kept = asked.signal[:, None]
+            noisy = np.sqrt(kept) * asked.clean + np.sqrt(1 - kept) * asked.noise
+            assert noisy == pytest.approx(features.noisy.permute(0, 2, 3, 1).flatten(1).numpy(), abs=1e-5)
 
     def test_the_judge_is_trained_once_and_read_again_and_a_damaged_one_is_named(self, digits, tmp_path: Path) -> None:
         names = class_names(digits)

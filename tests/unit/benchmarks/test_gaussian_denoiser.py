@@ -49,3 +49,6 @@ def test_classes_help_where_they_differ_and_the_shrinkage_comes_from_validation(
     apart = gaussian_floor(shifted, codes, *moved)
     together = gaussian_floor(shifted, np.zeros_like(codes), *moved)
     assert 0 < apart < together < 1
+    unlabelled = gaussian_floor(shifted, np.full_like(codes, -1), *moved)
+    assert unlabelled == pytest.approx(GaussianDenoiser(shifted).losses(moved[1], 0.0).mean(), rel=0.05)
+    assert unlabelled > apart

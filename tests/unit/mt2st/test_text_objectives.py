@@ -256,7 +256,7 @@ class TestGlossData:
         data = GlossData(knobs, Console(quiet=True))
         assert data.names == ["adj.all", "adv.all", "noun.animal", "noun.plant", "verb.motion"]
         assert data.train.part_names == ["a", "n", "r", "v"]
-        for row, name in enumerate(data.train.split.image_ids()):
+        for row, name in enumerate(data.train.ids):
             assert data.train.lemmas[row].startswith(f"w{name[0]}")
             assert bool(data.train.hypernyms[row]) <= (name[0] in "nv")
         assert any(data.train.hypernyms)
