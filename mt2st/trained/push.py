@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mt2st.errors import Mt2stError
@@ -9,15 +10,10 @@ from mt2st.errors import Mt2stError
 
 def check_name(name: str) -> None:
     """Raise `Mt2stError` unless `name` is owner/name."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise Mt2stError(f"--push {name!r} is no name on the Hub ({' '.join(str(error).split())[:200]})") from None
-    if name.count("/") != 1:
-        raise Mt2stError(f"--push {name!r} is no name on the Hub; give owner/name")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}", name, re.ASCII):
+        raise Mt2stError(
+            f"--push {name!r} is no name on the Hub; give owner/name, of letters, digits, '-', '_' and '.'"
+        )
 
 
 def push(folder: Path, name: str) -> str:
