@@ -3,6 +3,7 @@
     python -m mt2st predict RUN --images pictures/ --question "what colour is it?"
     python -m mt2st predict RUN --images pictures/ --questions questions.jsonl --format vqa --out answers.json
     python -m mt2st search RUN --gallery pictures/ "a red bird" --html found.html
+    python -m mt2st export RUN --format open_clip --out exported
 
 RUN is the folder of a finished run, results/<benchmark>/<recipe>/<run_id>; its data are not needed.
 Exit codes: 0 well, 1 something was left out (it is named), 2 wrong usage or an error (one line), 130 interrupted.

@@ -236,7 +236,7 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         if keep == "weights":
             record["weights"] = keep_weights(folder.path, result.steps)
             if experiment.loadable is not None:
-                describe_model(folder, experiment.loadable, record)
+                describe_model(folder, experiment.loadable, record, test.items)
         folder.finish(record, test.items)
         if keep != "checkpoints":
             drop_checkpoints(folder.path)

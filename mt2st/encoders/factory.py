@@ -2,6 +2,7 @@
 
 small
 open_clip:NAME[:PRETRAINED[:weights-only]]
+open_clip:local-dir:FOLDER                  a folder that open_clip or `mt2st export` wrote, with safetensors
 hf:NAME_OR_FOLDER[+TEXT_NAME_OR_FOLDER]
 pip:PACKAGE                                 the checkpoint inside an installed package, as hf: its folder
 IMAGES+TEXTS                                each of the forms above: small+hf:TEXT, hf:VISION+small, …
@@ -9,9 +10,11 @@ IMAGES+TEXTS                                each of the forms above: small+hf:TE
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mt2st.encoders.installed import resolved
+from mt2st.encoders.open_clip_folder import LOCAL, folder_towers
 from mt2st.encoders.open_clip_towers import WEIGHTS_ONLY, OpenClipTowers, SmallConfig, named_towers, small_towers
 from mt2st.encoders.pair import PairTowers
 from mt2st.encoders.text_tokenizer import TextTokenizer
@@ -30,7 +33,7 @@ PAIR_WIDTH = 256
 
 def text_side(spec: str) -> str:
     """The specification of the texts' tower: "small" of "hf:VISION+small"."""
-    return _halves(spec)[1]
+    return halves(spec)[1]
 
 
 def make_towers(
@@ -60,20 +63,36 @@ def make_towers(
         Mt2stError: unknown family or name, weights that are missing, or not safetensors without the ending
             `:weights-only`, `small` without a tokenizer.
     """
-    images, texts = _halves(spec)
+    return towers_of_halves(*halves(spec), small=small, tokenizer=tokenizer, sigmoid=sigmoid)
+
+
+def towers_of_halves(
+    images: str,
+    texts: str,
+    *,
+    small: SmallConfig | None = None,
+    tokenizer: TextTokenizer | None = None,
+    sigmoid: bool = False,
+    weights: bool = True,
+) -> Any:
+    """As `make_towers`, from the two specifications that `halves` gives; equal ones are one model.
+
+    Args:
+        weights: False = fresh weights; what is not small is then a folder that `write_architecture` wrote.
+    """
     if images != texts:
-        return _pair(images, texts, small or SmallConfig(), tokenizer)
-    family, _, rest = spec.partition(":")
+        return _pair(images, texts, small or SmallConfig(), tokenizer, weights)
+    family, _, rest = images.partition(":")
     if family == "small":
         return small_towers(small or SmallConfig(), _needed(tokenizer), sigmoid=sigmoid)
     if family == "open_clip":
-        return _open_clip(rest)
+        return _open_clip(rest, weights)
     from mt2st.encoders.hugging_face import hugging_face_towers
 
-    return hugging_face_towers(rest)
+    return hugging_face_towers(rest, weights=weights)
 
 
-def _halves(spec: str) -> tuple[str, str]:
+def halves(spec: str) -> tuple[str, str]:
     """The specifications of images and texts; equal where one model has both."""
     images, plus, texts = spec.partition("+")
     images, texts = resolved(images), resolved(texts)
@@ -91,29 +110,31 @@ def _halves(spec: str) -> tuple[str, str]:
     return images, texts if plus else images
 
 
-def _pair(images: str, texts: str, small: SmallConfig, tokenizer: TextTokenizer | None) -> PairTowers:
+def _pair(images: str, texts: str, small: SmallConfig, tokenizer: TextTokenizer | None, weights: bool) -> PairTowers:
     """The image half of one model and the text half of another."""
     from mt2st.encoders.hugging_face import hugging_face_images, hugging_face_texts
 
     image: Any
     text: Any
     if images.startswith("hf:"):
-        image = hugging_face_images(images.removeprefix("hf:"))
+        image = hugging_face_images(images.removeprefix("hf:"), weights=weights)
     elif images == "small":
         unused = tokenizer or TextTokenizer.train([], 260)  # its text tower is not kept
         image = small_towers(small, unused).image_half()
     else:
-        image = _open_clip(images.removeprefix("open_clip:")).image_half()
+        image = _open_clip(images.removeprefix("open_clip:"), weights).image_half()
     if texts.startswith("hf:"):
-        text = hugging_face_texts(texts.removeprefix("hf:"))
+        text = hugging_face_texts(texts.removeprefix("hf:"), weights=weights)
     elif texts == "small":
         text = small_towers(small, _needed(tokenizer)).text_half()
     else:
-        text = _open_clip(texts.removeprefix("open_clip:")).text_half()
+        text = _open_clip(texts.removeprefix("open_clip:"), weights).text_half()
     return PairTowers(image, text, embedding_width=small.embedding_width if "small" in (images, texts) else PAIR_WIDTH)
 
 
-def _open_clip(rest: str) -> OpenClipTowers:
+def _open_clip(rest: str, weights: bool) -> OpenClipTowers:
+    if rest.startswith(LOCAL):
+        return folder_towers(Path(rest.removeprefix(LOCAL)), weights=weights)
     name, _, pretrained = rest.removesuffix(f":{WEIGHTS_ONLY}").partition(":")
     return named_towers(name, pretrained or None, weights_only=rest.endswith(f":{WEIGHTS_ONLY}"))
 

@@ -197,3 +197,23 @@ def _add_lora(module: nn.Module, rank: int, targets: list[str]) -> None:
 
     config: Any = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0)
     peft.inject_adapter_in_model(config, module)
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Add LoRA's updates to the matrices they stand beside and take them away, in place; nothing without LoRA."""
+    if importlib.util.find_spec("peft") is None:
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {name: part for name, part in module.named_modules() if isinstance(part, BaseTunerLayer)}
+    for name, layer in layers.items():
+        if any(name.startswith(f"{outer}.") for outer in layers):
+            continue  # attention of torch's own takes its inner layer with it
+        whole = getattr(layer, "unload_and_optionally_merge_module", None)
+        if whole is not None:
+            merged = whole(merge=True, safe_merge=False, adapter_names=None)
+        else:
+            layer.merge()
+            merged = layer.get_base_layer()
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, merged)

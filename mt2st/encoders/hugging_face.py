@@ -136,6 +136,7 @@ def hugging_face_towers(
     embedding_width: int = 256,
     context_length: int | None = None,
     image_size: int | None = None,
+    weights: bool = True,
 ) -> PairTowers:
     """Towers from a model of the Hugging Face Hub or from a local folder.
 
@@ -153,6 +154,7 @@ def hugging_face_towers(
         embedding_width: E of a pair; a dual model has its own.
         context_length: T; None = the model's own, at most 77 for a pair.
         image_size: pixels; None = the model's own. Another size interpolates the position embeddings.
+        weights: False = fresh weights; `name` and `text` are folders that need hold no others.
 
     Raises:
         Mt2stError: no such folder, no access to the Hub, pickled weights, no tokenizer or padding token, a model that
@@ -161,8 +163,8 @@ def hugging_face_towers(
     import transformers  # heavy, and needed only here
 
     if text is not None:
-        images = hugging_face_images(name, revision, image_size)
-        texts = hugging_face_texts(text, text_revision, context_length)
+        images = hugging_face_images(name, revision, image_size, weights)
+        texts = hugging_face_texts(text, text_revision, context_length, weights)
         return PairTowers(images, texts, embedding_width=embedding_width)
     config = load_pretrained(transformers.AutoConfig, name, revision)
     if config.model_type not in DUAL_MODELS:
@@ -170,7 +172,7 @@ def hugging_face_towers(
             f"{name!r} is a {config.model_type} model, not a vision and a text model in one; pair it with another, "
             f"hf:{name}+TEXT_MODEL or small+hf:{name}, or take a CLIP or SigLIP model"
         )
-    model = load_model(name, revision)
+    model = load_model(name, revision, weights)
     return PairTowers(
         _images_of(model, name, revision, image_size),
         _texts_of(model, name, revision, context_length),
@@ -180,17 +182,21 @@ def hugging_face_towers(
     )
 
 
-def hugging_face_images(name: str, revision: str | None = None, image_size: int | None = None) -> HuggingFaceImages:
+def hugging_face_images(
+    name: str, revision: str | None = None, image_size: int | None = None, weights: bool = True
+) -> HuggingFaceImages:
     """The image half of towers: a vision model, or that of a dual model. Arguments as for `hugging_face_towers`."""
-    model = load_model(name, revision)
+    model = load_model(name, revision, weights)
     if model.config.model_type not in DUAL_MODELS:
         require_input(model, "pixel_values", name, "vision")
     return _images_of(model, name, revision, image_size)
 
 
-def hugging_face_texts(name: str, revision: str | None = None, context_length: int | None = None) -> HuggingFaceTexts:
+def hugging_face_texts(
+    name: str, revision: str | None = None, context_length: int | None = None, weights: bool = True
+) -> HuggingFaceTexts:
     """The text half of towers: a text model, or that of a dual model. Arguments as for `hugging_face_towers`."""
-    model = load_model(name, revision)
+    model = load_model(name, revision, weights)
     if model.config.model_type not in DUAL_MODELS:
         require_input(model, "input_ids", name, "text")
     return _texts_of(model, name, revision, context_length)
@@ -229,10 +235,20 @@ def _texts_of(model: Any, name: str, revision: str | None, context_length: int |
     )
 
 
-def load_model(name: str, revision: str | None = None) -> Any:
-    """A model in float32 from safetensors: a Hub name or a folder. Raises `Mt2stError` where it cannot be loaded."""
+def load_model(name: str, revision: str | None = None, weights: bool = True) -> Any:
+    """A model in float32 from safetensors: a Hub name or a folder. Raises `Mt2stError` where it cannot be loaded.
+
+    `weights` False: its config alone is read, and the weights are fresh.
+    """
     import transformers
 
+    if not weights:
+        config = load_pretrained(transformers.AutoConfig, name, revision)
+        try:
+            return transformers.AutoModel.from_config(config, trust_remote_code=False).float()
+        except (ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise Mt2stError(f"no model can be built from the config.json of {name!r} ({reason})") from None
     if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
         pickles = [path.name for pattern in _PICKLES for path in sorted(Path(name).glob(pattern))]
         found = f"only {', '.join(pickles)}, which can execute code when loaded" if pickles else "no weights"

@@ -96,13 +96,15 @@ class ImageEncoder(nn.Module):
         return cls(model)
 
     @classmethod
-    def pretrained(cls, name: str, revision: str | None = None) -> ImageEncoder:
+    def pretrained(cls, name: str, revision: str | None = None, *, weights: bool = True) -> ImageEncoder:
         """A ViT checkpoint: a Hub name, or a folder that `save_pretrained` wrote (safetensors).
+
+        `weights` False: fresh ones; the folder need hold no others.
 
         Raises:
             Mt2stError: it cannot be loaded, or it is another architecture than ViT.
         """
-        model = load_model(name, revision)
+        model = load_model(name, revision, weights)
         if not isinstance(model, transformers.ViTModel):
             raise Mt2stError(
                 f"{name!r} is a {model.config.model_type} model, not a ViT; give a checkpoint whose config says "

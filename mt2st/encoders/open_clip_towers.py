@@ -27,7 +27,7 @@ from mt2st.errors import Mt2stError, unknown_name
 WEIGHTS_ONLY = "weights-only"
 """what follows a tag or path, after a colon, to allow weights that are not safetensors"""
 _HUB_NAME = "open_clip_model.safetensors"  # what open_clip itself calls weights that it puts on the Hub
-_LOAD_ERRORS = (
+LOAD_ERRORS = (
     RuntimeError,
     OSError,
     ValueError,
@@ -308,12 +308,17 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
             f"weights {pretrained!r} for {name} hold more than tensors or are torn, so they are not loaded; convert "
             "them to safetensors"
         ) from None
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         weights = f"weights {pretrained!r}" if pretrained else "fresh weights"
         raise Mt2stError(
             f"cannot load {weights} for {name} ({reason}); offline, give a local safetensors file of this very model"
         ) from None
+    return towers_of(model, tokenizer, loaded=file is not None)
+
+
+def towers_of(model: nn.Module, tokenizer: Any, *, loaded: bool) -> OpenClipTowers:
+    """An open_clip model with its own tokenizer as towers; `loaded` = its weights are a checkpoint's."""
     inner = getattr(tokenizer, "tokenizer", None)  # where the tokenizer is one of transformers; CLIP's own pads with 0
     if inner is not None:
         pad, frame = (
@@ -330,7 +335,7 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         pad_id=pad,
         mask_id=None,
         frame_ids=ids,
-        loaded=file is not None,
+        loaded=loaded,
     )
 
 

@@ -7,6 +7,7 @@ transformers do. The torchvision backend of transformers rounds differently: sin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mt2st.data.images import INTERPOLATIONS, checked_fit
@@ -34,7 +35,15 @@ def own_fit(spec: str) -> str:
         return SQUASH
     import open_clip
 
+    from mt2st.encoders.open_clip_folder import read_config
+
     name, _, tag = rest.removesuffix(":weights-only").partition(":")
+    if name == "local-dir":
+        written = read_config(Path(tag))
+        side = written["model_cfg"]["vision_cfg"].get("image_size", 224)
+        return open_clip_fit(
+            written.get("preprocess_cfg") or {}, int(side[0] if isinstance(side, list) else side), rest
+        )
     config = (open_clip.get_pretrained_cfg(name, tag) if tag else None) or {}
     size = ((open_clip.get_model_config(name) or {}).get("vision_cfg") or {}).get("image_size", 224)
     return open_clip_fit(config, int(size[0] if isinstance(size, list | tuple) else size), rest)

@@ -105,17 +105,24 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def pretrained(
-        cls, name: str, context_length: int, revision: str | None = None, *, hidden_width: int = 0
+        cls,
+        name: str,
+        context_length: int,
+        revision: str | None = None,
+        *,
+        hidden_width: int = 0,
+        weights: bool = True,
     ) -> TextEncoder:
         """A bidirectional checkpoint with its tokenizer, in safetensors.
 
-        `name` is a Hub name, or a folder that `save_pretrained` wrote.
+        `name` is a Hub name, or a folder that `save_pretrained` wrote. `weights` False: fresh ones; the folder need
+        hold no others.
 
         Raises:
             Mt2stError: it cannot be loaded, takes no text, is causal or an encoder-decoder, has no tokenizer or no mask
                 or padding token, or takes fewer tokens than `context_length`.
         """
-        model = load_model(name, revision)
+        model = load_model(name, revision, weights)
         require_input(model, "input_ids", name, "text")
         words = load_tokenizer(name, revision)
         if words.mask_token_id is None or words.pad_token_id is None or not hasattr(model.config, "hidden_size"):

@@ -18,6 +18,8 @@ from mt2st.files import content_hash, file_hash, read_sealed_json, write_sealed_
 
 MODEL_FILE = "model.json"
 FORMAT = 1
+TOWERS_FOLDER = "towers"
+"""folder of what `mt2st.encoders.architecture` wrote"""
 KINDS = {"vision-language": "vision_language", "image": "images", "text": "texts", "diffusion": "diffusion"}
 """kind → the module of `mt2st.trained` that restores it"""
 _CURE = "copy the run's folder anew from where it was trained"
@@ -57,6 +59,22 @@ class Description:
         if name not in self.files:
             raise Mt2stError(f"{self.folder / MODEL_FILE} lists no {name}; {_CURE}")
         return self.folder / name
+
+
+def towers_folder(description: Description) -> Path | None:
+    """Where the files are that pretrained towers are built from; None = there are none.
+
+    Raises:
+        Mt2stError: a file lies there that `model.json` does not list.
+    """
+    folder = description.folder / TOWERS_FOLDER
+    if not any(name.startswith(f"{TOWERS_FOLDER}/") for name in description.files):
+        return None
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(description.folder).as_posix()
+        if path.is_file() and name not in description.files:
+            raise Mt2stError(f"{path} is no file of this model: {MODEL_FILE} does not list it; take it away")
+    return folder
 
 
 def write_description(

@@ -9,9 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from mt2st.data.images import DEFAULT_MAX_PIXELS
+from mt2st.encoders.architecture import IMAGE
 from mt2st.encoders.image_transformer import ImageConfig, ImageEncoder
 from mt2st.trained.asking import AskedModel, PossibleClass, paired, unit_rows, with_head
-from mt2st.trained.description import Description
+from mt2st.trained.description import Description, towers_folder
 from mt2st.trained.pictures import pixels_of
 
 
@@ -77,19 +78,17 @@ class ImageModel(AskedModel):
         return self._raw(images, lambda some: {"pixels": self.pixels(some)}, batch_size)
 
 
-def build_encoder(build: Mapping[str, Any]) -> ImageEncoder:
-    """The encoder of `build`, with fresh weights.
-
-    Args:
-        build: "small", the fields of `ImageConfig`.
-    """
-    return ImageEncoder.small(ImageConfig(**build["small"]))
-
-
 def restored(description: Description) -> ImageModel:
-    """The model of `model.json`.
+    """The model of `model.json`: `build` holds "small", the fields of `ImageConfig`; without it the folder says how
+    the checkpoint is built.
 
     Raises:
         Mt2stError: no model that this version can build, or the weights are those of another one.
     """
+
+    def build_encoder(build: Mapping[str, Any]) -> ImageEncoder:
+        if (folder := towers_folder(description)) is not None:
+            return ImageEncoder.pretrained(str(folder / IMAGE), weights=False)
+        return ImageEncoder.small(ImageConfig(**build["small"]))
+
     return ImageModel(*with_head(description, build_encoder), description)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mt2st.encoders.architecture import TEXT
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.text_transformer import TextConfig, TextEncoder
 from mt2st.encoders.words import BagEncoder, WordVocabulary
 from mt2st.errors import Mt2stError
 from mt2st.trained.asking import AskedModel, PossibleClass, paired, unit_rows, with_head
-from mt2st.trained.description import Description
+from mt2st.trained.description import Description, towers_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 WORDS_FILE = "words.txt"
@@ -99,7 +100,7 @@ class TextModel(AskedModel):
 
 def restored(description: Description) -> TextModel:
     """The model of `model.json`: `build` holds "small", the fields of `TextConfig`, or "words", the sizes of
-    `BagEncoder`; and "context_length", tokens that a text is cut to.
+    `BagEncoder`, or for a checkpoint "hidden_width"; and "context_length", tokens that a text is cut to.
 
     Raises:
         Mt2stError: no model that this version can build, or the weights are those of another one.
@@ -112,6 +113,10 @@ def restored(description: Description) -> TextModel:
     def build_encoder(build: Mapping[str, Any]) -> Any:
         if words is not None:
             return BagEncoder(len(words), **build["words"])
+        if (folder := towers_folder(description)) is not None:
+            hidden_width = int(build["hidden_width"])
+            length = int(build["context_length"])
+            return TextEncoder.pretrained(str(folder / TEXT), length, hidden_width=hidden_width, weights=False)
         tokenizer = TextTokenizer.load(description.path(TOKENIZER_FILE))
         return TextEncoder.small(TextConfig(**build["small"]), tokenizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ from torch import Tensor
 
 from mt2st.data.images import DEFAULT_MAX_PIXELS
 from mt2st.data.vocabulary import AnswerVocabulary
-from mt2st.encoders.factory import make_towers
-from mt2st.encoders.fine_tuning import fine_tune
+from mt2st.encoders.architecture import architecture_halves
+from mt2st.encoders.factory import make_towers, towers_of_halves
 from mt2st.encoders.open_clip_towers import SmallConfig
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
 from mt2st.objectives.vqa import AnswerObjective
-from mt2st.trained.description import Description
+from mt2st.trained.asking import tuned
+from mt2st.trained.description import Description, towers_folder
 from mt2st.trained.pictures import in_batches, pixels_of
 from mt2st.trained.weights import load_parts
 
@@ -204,14 +206,22 @@ def trimming(tokenize: Callable[[list[str]], Tensor], pad_id: int) -> Callable[[
     return trimmed
 
 
-def build_encoder(build: Mapping[str, Any], tokenizer: TextTokenizer | None) -> VisionLanguageEncoder:
+def build_encoder(
+    build: Mapping[str, Any], tokenizer: TextTokenizer | None, architecture: Path | None = None
+) -> VisionLanguageEncoder:
     """Towers and fusion with fresh weights, or the checkpoint's.
 
     Args:
         build: "towers" as for `make_towers`; "small", the fields of `SmallConfig`; "fusion_width", "fusion_layers" and
             "fusion_heads".
+        architecture: folder that `write_architecture` wrote of the towers, which then get fresh weights.
     """
-    towers = make_towers(build["towers"], small=SmallConfig(**build["small"]), tokenizer=tokenizer)
+    small = SmallConfig(**build["small"])
+    if architecture is None:
+        towers = make_towers(build["towers"], small=small, tokenizer=tokenizer)
+    else:
+        found = architecture_halves(architecture)
+        towers = towers_of_halves(*found, small=small, tokenizer=tokenizer, weights=False)
     return VisionLanguageEncoder(
         towers, **{name: build[name] for name in ("fusion_width", "fusion_layers", "fusion_heads")}
     )
@@ -227,9 +237,7 @@ def restored(description: Description) -> VisionLanguageModel:
     build = description.build
     tokenizer = TextTokenizer.load(description.path(TOKENIZER_FILE)) if TOKENIZER_FILE in description.files else None
     try:
-        encoder = build_encoder(build, tokenizer)
-        if build.get("lora_rank"):
-            fine_tune(encoder.parts(), freeze=tuple(build["freeze"]), lora_rank=int(build["lora_rank"]))
+        encoder = tuned(build_encoder(build, tokenizer, towers_folder(description)), build)
         size, fit = int(build["image_size"]), str(build["fit"])
     except (LookupError, TypeError, ValueError) as error:
         raise Mt2stError(f"{description.folder} describes no model that this version can build ({error!r})") from None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -89,6 +90,30 @@ def bert(folder: Path, **sizes: Any) -> str:
     tokenizer = word_tokenizer(("[PAD]", "[UNK]", "[MASK]"), unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
     sizes = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 32, **sizes}
     return save(folder, transformers.BertConfig(**sizes), tokenizer)
+
+
+def open_clip_folder(folder: Path, *, sigmoid: bool = False) -> str:
+    """A folder that open_clip loads as local-dir:FOLDER; with `sigmoid` like a SigLIP's, with a tokenizer of words."""
+    import open_clip
+
+    folder.mkdir(parents=True)
+    text = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    }
+    if sigmoid:
+        words = word_tokenizer(("<unk>", "</s>"), unk_token="<unk>", pad_token="</s>", eos_token="</s>")
+        words.save_pretrained(folder)
+        text |= {"vocab_size": len(words), "no_causal_mask": True, "pool_type": "last", "hf_tokenizer_name": "."}
+        config |= {"init_logit_bias": -10.0, "custom_text": True}
+    pixels = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "resize_mode": "squash", "interpolation": "bilinear"}
+    written = {"model_cfg": {**config, "text_cfg": text}, "preprocess_cfg": pixels}
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}")
+    safetensors.torch.save_model(model, str(folder / "open_clip_model.safetensors"))
+    return str(folder)
 
 
 DUAL = {"clip": clip, "siglip": siglip, "siglip2": siglip2}

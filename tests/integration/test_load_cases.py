@@ -19,22 +19,26 @@ from safetensors.numpy import load_file
 import mt2st
 from benchmarks.cases import load_card
 from benchmarks.cases.diffusion.case import sampled
+from benchmarks.cases.shared.encoder_knobs import VitKnobs
+from benchmarks.cases.text.knobs import BertKnobs
 from benchmarks.commands._case import run_suite
 from mt2st.trained.weights import load_parts
+from tests.helpers import checkpoints
 from tests.helpers.unimodal import CASES
 
 Trained = tuple[Any, Path]
+Train = Callable[..., Trained]
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Callable[[str], Trained]:
+def trained(tmp_path: Path) -> Train:
     """A case, and a finished run of it, moved to where its data are not."""
 
-    def make(name: str) -> Trained:
+    def make(name: str, **settings: Any) -> Trained:
         case_name = name.partition("/")[0]
         console = Console(file=io.StringIO())
         knobs = replace(CASES[name](tmp_path), data_folder=tmp_path / "data", steps=4, seeds=1, validations=1)
-        knobs = replace(knobs, strategies=("MTL",), views=("equal-steps",), draw="fixed")
+        knobs = replace(knobs, **settings, strategies=("MTL",), views=("equal-steps",), draw="fixed")
         card = load_card(case_name)
         case: Any = card.open(knobs, console)
         results = tmp_path / "results"
@@ -79,7 +83,7 @@ def check_classes(model: Any, run: Path, items: list[Any]) -> None:
         model.same(items[0], items[1])
 
 
-def test_pictures_are_compared_as_in_the_runs_own_test(trained: Callable[[str], Trained], tmp_path: Path) -> None:
+def test_pictures_are_compared_as_in_the_runs_own_test(trained: Train, tmp_path: Path) -> None:
     case, run = trained("image/same_class")
     model = mt2st.load(run, device="cpu")
     items = pictures(case.test_split)
@@ -91,19 +95,19 @@ def test_pictures_are_compared_as_in_the_runs_own_test(trained: Callable[[str], 
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-def test_pictures_are_classified_as_in_the_runs_own_test(trained: Callable[[str], Trained]) -> None:
+def test_pictures_are_classified_as_in_the_runs_own_test(trained: Train) -> None:
     case, run = trained("image")
     check_classes(mt2st.load(run, device="cpu"), run, pictures(case.test_split))
 
 
 @pytest.mark.parametrize("name", ["text", "representation"])
-def test_glosses_are_classified_as_in_the_runs_own_test(trained: Callable[[str], Trained], name: str) -> None:
+def test_glosses_are_classified_as_in_the_runs_own_test(trained: Train, name: str) -> None:
     case, run = trained(name)
     check_classes(mt2st.load(run, device="cpu"), run, case.glosses.test.texts)
 
 
 @pytest.mark.parametrize("name", ["text/same_class", "representation/same_class"])
-def test_glosses_are_compared_as_in_the_runs_own_test(trained: Callable[[str], Trained], name: str) -> None:
+def test_glosses_are_compared_as_in_the_runs_own_test(trained: Train, name: str) -> None:
     case, run = trained(name)
     model = mt2st.load(run, device="cpu")
     texts = case.glosses.test.texts
@@ -121,7 +125,7 @@ def test_glosses_are_compared_as_in_the_runs_own_test(trained: Callable[[str], T
         model.embed_words(["zebrafish"])
 
 
-def test_pictures_are_generated_as_in_the_runs_own_test(trained: Callable[[str], Trained]) -> None:
+def test_pictures_are_generated_as_in_the_runs_own_test(trained: Train) -> None:
     case, run = trained("diffusion")
     model = mt2st.load(run, device="cpu")
     labels = [case.names[code] for code in case.asked.tolist()]
@@ -134,3 +138,18 @@ def test_pictures_are_generated_as_in_the_runs_own_test(trained: Callable[[str],
     assert torch.equal(torch.from_numpy(found).permute(0, 3, 1, 2), sampled(experiment.encoder, case.asked, 2))
     with pytest.raises(mt2st.Mt2stError, match="label"):
         model.generate(["no such label"])
+
+
+def test_a_picture_checkpoint_is_built_from_the_runs_folder(trained: Train, tmp_path: Path) -> None:
+    vit = VitKnobs(model=f"hf:{checkpoints.vit(tmp_path / 'vit')}")
+    case, run = trained("image", encoder=vit, image_size=16)
+    shutil.rmtree(tmp_path / "vit")
+    check_classes(mt2st.load(run, device="cpu"), run, pictures(case.test_split))
+
+
+def test_a_text_checkpoint_is_built_from_the_runs_folder(trained: Train, tmp_path: Path) -> None:
+    """Its upper layer by LoRA, below a new hidden layer."""
+    name = f"hf:{checkpoints.bert(tmp_path / 'bert')}"
+    case, run = trained("text", encoder=BertKnobs(model=name, hidden_width=12, lora_rank=2, context_length=10))
+    shutil.rmtree(tmp_path / "bert")
+    check_classes(mt2st.load(run, device="cpu"), run, case.glosses.test.texts)

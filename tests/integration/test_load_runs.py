@@ -15,6 +15,7 @@ import mt2st
 from benchmarks.cli import main
 from mt2st.__main__ import main as use
 from mt2st.data.prepared import PreparedDataset
+from tests.helpers import checkpoints
 
 DRAWN = Path(__file__).parents[1] / "helpers" / "drawn_dataset.py"
 SUITE = [
@@ -42,9 +43,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def trained(case: str, data: Path, folder: Path) -> Path:
+def trained(case: str, data: Path, folder: Path, *options: str) -> Path:
     """A finished run, moved to where neither data nor suite are."""
-    assert main([case, *SUITE, "--data-folder", str(data), "--results", str(folder / "results")]) == 0
+    assert main([case, *SUITE, *options, "--data-folder", str(data), "--results", str(folder / "results")]) == 0
     run = next((folder / "results" / case / "default").glob("mtl-*"))
     return Path(shutil.move(run, folder / "elsewhere"))
 
@@ -65,6 +66,12 @@ def test_a_vqa_run_answers_as_in_its_own_test(data: Path, tmp_path: Path) -> Non
     best = [answers[0] for answers, kept in zip(found, labelled, strict=True) if kept]
     assert [model.answers.index(answer.text) for answer in best] == items["prediction"].tolist()
     assert [answer.probability for answer in best] == pytest.approx(items["confidence"], abs=1e-5)
+    interval = model.about["intervals"]["vqa_accuracy"]
+    assert interval["over"] == "clusters"  # pictures
+    assert interval["low"] <= model.about["test"]["vqa_accuracy"] <= interval["high"]
+    assert use(["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "exported")]) == 0
+    again = mt2st.load(tmp_path / "exported", device="cpu")
+    assert again.answer_all(pictures(test), test.question_texts(), question_image=test.question_images()) == found
     # the same through the command line, from picture files
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -91,6 +98,21 @@ def test_a_retrieval_run_embeds_as_in_its_own_test(data: Path, tmp_path: Path) -
     images = [picture for number, picture in enumerate(pictures(test)) if number in with_captions]
     assert np.allclose(model.embed_images(images), kept["image_embeddings"], atol=1e-5)
     assert np.allclose(model.embed_texts(test.caption_texts()), kept["text_embeddings"], atol=1e-5)
+
+
+def test_a_frozen_checkpoint_that_was_run_once_is_built_from_the_runs_folder(data: Path, tmp_path: Path) -> None:
+    towers = f"small+hf:{checkpoints.bert(tmp_path / 'bert')}"
+    run = trained("vqa", data, tmp_path, "--encoder.towers", towers, "--encoder.freeze", "text")
+    shutil.rmtree(tmp_path / "bert")
+    (prepared,) = data.glob("*/manifest.json")
+    test = PreparedDataset.open(prepared.parent).split("test")
+    model = mt2st.load(run, device="cpu")
+    found = model.answer_all(pictures(test), test.question_texts(), question_image=test.question_images())
+    labelled = [bool(given) for given in test.answer_texts()]
+    best = [answers[0] for answers, kept in zip(found, labelled, strict=True) if kept]
+    assert [answer.probability for answer in best] == pytest.approx(
+        load_file(run / "items.safetensors")["confidence"], abs=1e-5
+    )
 
 
 def test_a_run_without_weights_says_so(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Write a trained model for other programs: open_clip, transformers, or mt2st.load without the heads of auxiliaries.
+
+open_clip and hf hold the towers, for runs whose towers are theirs; their embeddings are those of the run. Small towers
+are this project's own: safetensors is their format. A model card, README.md, is written beside the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("--format", required=True, metavar="FORMAT", help="open_clip, hf or safetensors")
+    parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="a new folder, or an empty one")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    from mt2st.trained.export import export  # heavy, and needed only here
+
+    names = export(arguments.run, arguments.format, arguments.out)
+    sys.stdout.write(f"{arguments.out}: {', '.join(names)}\n")
+    return 0
