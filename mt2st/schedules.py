@@ -37,6 +37,7 @@ __all__ = [
     "Switch",
     "coin",
     "describe",
+    "fades",
     "listens",
     "samples_weight",
     "stays_constant",
@@ -339,3 +340,14 @@ def describe(schedule: object) -> Any:
             f"{error.kind}; make the schedule a dataclass, give it plain values, or give it a method describe() that "
             "returns its parameters"
         ) from None
+
+
+def fades(schedule: Schedule) -> bool:
+    """Whether `schedule` lets its task go: its weight, expected where it is drawn, is lower near the end than at first.
+
+    One that listens may let it go, so it does.
+
+    >>> fades(Switch(at=0.4)), fades(Constant()), fades(Off())
+    (True, False, False)
+    """
+    return listens(schedule) or schedule(1.0 - 1.0 / _POINTS) < schedule(0.0)

@@ -15,7 +15,8 @@ from benchmarks.cases.shared.suite_knobs import SuiteKnobs
 from benchmarks.options import EXIT_CODES, parse_dataclass
 from benchmarks.report.families import looks_until
 from benchmarks.report.spec import ReportSpec
-from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies, strategy_names
+from benchmarks.report.views import MULTI_TASK
+from benchmarks.strategies import Each, StrategyKind, built_in, find_strategies, find_strategy, strategy_names
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainSettings
 
@@ -180,14 +181,41 @@ def parse_knobs(default: Any, argv: list[str], *, prog: str, description: str) -
     start = line(**values, **settings)
     parsed = parse_dataclass(start, argv, prog=prog, description=description, registry=_registry())
     chosen = {each.name: getattr(parsed, each.name) for each in fields(default)}
-    # The settings that differ from what the knobs would give by themselves, and those that were tuned.
-    tuned = {type(own) for own in default.settings}
-    own = tuple(
-        getattr(parsed, each.key)
-        for each in kinds
-        if each.kind in tuned or getattr(parsed, each.key) != settings[each.key]
-    )
+    own = _own_settings(kinds, default, parsed, settings, argv)
     return kind(**{**chosen, "settings": own})
+
+
+def _own_settings(
+    kinds: tuple[StrategyKind, ...], default: SuiteKnobs, parsed: Any, shown: Mapping[str, Any], argv: list[str]
+) -> tuple[Any, ...]:
+    """The settings that the knobs must hold: those that were tuned, and those that the command line changes.
+
+    A strategy that nobody has tuned takes learning rate and weight from MTL, as the command line has it. A value that
+    the command line names for the strategy itself counts also where it is the one that is shown as its default.
+    """
+    tuned = {type(own) for own in default.settings}
+    named = {word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")}
+
+    def changes(each: StrategyKind) -> dict[str, Any]:
+        found = getattr(parsed, each.key)
+        return {
+            name.name: value
+            for name in fields(found)
+            if (value := getattr(found, name.name)) != getattr(shown[each.key], name.name)
+            or f"--{each.key}.{name.name}".replace("_", "-") in named
+        }
+
+    changed = {each.key: changes(each) for each in kinds}
+    multi = find_strategy(MULTI_TASK)
+    reference = getattr(parsed, multi.key) if multi.kind in tuned or changed[multi.key] else None
+    own = []
+    for each in kinds:
+        if each.kind in tuned or each == multi:
+            own += [getattr(parsed, each.key)] if each.kind in tuned or changed[each.key] else []
+        elif changed[each.key]:
+            start: Any = each.started_from(reference)
+            own.append(replace(start, **changed[each.key]))
+    return tuple(own)
 
 
 def _named_kinds(default: SuiteKnobs, argv: list[str]) -> tuple[StrategyKind, ...]:

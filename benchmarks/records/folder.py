@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -56,7 +56,7 @@ def slug(text: str) -> str:
 
 def run_id(strategy: str, view: str, seed: int, config: Mapping[str, Any]) -> str:
     """`<strategy>-<view>-s<seed>-<first 8 hex digits of the configuration's hash>`, such as
-    "switch-equal-budget-s0-1f3a5c7e".
+    "switch-budget-0-44-s0-1f3a5c7e".
     """
     return f"{slug(strategy)}-{slug(view)}-s{seed}-{config_hash(config)[:8]}"
 
@@ -303,6 +303,27 @@ class RunFolder:
                 f"finish: the record of {self.name} lacks {', '.join(missing)}; a finished run has them all"
             )
         self._write(record, "finished", "", items)
+
+    def serve(self, views: Sequence[str], looks: Sequence[int] = ()) -> None:
+        """Let a finished run count for these views as well, and for a suite that looks at these numbers of seeds.
+
+        A later command may plan a run that is there already for more than the one that made it. Takes the lock where
+        something is to be written, and leaves the record alone where it lacks nothing.
+
+        Raises:
+            LockedError: another process writes here.
+        """
+        value = self._record()
+        if value is None:
+            return
+        new = [view for view in views if view not in value["views"]]
+        if not new and (not looks or value.get("looks")):
+            return
+        with self.lock():
+            record = {**value, "views": [*value["views"], *new]}
+            if looks and not value.get("looks"):
+                record["looks"] = list(looks)
+            write_sealed_json(self.path / RECORD_FILE, record)
 
     def fail(self, record: Mapping[str, Any], why: str) -> None:
         """Record that the run failed and why, in one line; what `record` already knows is kept. Needs the lock."""

@@ -30,7 +30,7 @@ class RunRecord:
             suite_hash), and:
 
             - status: "finished", "failed" or "interrupted", with `why`
-            - views: those that the run counts for, of "equal-steps" and "equal-budget"
+            - views: those that the run counts for, such as "equal-steps" and "budget-0.44"
             - steps, samples; phases_seconds {train, test, …}; peak_memory_bytes, gpu_peak_memory_bytes
             - flops {total, by_task {task: {forward, backward}}, …}: training FLOPs, 1 multiply-add = 2; validation and
               optimiser, which are in none of the others

@@ -12,11 +12,11 @@ from benchmarks.report.verdict import IsoQuality, Verdict, saving_text
 from benchmarks.report.views import MULTI_TASK
 
 
-def iso_tables(iso: IsoQuality | None, spec: ReportSpec) -> list[TextTable]:
-    """One table, under the sentence; none without full MTL."""
+def iso_tables(iso: IsoQuality | None, spec: ReportSpec, level: str = "95 %") -> list[TextTable]:
+    """One table, under the sentence; none without full MTL. `level` is the confidence of the intervals."""
     if iso is None or not iso.curves:
         return []
-    head = ["strategy", "seeds", "budgets", f"FLOPs to full {MULTI_TASK}'s quality (95 %)"]
+    head = ["strategy", "seeds", "budgets", f"FLOPs to full {MULTI_TASK}'s quality ({level})"]
     if spec.margin is not None:
         at = "" if iso.budget is None else f" at {iso.budget:.2g}"
         head += ["saving at no loss", f"and better than shortened {MULTI_TASK}"]
@@ -38,6 +38,8 @@ def _verdict_cells(verdict: Verdict | None, spec: ReportSpec) -> list[str]:
     if verdict is None:
         return [NOTHING] * 4
     needed = "many" if verdict.seeds_needed is None else str(verdict.seeds_needed)
+    if verdict.to_full.seeds < 2:
+        needed = NOTHING  # how seeds vary is not known
     differences = [difference_text(found, spec.primary) for found in (verdict.to_full, verdict.to_short)]
     return [*differences, verdict.kind, needed if verdict.kind == "undecided" else NOTHING]
 

@@ -111,7 +111,7 @@ def _intervals(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric)
     _floors(axes, summary, rows, metric)
     arrow = "" if metric.higher_is_better else " (lower is better)"
     axes.set_xlabel(safe(f"{metric.heading} on test{arrow}"))
-    axes.set_title("Mean, 95 % interval; ticks: single seeds", loc="left")
+    axes.set_title(f"Mean, {summary.level} interval; ticks: single seeds", loc="left")
     axes.grid(axis="x", color="#e5e5e5", zorder=0)
     axes.tick_params(axis="y", length=0)
 

@@ -79,7 +79,7 @@ class Row:
         to_full_multi: in the view of a budget, the difference to MTL of the equal-steps view, which ran to its full
             length.
         adjusted_p: "to_single", "to_multi", "to_full_multi" → p-value of the difference after Holm's correction over
-            the strategies of the view; NaN where there is none.
+            the strategies of the view, and for the looks at the seeds; NaN where there is none.
         compression_multi, compression_single: 1 − FLOPs / MTL's (STL's), only where both ran the same number of steps.
         saved_of_full_multi: 1 − FLOPs / full-length MTL's, in the view of a budget.
         reach: FLOPs to MTL's final validation score (mean over MTL's seeds in the same view).
@@ -125,6 +125,7 @@ class Summary:
         frozen: part → what it cost to run its frozen tower once, for all runs together.
         known: the built-in strategies in the order of their table, which rows and looks follow.
         iso: quality against FLOPs, and the verdict; None without full MTL.
+        confidence: of every interval; above 0.95 where seeds were added until the claim was decided.
     """
 
     benchmark: str
@@ -140,6 +141,12 @@ class Summary:
     frozen: Mapping[str, FrozenPass] = field(default_factory=dict)
     known: tuple[str, ...] = ()
     iso: IsoQuality | None = None
+    confidence: float = 0.95
+
+    @property
+    def level(self) -> str:
+        """The confidence of every interval as text: "95 %", "98.75 %"."""
+        return f"{100 * self.confidence:.4g} %"
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -152,7 +159,7 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Plain values for summary.json: costs beside other numbers, holes without their folders' absolute place."""
         value = asdict(replace(self, iso=None))
-        del value["known"]
+        del value["known"], value["confidence"]
         if not value["frozen"]:
             del value["frozen"]
         value["iso"] = self.iso.as_json() if self.iso else None
@@ -350,12 +357,14 @@ def saving_limit(by_place: Places) -> float | None:
     return _compression(single, multi) if single else None
 
 
-def with_families(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one view, with the p-values of each column of differences corrected as one family."""
-    columns = ("to_single", "to_multi", "to_full_multi")
-    adjusted = {
-        name: holm([p_value(found) if (found := getattr(row, name)) else math.nan for row in rows]) for name in columns
-    }
+def with_families(rows: Sequence[Row], confidence: float) -> list[Row]:
+    """The rows of one view, with the p-values of each column of differences corrected as one family.
+
+    `confidence` is that of the intervals: this look may spend 1 − it of the 5 %, and p-values grow by as much.
+    """
+    columns, share = ("to_single", "to_multi", "to_full_multi"), round((1 - confidence) / 0.05, 12)
+    raw = {name: [p_value(found) if (found := getattr(row, name)) else math.nan for row in rows] for name in columns}
+    adjusted = {name: [p if math.isnan(p) else min(1.0, p / share) for p in holm(found)] for name, found in raw.items()}
     return [
         replace(row, adjusted_p={name: values[place] for name, values in adjusted.items()})
         for place, row in enumerate(rows)

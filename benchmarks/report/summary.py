@@ -64,7 +64,8 @@ def summarise(
     rows: list[Row] = []
     for view in sorted({view for view, _ in places}, key=view_place):
         strategies = sorted((name for place, name in places if place == view), key=lambda name: _rank(name, known))
-        rows += with_families([build_row(view, name, by_place, records.holes, spec, way) for name in strategies])
+        own = [build_row(view, name, by_place, records.holes, spec, way) for name in strategies]
+        rows += with_families(own, way.confidence)
     points = [
         (index, row.flops, row.primary.estimate)
         for index, row in enumerate(rows)
@@ -84,10 +85,11 @@ def summarise(
         schedules=_schedules(rows, by_place),
         frozen=_frozen(records.finished),
         known=tuple(known),
+        confidence=way.confidence,
         iso=iso_quality(
             by_place,
             lambda runs: resampled_runs(runs, spec.primary),
-            _against_full_and_short(rows),
+            _against_full_and_short(rows, by_place),
             spec,
             order=lambda name: _rank(name, known),
             confidence=way.confidence,
@@ -110,20 +112,28 @@ def _looks_remark(looks: Sequence[int], confidence: float) -> list[str]:
     ]
 
 
-def _against_full_and_short(rows: Sequence[Row]) -> dict[str, tuple[Interval | None, Interval | None]]:
-    """Strategy → its differences to full and to shortened MTL in the fair view; those that are compared with aside."""
+def _against_full_and_short(
+    rows: Sequence[Row], by_place: Places
+) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Strategy → its differences to full and to shortened MTL in the fair view, of those that fade.
+
+    Controls and methods that weigh tasks do not, and what they reach says nothing of fading. Records of versions up to
+    0.2 do not say it; there all but STL and MTL fade.
+    """
     fair = fair_view(row.view for row in rows)
     return {
         row.strategy: (row.to_full_multi, row.to_multi)
         for row in rows
-        if row.view == fair and row.strategy not in (SINGLE_TASK, MULTI_TASK)
+        if row.view == fair
+        and row.strategy not in (SINGLE_TASK, MULTI_TASK)
+        and any(run.values.get("fades", True) for run in by_place.get((row.view, row.strategy), ()))
     }
 
 
 def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list[RunRecord]], list[str]]:
     """Runs by (view, strategy), sorted by seed, and remarks on those left out.
 
-    A strategy that was run with several settings (another switch point, another budget of a sweep) is never mixed: the
+    A strategy that was run with several settings (another switch point) is never mixed: the
     setting of the run that started last counts.
     """
     found: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
@@ -146,7 +156,7 @@ def _by_place(finished: Sequence[RunRecord]) -> tuple[dict[tuple[str, str], list
 
 
 def _setting(run: RunRecord) -> str:
-    """What a strategy's seeds have in common: its own knobs and those of the suite, which a sweep varies."""
+    """What a strategy's seeds have in common: its own knobs and those of the suite."""
     return content_hash([run.values["config"].get("strategy"), run.values["config"].get("knobs")])
 
 

@@ -19,7 +19,10 @@ _MOST_KINDS = 8  # of items, beside each other
 
 def summary_tables(summary: Summary, spec: ReportSpec) -> tuple[TextTable, ...]:
     """All tables of a report."""
-    found = [*iso_tables(summary.iso, spec), *[_view_table(summary, spec, view) for view in summary.views]]
+    found = [
+        *iso_tables(summary.iso, spec, summary.level),
+        *[_view_table(summary, spec, view) for view in summary.views],
+    ]
     for view in summary.views:
         found += [*_further_metrics(summary, spec, view), *_group_tables(summary, spec, view)]
     return (*found, *_schedule_table(summary))
@@ -32,7 +35,7 @@ def _view_table(summary: Summary, spec: ReportSpec, view: str) -> TextTable:
     budget = is_budget(view)
     full = any(row.to_full_multi for row in rows)
     costs = [cost for cost in COSTS if any(row.costs[cost.name] for row in rows)]
-    head = ["strategy", "seeds", f"{metric.heading} (95 %)", f"Δ to {SINGLE_TASK}", f"Δ to {MULTI_TASK}"]
+    head = ["strategy", "seeds", f"{metric.heading} ({summary.level})", f"Δ to {SINGLE_TASK}", f"Δ to {MULTI_TASK}"]
     head += [f"Δ to full {MULTI_TASK}"] if full else []
     cut = len(head)
     head += ["steps", unit]
@@ -78,8 +81,8 @@ def _marked(row: Row, column: str, metric: Metric) -> str:
 
 def _caption(summary: Summary, spec: ReportSpec, view: str) -> str:
     parts = [
-        "Means over seeds with 95 % intervals; differences are paired by seed and item, in points of the metric's "
-        "scale. * = told from 0 also when all strategies of the column are tested at once (Holm)."
+        f"Means over seeds with {summary.level} intervals; differences are paired by seed and item, in points of the "
+        "metric's scale. * = told from 0 also when all strategies of the column are tested at once (Holm)."
     ]
     if any(row.primary is not None and row.primary.over == "items" for row in summary.of_view(view)):
         parts.append("With one seed an interval is over items only.")

@@ -3,8 +3,8 @@
 **The claim.** At the claimed budget a strategy is *non-inferior* to full MTL (the lower end of the paired interval of
 the difference lies above −δ) *and* better than MTL shortened to the same budget (the interval excludes 0): fading, and
 not merely stopping early, saves. Both must be shown, so neither needs a correction for the other (intersection-union
-test; Berger 1982). The strategies are a family: Holm's correction (1979) holds for "this one is it". That none of them
-is needs no correction, for each must fail.
+test; Berger 1982). The strategies that fade are a family: Holm's correction (1979) holds for "this one is it". That
+none of them is needs no correction, for each must fail. One seed says nothing of others, so it decides nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Verdict:
 
     Attributes:
         to_full, to_short: differences of the primary metric, in its own direction.
-        kind: "holds" where both are shown, "fails" where the opposite of one is, "undecided" otherwise.
+        kind: "holds" where both are shown, "fails" where the opposite of one is, "undecided" otherwise, and with one
+            seed.
         p: one-sided p-value that it does not hold, the larger of both, after Holm's correction over the strategies.
         seeds_needed: seeds that would decide, if the differences are as estimated; None = no number would, or unknown.
     """
@@ -57,7 +58,7 @@ class IsoQuality:
         margin: δ in units of the metric; None = none was declared.
         budget: the claimed budget, as a share of full MTL's FLOPs, as its runs spent it; None = no budget was run.
         curves: one a strategy.
-        verdicts: one a strategy other than STL and MTL.
+        verdicts: one a strategy that fades.
         looks: numbers of seeds at which the suite was looked at; empty = once.
         sentence: what it comes to.
     """
@@ -116,7 +117,7 @@ def iso_quality(
     Args:
         by_place: finished runs.
         resampled: runs → their primary metric on all items and on resamples, a column each; the same resamples for all.
-        differences: strategy → its differences to full MTL and to shortened MTL at the claimed budget.
+        differences: strategy that fades → its differences to full MTL and to shortened MTL at the claimed budget.
         order: sorts strategies as tables show them.
         confidence: of the intervals, less than one look's where there are several.
     """
@@ -192,7 +193,9 @@ def _verdicts(
     for (name, (full, short)), p in zip(known.items(), holm(raw)):
         tested = ((oriented(full, spec.primary), -margin), (oriented(short, spec.primary), 0.0))
         kind: Kind = "undecided"
-        if p <= (1 - confidence) / 2:
+        if min(full.seeds, short.seeds) < 2:
+            pass  # intervals over items alone: another seed may say the opposite
+        elif p <= (1 - confidence) / 2:
             kind = "holds"
         elif any(interval.high < boundary for interval, boundary in tested):
             kind = "fails"
@@ -226,8 +229,8 @@ def _sentence(verdicts: Sequence[Verdict], curves: Sequence[Curve], spec: Report
         return f"Not decided: no margin δ is declared for {metric.label}, so no loss is called none."
     if not verdicts or budget is None:
         return (
-            f"Not decided: that needs {MULTI_TASK} at full length, and {MULTI_TASK} and another strategy at a smaller "
-            "budget."
+            f"Not decided: that needs {MULTI_TASK} at full length, and {MULTI_TASK} and a strategy that fades at a "
+            "smaller budget."
         )
     rank = ("holds", "undecided", "fails")
     best = min(verdicts, key=lambda one: (rank.index(one.kind), one.p, -oriented(one.to_full, metric).estimate))

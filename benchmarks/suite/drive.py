@@ -179,6 +179,8 @@ class _Driver:
         """Whether a run is finished; if not, its folder is made ready for a worker."""
         folder = planned.folder
         if folder.state() == "finished":
+            with contextlib.suppress(LockedError):
+                folder.serve(planned.run.views, planned.run.looks)
             return True
         with contextlib.suppress(LockedError), folder.lock():  # one in other hands comes back as held
             for damage in folder.repair():

@@ -25,7 +25,7 @@ from benchmarks.suite.loadable import describe_model
 from benchmarks.suite.runs import Planned, train_config
 from mt2st.errors import Mt2stError
 from mt2st.files import canonical_json
-from mt2st.schedules import Schedule, describe
+from mt2st.schedules import Schedule, describe, fades
 from mt2st.training.checkpoint import newest_checkpoint
 from mt2st.training.prefetch import Prefetched
 from mt2st.training.trainer import Trainer, TrainingInterrupted
@@ -65,7 +65,7 @@ def run_one(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as held:
-        decided = _claim(planned.folder, wait_seconds, shared, held) if ranks.is_first() else None
+        decided = _claim(planned, wait_seconds, shared, held) if ranks.is_first() else None
         decided = ranks.from_first(vars(decided) if decided else None)
         if decided is not None:
             return Outcome(**decided)
@@ -73,10 +73,12 @@ def run_one(
         return Outcome(kind, text, time.monotonic() - started)
 
 
-def _claim(folder: RunFolder, wait_seconds: float, shared: bool, held: contextlib.ExitStack) -> Outcome | None:
+def _claim(planned: Planned, wait_seconds: float, shared: bool, held: contextlib.ExitStack) -> Outcome | None:
     """Lock the folder in `held` and begin; or how the run ended without being trained here."""
+    folder = planned.folder
     try:
         if folder.state() == "finished":
+            folder.serve(planned.run.views, planned.run.looks)
             text = "finished by another process meanwhile" if shared else "finished before"
             return Outcome("skipped", f"{text}, skipped")
         held.enter_context(folder.lock(wait_seconds=wait_seconds))
@@ -159,6 +161,8 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
     record["schedules"] = {
         name: _text(task.schedule) for name, task in mixture.tasks.items() if task is not mixture.primary
     }
+    # Only a strategy that lets auxiliaries go can bear the claim out; a control or a weighting method cannot.
+    record["fades"] = any(fades(task.schedule) for task in mixture.tasks.values() if task is not mixture.primary)
     if knobs.init_from:  # a checkpoint of this run, if there is one, is loaded over it
         record["init_from"] = start_from(knobs, experiment, mixture, record["data"], run.seed)
 
@@ -240,8 +244,16 @@ def train_and_test(case: Case, planned: Planned, record: dict[str, Any], on_step
         folder.finish(record, test.items)
         if keep != "checkpoints":
             drop_checkpoints(folder.path)
-    name, value = next(iter((test.metrics or validation).items()))
+    name, value = _headline(folder, test.metrics, validation)
     return f"{name} {value:.4f}, {ledger.total / 1e12:.3f} TFLOPs, {result.train_seconds:.0f} s"
+
+
+def _headline(folder: RunFolder, test: Mapping[str, float], validation: Mapping[str, float]) -> tuple[str, float]:
+    """The metric that strategies are compared by, on test where it was read; without it the first one."""
+    spec = load_card(folder.identity["benchmark"]).spec
+    metrics, wanted = (test, spec.primary.id) if test else (validation, spec.validation_id)
+    name = wanted if wanted in metrics else next(iter(metrics))
+    return name, metrics[name]
 
 
 def _text(schedule: Schedule) -> str:

@@ -1,6 +1,6 @@
 """Scenes of coloured OpenMoji pictograms on a grid: the parts, drawn once, and the pictures put together of them.
 
-A scene is a handful of *things*, each of a kind (a cat) and a colour (red), in the cells of a 3 × 3 grid. A pictogram
+A scene is a handful of *things*, each of a kind (a cat) and a colour (red), in the cells of a 2 × 2 grid. A pictogram
 gets its colour by giving it to every filled area of the SVG; its black lines stay. Two scene sets use this module:
 `scene_questions` and `scene_captions`. Everything follows from a set's name, the split and the scene's number, so a set
 is the same on every machine, whatever is made before.

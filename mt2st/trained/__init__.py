@@ -1,6 +1,6 @@
 """Trained models from the folder of a finished run, without its data: load, then ask, embed, classify.
 
-    model = mt2st.load("results/vqa/default/switch-budget-0.44-s0-1f3a5c7e")
+    model = mt2st.load("results/vqa/default/switch-budget-0-44-s0-1f3a5c7e")
     model.answer("picture.png", "what colour is it?", top=5)     # [PossibleAnswer(text="red", probability=0.98), …]
     model.embed_images(["a.png", "b.png"])                       # float32 [2, D], unit length
 

@@ -63,7 +63,8 @@ class Steps:
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
         self.optimiser_flops = 0
-        self._optimiser_costs: dict[str, int] = {}  # active tasks → FLOPs of the optimiser's step
+        # active tasks and what is frozen for a time → FLOPs of the optimiser's step
+        self._optimiser_costs: dict[tuple[str, ...], int] = {}
         self.unchecked: list[tuple[int, str, Tensor]] = []
 
     def kind(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> str:
@@ -212,11 +213,11 @@ class Steps:
 
     def _optimiser_cost(self, weights: Mapping[str, float]) -> int:
         """FLOPs of the optimiser's step on the gradients that are there now: those of these active tasks."""
-        active = "+".join(weights)
-        if active not in self._optimiser_costs:
+        reached = "+".join(weights), *self._freezes.held
+        if reached not in self._optimiser_costs:
             groups, clipped = self._optimizer.param_groups, bool(self._config.clip_norm)
-            self._optimiser_costs[active] = optimiser_flops(groups, clipped=clipped)
-        return self._optimiser_costs[active]
+            self._optimiser_costs[reached] = optimiser_flops(groups, clipped=clipped)
+        return self._optimiser_costs[reached]
 
     def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """The gradients of the weighted sum."""

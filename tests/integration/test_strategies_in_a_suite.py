@@ -85,9 +85,28 @@ def test_a_strategy_of_another_file_is_compared_with_the_built_in_ones(
     assert {view for record in cosine for view in record.views} == {"equal-steps", "budget-0.5", "budget-1"}
     assert all(record.folder.name.startswith(("cosine-equal-", "cosine-budget-")) for record in cosine)
     assert len({record.values["config"]["strategy_code"] for record in cosine}) == 1
+    fades = {record.strategy: record.values["fades"] for record in records}
+    assert fades == {"STL": False, "MTL": False, "Cosine": True}, "who can bear the claim out"
     for text in (printed, (folder / "TABLE.md").read_text(), (folder / "report.html").read_text()):
         assert "Cosine" in text
     assert (folder / "budget-0-5.png").stat().st_size > 0
+
+
+def test_a_finished_run_counts_for_what_a_later_command_plans_it_for(data_folder: Path, tmp_path: Path) -> None:
+    """Static weights cost what MTL costs, so their run of full length is that of budget 1 as well."""
+
+    def seen() -> dict[str, tuple[str, list[int], float]]:
+        records = load_records(tmp_path, "vqa", "tiny").finished
+        return {run.folder.name: (run.views, run.values.get("looks"), run.metric("vqa_accuracy")) for run in records}
+
+    knobs = tiny(data_folder, strategies=("Static weights",), views=("equal-steps",))
+    run(knobs, tmp_path)
+    ((name, (views, looks, value)),) = seen().items()
+    assert (views, looks) == (("equal-steps",), None)
+    again = replace(knobs, views=("equal-steps", "equal-budget"), budgets=(1.0,), seeds=2, until_decided=True)
+    assert "finished before" in run(again, tmp_path)[1]
+    assert seen()[name] == (("equal-steps", "budget-1"), [2], value)
+    assert len(seen()) == 2
 
 
 def test_a_run_of_another_files_strategy_is_resumed_or_refused(

@@ -199,6 +199,10 @@ def test_strategies_are_options(cases: Path, capsys: pytest.CaptureFixture[str],
     words = ("--auxiliaries", "a", "b", "--switch.at", "a=0.7", "b=0.3", "--mtl.weight", "0.5")
     assert parsed(*words).strategy("Switch").at == {"a": 0.7, "b": 0.3}
     assert parsed(*words).strategy("MTL").weight == 0.5
+    words = ("--mtl.learning-rate", "0.005", "--thinned.share", "0.3", "--late.learning-rate", "2e-3")
+    assert parsed(*words).strategy("Switch").learning_rate == 0.005, "nobody tuned it, so it follows MTL"
+    assert parsed(*words).strategy("Thinned").learning_rate == 0.005, "another setting of its own changes nothing there"
+    assert parsed(*words).strategy("Late").learning_rate == 2e-3, "named, though it is the default that help shows"
     outside = parsed("--strategies", "STL", f"{fade}:Cosine", "--cosine.weight", "0.25")
     assert [kind.name for kind in outside.kinds()] == ["STL", "Cosine"]
     assert outside.strategy(str(fade)).weight == 0.25

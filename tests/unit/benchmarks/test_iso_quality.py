@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,12 +89,20 @@ def test_what_all_points_share_does_not_blur_a_difference() -> None:
 # -- the verdict -------------------------------------------------------------------------------------------------------
 
 
-def made(root: Path, spec: ReportSpec = SPEC) -> tuple[str, Path]:
-    """A report of all strategies at full length and at 0.44: its table, and its folder."""
+def made(
+    root: Path, spec: ReportSpec = SPEC, seeds: int = 4, looks: Sequence[int] = (), **fades: bool
+) -> tuple[str, Path]:
+    """A report of all strategies at full length and at 0.44: its table, and its folder.
+
+    Args:
+        fades: strategy → what its records say of that; those that are not named say nothing, as old ones do.
+    """
     for name in LEVEL:
-        for seed in range(4):
-            write_run(root, name, "budget-0.44", seed, items=3000)
-            write_run(root, name, "equal-steps", seed, items=3000)
+        says: dict[str, Any] = {"fades": fades[name]} if name in fades else {}
+        says |= {"looks": list(looks)} if looks else {}
+        for seed in range(seeds):
+            write_run(root, name, "budget-0.44", seed, items=3000, **says)
+            write_run(root, name, "equal-steps", seed, items=3000, **says)
     console = Console(quiet=True)
     paths = report("demo", "default", root, spec=spec, known=tuple(LEVEL), console=console)
     return paths.table.read_text(), paths.folder
@@ -116,6 +127,48 @@ def test_without_a_margin_nothing_is_decided(tmp_path: Path) -> None:
     assert "Not decided: no margin δ is declared" in text
     with pytest.raises(Mt2stError, match="needs a margin_reason"):
         replace(SPEC, margin_reason="")
+
+
+def test_a_control_bears_no_claim_out(tmp_path: Path) -> None:
+    """Switch is the best of all; where its records say that it lets no auxiliary go, others are spoken of."""
+    verdicts = {name: verdicts_of(made(tmp_path / str(name), Switch=name)[1]) for name in (True, False)}
+    assert set(verdicts[True]) == {"Diminish", "Switch", "Sampled Diminish"}
+    assert set(verdicts[False]) == {"Diminish", "Sampled Diminish"}
+    assert "Switch is" in summary_of(tmp_path / "True")["iso"]["sentence"]
+    assert "Switch is" not in summary_of(tmp_path / "False")["iso"]["sentence"]
+
+
+def test_stars_and_headings_allow_for_the_looks(tmp_path: Path) -> None:
+    """At the first of three looks a quarter of the 5 % may be spent."""
+    once, _ = made(tmp_path / "once")
+    looked, _ = made(tmp_path / "looked", looks=(4, 8, 16))
+    rows = [summary_of(tmp_path / name)["rows"] for name in ("once", "looked")]
+    for plain, careful in zip(*rows, strict=True):
+        for column, p in plain["adjusted_p"].items():
+            corrected = careful["adjusted_p"][column]
+            assert corrected == (pytest.approx(min(1.0, 4 * p)) if p is not None else None)
+    assert "accuracy, % (95 %)" in once
+    assert "accuracy, % (98.75 %)" in looked
+    assert "(95 %)" not in looked
+    assert looked.count(r"\*") < once.count(r"\*")
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    found = verdicts_of(made(tmp_path / "four")[1])
+    assert "fails" in found.values(), "Sampled Diminish lies far below full MTL"
+    text, folder = made(tmp_path / "one", seeds=1)
+    assert set(verdicts_of(folder).values()) == {"undecided"}
+    assert "one seed says nothing of others" in text
+    assert "many" not in text
+
+
+def summary_of(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "demo" / "default" / "summary.json").read_text())
+    return found
+
+
+def verdicts_of(folder: Path) -> dict[str, str]:
+    return {each["strategy"]: each["kind"] for each in summary_of(folder.parents[1])["iso"]["verdicts"]}
 
 
 # -- power, families, clusters -----------------------------------------------------------------------------------------

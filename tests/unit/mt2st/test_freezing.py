@@ -93,7 +93,7 @@ class Stop(Exception):  # noqa: N818
 @pytest.mark.parametrize("last", [4, 5, 6])
 def test_resuming_across_the_point_gives_the_same_bits(tmp_path: Path, freeze: str, last: int) -> None:
     def outcome(result: TrainResult, trainer: Watched) -> Any:
-        return trainer.seen[-1], result.ledger.by_kind()
+        return trainer.seen[-1], (result.ledger.by_kind(), result.optimiser_flops)
 
     whole = trainer_of(tmp_path / "bert", freeze)
     expected, kinds = outcome(whole.fit(), whole)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import mt2st
 from mt2st.controls import Late, Linear, Thinned
 from mt2st.errors import Mt2stError
+from mt2st.listening import Flattening
 from mt2st.schedules import (
     Constant,
     Diminish,
@@ -25,6 +26,7 @@ from mt2st.schedules import (
     Schedule,
     Switch,
     coin,
+    fades,
     samples_weight,
     stays_constant,
     weight_at,
@@ -290,6 +292,13 @@ def test_what_stays_constant(schedule: Schedule, constant: bool) -> None:
 
 
 # -- use and misuse ----------------------------------------------------------------------------------------------------
+
+
+def test_which_schedules_let_their_task_go() -> None:
+    going = (Switch(at=0.9), Diminish(rate=1.0, cutoff=0.0), Sampled(Diminish()), Linear(0.2, 1.0), Flattening())
+    staying = (Constant(), Off(), Switch(at=1.0), Diminish(rate=0.0), Thinned(0.5), Late(at=0.6))
+    assert all(fades(schedule) for schedule in going)
+    assert not any(fades(schedule) for schedule in staying)
 
 
 def test_three_lines_in_a_strangers_loop() -> None:
