@@ -176,6 +176,7 @@ class TestTowers:
         families = {"open_clip_towers", "hugging_face"}
         around = {
             "_lazy",
+            "architecture",
             "factory",
             "fine_tuning",
             "freezing",
@@ -183,8 +184,10 @@ class TestTowers:
             "fusion",
             "installed",
             "normalisation",
+            "open_clip_folder",
             "pair",
             "preprocessing",
+            "split_texts",
             "text_tokenizer",
             "vision_language",
         }
