@@ -176,12 +176,18 @@ class TestTowers:
         families = {"open_clip_towers", "hugging_face"}
         around = {
             "_lazy",
+            "architecture",
             "factory",
             "fine_tuning",
+            "freezing",
+            "frozen_outputs",
             "fusion",
+            "installed",
             "normalisation",
+            "open_clip_folder",
             "pair",
             "preprocessing",
+            "split_texts",
             "text_tokenizer",
             "vision_language",
         }

@@ -47,7 +47,10 @@ def test_a_finished_run_keeps_its_weights_alone(place: Path) -> None:
     assert any(name.startswith("encoder.") for name in load_file(run / listing["file"]))
 
 
-def test_vqa_and_retrieval_start_from_a_pretraining(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vqa_and_retrieval_start_from_a_pretraining(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # a narrow terminal leaves columns out
     # At a learning rate of next to nothing the weights stay what they were taken from.
     code, results = start(place, "vqa", "--mtl.learning-rate", "1e-12", "--weight-decay", "0")
     printed = " ".join(capsys.readouterr().out.split())
