@@ -35,5 +35,8 @@ def finding_of(summary: Summary, spec: ReportSpec) -> str:
     if best.to_multi is not None:
         told = best.adjusted_p.get("to_multi", 1.0) <= ALPHA
         text += f"; {difference_text(best.to_multi, metric)} from {MULTI_TASK}, "
-        text += "told from 0 with all strategies tested at once (Holm)" if told else "not told from 0"
+        if best.to_multi.seeds == 1:
+            text += "on one seed, which says nothing of others"
+        else:
+            text += "told from 0 with all strategies tested at once (Holm)" if told else "not told from 0"
     return f"{text}. {view_title(view)}."

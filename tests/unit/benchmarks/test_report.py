@@ -274,6 +274,9 @@ def test_one_seed_is_said_to_be_one_seed(tmp_path: Path) -> None:
     write_suite(tmp_path, seeds=1, items=50, views=("equal-steps",))
     assert any("one seed only" in remark for remark in summary_of(tmp_path).remarks)
     assert "With one seed an interval is over items only." in made(tmp_path).table.read_text()
+    finding = finding_of(summary_of(tmp_path), SPEC)
+    assert "on one seed, which says nothing of others" in finding
+    assert "told from" not in finding
 
 
 @pytest.mark.parametrize("varied", ["strategy", "knobs"])
