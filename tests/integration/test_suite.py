@@ -25,6 +25,7 @@ from benchmarks.records.examples import read_examples
 from benchmarks.records.folder import RunFolder
 from benchmarks.records.read import load_records
 from benchmarks.suite import runner, train
+from data_prep.prepare import prepare
 from mt2st.data.card import Example
 from mt2st.errors import Mt2stError
 from mt2st.training.config import TrainSettings
@@ -235,7 +236,7 @@ def test_a_set_without_captions_learns_from_its_questions(data_folder: Path, tmp
 
 
 def test_a_prepared_folder_takes_no_settings_of_preparing(data_folder: Path) -> None:
-    folder = next(path for path in data_folder.iterdir() if path.name.startswith("drawn-16px"))
+    folder = prepare(str(DRAWN), out=data_folder, image_size=16)
     with pytest.raises(Mt2stError, match="--image-size 16"):
         VqaCase(tiny_knobs(data_folder, data=str(folder), image_size=32), Console(quiet=True))
     with pytest.raises(Mt2stError, match="come too late"):
