@@ -120,8 +120,11 @@ def _own_formulas() -> dict[Any, Callable[..., int]]:
         for name, formula in ((kernel, _attention_forward), (f"{kernel}_backward", _attention_backward)):
             if hasattr(aten, name):  # which kernels exist depends on the torch version
                 formulas[getattr(aten, name)] = _on_shapes(formula)
-    formulas[aten._native_multi_head_attention] = _native_attention
-    formulas[aten._transformer_encoder_layer_fwd] = _native_layer
+    native: dict[str, Callable[..., int]] = {
+        "_native_multi_head_attention": _native_attention,
+        "_transformer_encoder_layer_fwd": _native_layer,
+    }
+    formulas |= {getattr(aten, kernel): formula for kernel, formula in native.items()}
     formulas[aten.mv] = _on_shapes(lambda matrix, vector, **_: 2 * matrix[0] * matrix[1])
     formulas[aten.addmv] = _on_shapes(lambda bias, matrix, vector, **_: 2 * matrix[0] * matrix[1])
     formulas[aten.dot] = _on_shapes(lambda left, right, **_: 2 * left[0])
