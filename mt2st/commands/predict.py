@@ -180,19 +180,18 @@ def _json(line: str, place: str) -> Any:
 
 def _answered(model: Any, asked: Sequence[Asked], arguments: argparse.Namespace) -> list[tuple[Asked, list[Any]]]:
     """Each question with its answers; with --on-error skip without those whose picture cannot be read."""
-    order = {path: number for number, path in enumerate(dict.fromkeys(question.image for question in asked))}
-    readable = dict(order)
-    if arguments.on_error == "skip":  # decodes twice what is good: a picture's fit need not leave a fitted one alone
-        for path in order:
-            try:
-                model.pixels([path])
-            except Mt2stError as error:
-                sys.stderr.write(f"left out: {error}\n")
-                del readable[path]
+    readable: dict[Path, Any] = {}
+    for path in dict.fromkeys(question.image for question in asked):
+        try:
+            readable[path] = model.pixels([path])[0]
+        except Mt2stError as error:
+            if arguments.on_error == "fail":
+                raise
+            sys.stderr.write(f"left out: {error}\n")
     kept = [question for question in asked if question.image in readable]
     positions = {path: number for number, path in enumerate(readable)}
     answers = model.answer_all(
-        list(readable),
+        list(readable.values()),
         [question.question for question in kept],
         question_image=[positions[question.image] for question in kept],
         top=arguments.top,

@@ -142,7 +142,7 @@ def _embed_part(
     for batch in in_batches(files, batch_size):
         readable, pixels = _decoded(model, folder, batch, bad)
         if readable:
-            rows.append(model.embed_pixels(pixels))
+            rows.append(model.embed_images(pixels, batch_size=batch_size))
             names += readable
         on_pictures(len(batch))
     stamps = [files[name] for name in (*names, *(name for name, _ in bad))]
@@ -151,18 +151,16 @@ def _embed_part(
     write_bytes(place / f"part-{content_hash(about)[:24]}.safetensors", content)
 
 
-def _decoded(
-    model: Any, folder: Path, names: Sequence[str], bad: list[tuple[str, str]]
-) -> tuple[list[str], np.ndarray]:
+def _decoded(model: Any, folder: Path, names: Sequence[str], bad: list[tuple[str, str]]) -> tuple[list[str], list[Any]]:
     """The names of readable pictures and their pixels; the others are added to `bad`."""
     readable, pixels = [], []
     for name in names:
         try:
-            pixels.append(model.pixels([folder / name]).numpy())
+            pixels.append(model.pixels([folder / name])[0])
             readable.append(name)
         except Mt2stError as error:
             bad.append((name, str(error)))
-    return readable, np.concatenate(pixels) if pixels else np.zeros((0, 3, 1, 1), np.uint8)
+    return readable, pixels
 
 
 def _tidy(place: Path, known: _Known) -> None:

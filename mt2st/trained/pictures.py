@@ -21,7 +21,8 @@ def pixels_of(pictures: Sequence[Any], size: int, fit: str, *, max_pixels: int =
     """Pixels [N, 3, size, size] uint8.
 
     Args:
-        pictures: each a path, encoded bytes, a PIL image, or an array: uint8 [H, W, 3] RGB, or [H, W] grey.
+        pictures: each a path, encoded bytes, a PIL image, or an array: uint8 [H, W, 3] RGB, or [H, W] grey. A tensor
+            uint8 [3, size, size], a row of what this function made, is taken as it is.
         size: side of the square, in pixels.
         fit: how other aspect ratios become square; see `mt2st.data.images.decode_image`.
         max_pixels: largest width × height that is decoded.
@@ -29,11 +30,15 @@ def pixels_of(pictures: Sequence[Any], size: int, fit: str, *, max_pixels: int =
     Raises:
         Mt2stError: a picture of another type, or one that cannot be decoded; it is named by path or position.
     """
-    arrays = [
-        decode_image(_opened(picture, number), size, fit=fit, max_pixels=max_pixels, name=_name(picture, number))
-        for number, picture in enumerate(pictures)
-    ]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) if arrays else torch.zeros(0, 3, size, size).byte()
+    rows = []
+    for number, picture in enumerate(pictures):
+        made = isinstance(picture, Tensor) and picture.dtype == torch.uint8 and picture.shape == (3, size, size)
+        if not made:
+            image, name = _opened(picture, number), _name(picture, number)
+            square = decode_image(image, size, fit=fit, max_pixels=max_pixels, name=name)
+            picture = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        rows.append(picture)
+    return torch.stack(rows) if rows else torch.zeros(0, 3, size, size, dtype=torch.uint8)
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

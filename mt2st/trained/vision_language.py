@@ -153,10 +153,6 @@ class VisionLanguageModel:
         """Unit embeddings [N, D] float32 of pictures (any kind that `pixels` takes), `batch_size` at a time."""
         return self._embedded({"pixels": self.pixels(batch)} for batch in in_batches(images, batch_size))
 
-    def embed_pixels(self, pixels: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Unit embeddings [N, D] float32 of what `pixels` made, uint8 [N, 3, image_size, image_size]."""
-        return self._embedded({"pixels": some} for some in torch.as_tensor(pixels).split(batch_size) if len(some))
-
     def embed_texts(self, texts: Iterable[str], *, batch_size: int = 256) -> np.ndarray:
         """Unit embeddings [N, D] float32 of texts, `batch_size` at a time."""
         return self._embedded({"caption_tokens": self._tokenize(batch)} for batch in in_batches(texts, batch_size))
