@@ -54,9 +54,9 @@ SPEC = ReportSpec(
         ),
         (
             "easy_vqa",
-            "Settings were searched on the validation split with the contrastive auxiliary alone: six trials for each "
-            "strategy, and in an earlier search six more for STL and MTL and three for Diminish. The test split is read "
-            "once a run. The tuning logs are in results/published/vqa.",
+            "Settings were searched on the validation split with the contrastive auxiliary alone: six trials for "
+            "each strategy, and in an earlier search six more for STL and MTL and three for Diminish. The test split "
+            "is read once a run. The tuning logs are in results/published/vqa.",
         ),
     ),
 )
