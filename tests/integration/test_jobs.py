@@ -71,17 +71,25 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
         raise errors[0]
 
 
-def run_in_work(results: Path, name: str, after_step: int) -> Path:
-    """Wait until the run whose id begins with `name` has a checkpoint at `after_step` or later; its folder."""
-    found: list[Path] = until(
-        lambda: [
+def run_in_work(results: Path, name: str, after_step: int, command: Command | None = None) -> Path:
+    """Wait until a run whose id begins with `name` has a checkpoint at `after_step` or later; its folder.
+
+    Raises:
+        AssertionError: `command`, which makes the run, ended before.
+    """
+
+    def found() -> list[Path]:
+        if command is not None:
+            assert command.process.poll() is None, command.printed
+        return [
             folder
             for folder in run_folders(results)
             if folder.name.startswith(name) and saved_step(folder) >= after_step
             if owner(folder) not in (0, os.getpid())  # a driver in this process, which makes the folder ready
         ]
-    )
-    return found[0]
+
+    folders: list[Path] = until(found)
+    return folders[0]
 
 
 def no_children_left() -> bool:
@@ -143,7 +151,7 @@ def test_driver_interrupted_then_killed_and_the_same_command_goes_on(
     argv = arguments("vqa", tmp_path / "results", data_folder, *KNOBS, "--jobs", 2)
     first = Command(argv, tmp_path / "first.log")
     try:
-        run_in_work(tmp_path / "results", "stl-", 10)
+        run_in_work(tmp_path / "results", "", 10, first)
         first.process.send_signal(signal.SIGINT)
         assert first.wait() == 130
         assert first.offspring() == []
@@ -155,7 +163,7 @@ def test_driver_interrupted_then_killed_and_the_same_command_goes_on(
         first.end()
     second = Command(argv, tmp_path / "second.log")
     try:
-        folder = run_in_work(tmp_path / "results", "mtl-", 10)
+        folder = run_in_work(tmp_path / "results", "", 10, second)  # any: a busy machine may have ended the others
         second.process.kill()
         second.wait()
         until(lambda: not second.offspring(), _ENDS_WITHIN_SECONDS)

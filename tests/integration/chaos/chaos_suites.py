@@ -119,6 +119,7 @@ def fork(action: Callable[[], int], output: Path) -> int:
     if pid:
         return pid
     code = 70  # an exception that the command line lets through
+    torch.set_num_threads(1)  # torch mends its pool at the first call after a fork, and two threads at once break it
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, 1)
