@@ -194,7 +194,7 @@ build(Path({str(tmp_path)!r}), on_step=lambda step: os.kill(os.getpid(), signal.
     paths = os.pathsep.join(str(path) for path in (root, root / "tests", root / "tests" / "integration"))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     found = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=120, check=False
+        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=400, check=False
     )
     assert found.returncode == -signal.SIGKILL, found.stderr.decode()[-2000:]
     run = build(tmp_path)

@@ -68,7 +68,7 @@ def launch(folder: Path) -> None:
             ranked = {**environment, "RANK": rank, "LOCAL_RANK": rank}
             ranks.append(subprocess.Popen(command, env=ranked, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
         for process in ranks:
-            _, errors = process.communicate(timeout=200)
+            _, errors = process.communicate(timeout=400)
             assert process.returncode == 0, errors.decode()[-3000:]
     finally:
         for process in ranks:

@@ -286,7 +286,7 @@ def test_sigterm_ends_in_order_with_130(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "stopped by SIGTERM" in error
     assert "Traceback" not in error

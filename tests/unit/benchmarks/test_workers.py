@@ -117,7 +117,7 @@ class TestLocalEngine:
         engine.stop()
 
     def ended(self, engine: local.Engine) -> list[Ended]:
-        return until(engine.ended, 20.0)
+        return until(engine.ended, 120.0)
 
     def test_orders_end_in_any_order(self, engine: local.Engine) -> None:
         assert engine.slots == 2
@@ -371,7 +371,7 @@ class TestBoard:
         with board.shown():
             board.start(each)
             board.say("a line above")
-            until(lambda: "40/100" in console.file.getvalue(), 10.0)  # type: ignore[attr-defined]
+            until(lambda: "40/100" in console.file.getvalue(), 60.0)  # type: ignore[attr-defined]
         printed = console.file.getvalue()  # type: ignore[attr-defined]
         assert "process 12" in printed
         assert "0 of 1 runs, 40% of the FLOPs" in printed

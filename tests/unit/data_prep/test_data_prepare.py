@@ -210,7 +210,7 @@ def test_a_script_without_a_main_guard_may_use_workers(pets: Path) -> None:
 
     Ours must not, or they would wait for their own parent's lock.
     """
-    done = subprocess.run(script(pets, workers=2), capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(script(pets, workers=2), capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     PreparedDataset.open(Path(done.stdout.strip()), verify="full")
 
@@ -274,7 +274,7 @@ def script(pets: Path, workers: int) -> list[str]:
 def test_two_processes_preparing_one_set_both_succeed(pets: Path) -> None:
     command = script(pets, workers=0)
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = {child.communicate(timeout=240)[0].strip() for child in children}
+    found = {child.communicate(timeout=400)[0].strip() for child in children}
     assert [child.returncode for child in children] == [0, 0, 0]
     assert len(found) == 1
     PreparedDataset.open(Path(found.pop()), verify="full")

@@ -143,7 +143,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
     _until(lambda: not any(_alive(pid) for pid in pids))
 
 
-def _until(happened: object, seconds: float = 60.0) -> None:
+def _until(happened: object, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():  # type: ignore[operator]
         assert time.monotonic() < deadline
