@@ -20,18 +20,17 @@ from benchmarks.report.page import Page
 from benchmarks.report.rows import Row, Summary
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable
-from benchmarks.report.views import EQUAL_STEPS, MULTI_TASK, fair_view
+from benchmarks.report.views import CLAIMED_BUDGET, EQUAL_STEPS, MULTI_TASK, budget_view, fair_view
 
 CaseSummary = tuple[str, ReportSpec, Summary]  # the case's name, its spec, its summary
 _HEAD = (
-    *("case", "metric", "strategy"),
-    *("equal budget (95 %)", f"Δ to {MULTI_TASK}", "equal steps (95 %)", f"Δ to {MULTI_TASK}"),
-    *("training FLOPs", "saved", "limit"),
+    *("case", "metric", "strategy", "value (95 %)", f"Δ to {MULTI_TASK} (95 %)", f"Δ to full {MULTI_TASK} (95 %)"),
+    *("training FLOPs", f"saved of full {MULTI_TASK}'s"),
 )
 _CAPTION = (
-    "Means over seeds with 95 % intervals; differences paired by seed and item; ↓ lower is better. Training FLOPs and "
-    f"the share saved of {MULTI_TASK}'s are those at equal steps; limit = the auxiliaries' share of {MULTI_TASK}'s "
-    "FLOPs."
+    f"Every strategy gets {CLAIMED_BUDGET:.0%} of full {MULTI_TASK}'s training FLOPs, or the budget of the case that is "
+    f"nearest to that; full {MULTI_TASK} runs all its steps. Means over seeds with 95 % intervals; differences paired by "
+    "seed and item; ↓ lower is better."
 )
 
 
@@ -110,30 +109,30 @@ def _long(cases: Sequence[CaseSummary]) -> TextTable:
 
 
 def _table(cases: Sequence[CaseSummary]) -> TextTable:
-    """Case × strategy → quality and difference to MTL at equal budget and at equal steps, FLOPs, saving; floors."""
+    """Case × strategy → quality at the claimed budget, differences to MTL and to full MTL, FLOPs, saving; floors."""
     body: list[tuple[str, ...]] = []
     faint = set()
     for name, spec, summary in cases:
         metric = spec.primary
         labels = (name, metric.directed_heading)
-        fair = fair_view(summary.views) or ""
-        unit = flops_unit([row.flops for row in summary.of_view(EQUAL_STEPS)])
-        for strategy in dict.fromkeys(row.strategy for row in summary.rows):
-            budget, steps = _row(summary, fair, strategy), _row(summary, EQUAL_STEPS, strategy)
-            cells = [*labels, strategy]
+        rows = [(row.strategy, row) for row in summary.of_view(fair_view(summary.views) or EQUAL_STEPS)]
+        rows = [(f"full {MULTI_TASK}", row) for row in (full_multi_task(summary),) if row is not None] + rows
+        unit = flops_unit([row.flops for _, row in rows])
+        for strategy, row in rows:
+            differences = [difference_text(found, metric) for found in (row.to_multi, row.to_full_multi)]
+            flops = NOTHING if row.flops is None else f"{flops_text(row.flops, unit)} {unit}"
+            cells = (*labels, strategy, interval_text(row.primary, metric), *differences, flops)
+            body.append((*cells, share_text(row.saved_of_full_multi)))
             labels = ("", "")  # said once a case
-            for row in (budget, steps):
-                cells += [interval_text(row.primary, metric), difference_text(row.to_multi, metric)]
-            cells.append(NOTHING if steps.flops is None else f"{flops_text(steps.flops, unit)} {unit}")
-            body.append((*cells, share_text(steps.compression_multi), share_text(summary.limit)))
         for floor, values in summary.floors.items():
             if metric.id in values:
-                value = metric.text(values[metric.id])
                 faint.add(len(body))
-                body.append(("", "", f"floor: {floor}", value, NOTHING, value, *[NOTHING] * (len(_HEAD) - 6)))
+                value = metric.text(values[metric.id])
+                body.append(("", "", f"floor: {floor}", value, *[NOTHING] * (len(_HEAD) - 4)))
     return TextTable("All cases", _HEAD, tuple(body), _CAPTION, faint=frozenset(faint), names=3)
 
 
-def _row(summary: Summary, view: str, strategy: str) -> Row:
-    """The strategy's row in that view; an empty one where it has none."""
-    return next((row for row in summary.of_view(view) if row.strategy == strategy), Row(view, strategy, (), ()))
+def full_multi_task(summary: Summary) -> Row | None:
+    """MTL with all its steps; None where it was not run."""
+    rows = {row.view: row for row in summary.rows if row.strategy == MULTI_TASK}
+    return rows.get(EQUAL_STEPS) or rows.get(budget_view(1.0))

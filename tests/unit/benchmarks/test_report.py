@@ -495,14 +495,14 @@ def test_the_table_of_all_cases_repeats_each_report(suite: Path) -> None:
     cases = [("demo", SPEC, summary), ("other", SPEC, summary)]
     page = all_cases_page(cases, ["third: there are no <records>"])
     (table,) = page.tables
-    assert [row[0] for row in table.body] == ["demo", *[""] * 6, "other", *[""] * 6]
-    rows = {row.strategy: row for row in summary.of_view("equal-steps")}
-    for cells in table.body[:5]:
-        row = rows[cells[2]]
+    assert [row[0] for row in table.body] == ["demo", *[""] * 7, "other", *[""] * 7]
+    (full,) = (row for row in summary.of_view("equal-steps") if row.strategy == "MTL")
+    fair = {row.strategy: row for row in summary.of_view("equal-budget")}
+    for cells, row in zip(table.body, [full, *(fair[cells[2]] for cells in table.body[1:6])], strict=False):
         assert row.primary is not None
-        assert cells[5].startswith(f"{100 * row.primary.estimate:.1f} ±")
-        assert cells[8] == f"{row.compression_multi:.0%}"
-        assert cells[9] == "56%"
+        assert cells[3].startswith(f"{100 * row.primary.estimate:.1f} ±")
+        assert cells[7] == ("–" if row is full else f"{row.saved_of_full_multi:.0%}")
+    assert [cells[2] for cells in table.body[:6]] == ["full MTL", *fair]
     assert [table.body[place][2] for place in sorted(table.faint)][:2] == ["floor: chance", "floor: language prior"]
     text = page_to_markdown(page)
     assert "- third: there are no &lt;records>" in text
