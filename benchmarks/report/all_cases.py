@@ -28,9 +28,9 @@ _HEAD = (
     *("training FLOPs", f"saved of full {MULTI_TASK}'s"),
 )
 _CAPTION = (
-    f"Every strategy gets {CLAIMED_BUDGET:.0%} of full {MULTI_TASK}'s training FLOPs, or the budget of the case that is "
-    f"nearest to that; full {MULTI_TASK} runs all its steps. Means over seeds with 95 % intervals; differences paired by "
-    "seed and item; ↓ lower is better."
+    f"Every strategy gets {CLAIMED_BUDGET:.0%} of full {MULTI_TASK}'s training FLOPs, or the case's budget that is "
+    f"nearest to that; full {MULTI_TASK} runs all its steps. Means over seeds with 95 % intervals; differences paired "
+    "by seed and item; ↓ lower is better."
 )
 
 

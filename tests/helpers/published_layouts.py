@@ -459,6 +459,22 @@ def fashion_mnist(folder: Path) -> dict[str, str]:
     return {}
 
 
+def openclipart(folder: Path) -> dict[str, str]:
+    """Two folders; 26 drawings of as many titles, of which two draw the same."""
+    spaces = 'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
+    for number in range(26):
+        place = folder / ("animals", "food")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"thing{chr(97 + number)}_ann_{number:02d}.svg").write_text(
+            '<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="90" height="60">'
+            f"<metadata><rdf:RDF {spaces}><dc:title>Thing {number}</dc:title><dc:subject><rdf:Bag><rdf:li></rdf:li>"
+            f"<rdf:li>hash</rdf:li><rdf:li>kind_{number % 3}</rdf:li></rdf:Bag></dc:subject></rdf:RDF></metadata>"
+            f'<rect x="10" y="10" width="40" height="30" fill="#{min(number, 24) * 10:02x}40a0"/></svg>\n',
+            encoding="utf-8",
+        )
+    return {}
+
+
 # An adapter that reads two layouts has two entries, "name" and "name/variant"; one that brings its data has None.
 LAYOUTS: dict[str, Callable[[Path], dict[str, str]] | None] = {
     "aokvqa": aokvqa,
@@ -473,6 +489,7 @@ LAYOUTS: dict[str, Callable[[Path], dict[str, str]] | None] = {
     "gqa": gqa,
     "nocaps": nocaps,
     "okvqa": okvqa,
+    "openclipart": openclipart,
     "openmoji": openmoji,
     "openmoji_classes": openmoji,
     "scene_captions": pictograms,

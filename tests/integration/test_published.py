@@ -89,7 +89,7 @@ def test_everything_published_stays_small_with_ten_times_as_many_runs() -> None:
     assert not list(PUBLISHED.rglob("items.safetensors"))
 
 
-@pytest.mark.parametrize("log", sorted(PUBLISHED.glob("*/tuning.json")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("log", sorted(PUBLISHED.rglob("tuning.json")), ids=lambda path: path.parent.name)
 def test_recipes_have_the_settings_that_the_published_search_found(log: Path) -> None:
     found = read_sealed_json(log, "publish it again")
     if "best" not in found:

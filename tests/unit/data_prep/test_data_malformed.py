@@ -27,6 +27,7 @@ WITH_JSON = sorted(
     set(LAYOUTS)
     - {
         "digits",
+        "openclipart",
         "openmoji",
         "openmoji_classes",
         "scene_captions",
