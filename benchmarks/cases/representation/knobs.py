@@ -128,7 +128,8 @@ PAIRS = replace(
     steps=600,
     validations=4,
     auxiliaries=("supersense", "gloss_lemma"),
-    # The best of six trials each on validation, at 44 % of full MTL's FLOPs (results/published/representation/tuning.md).
+    # The best of six trials each on validation, at 44 % of full MTL's FLOPs
+    # (results/published/representation/tuning.md).
     settings=(
         SingleTask(8e-3, weight_decay=1e-3),
         MultiTask(4e-3, 8.0),
