@@ -89,7 +89,7 @@ class Knobs(LabelledDataKnobs):
             check_even("images_per_batch", self.images_per_batch, "pictures")
 
 
-# The best trials at the equal budget, three seeds each (results/published/image/tuning.md); of Diminish's
+# The best trials at the equal budget, three seeds each, searched by version 0.2; of Diminish's
 # two best, which tie, the one that reaches its cut-off before the end.
 DIGITS = Knobs(
     settings=(

@@ -112,7 +112,7 @@ class Knobs(GlossKnobs):
             check_even("glosses_per_batch", self.glosses_per_batch, "glosses")
 
 
-# The best trials at the equal budget, one seed (results/published/representation/tuning.md).
+# The best trials at the equal budget, one seed, searched by version 0.2.
 SUPERSENSE = Knobs(
     settings=(
         SingleTask(2.5e-3),

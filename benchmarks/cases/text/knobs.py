@@ -94,7 +94,7 @@ class Knobs(GlossKnobs):
             check_even("glosses_per_batch", self.glosses_per_batch, "glosses")
 
 
-# The best trials at the equal budget, one seed (results/published/text/tuning.md). For Diminish the second
+# The best trials at the equal budget, one seed, searched by version 0.2. For Diminish the second
 # best, 0.3 points behind, for the best fades so slowly that it never reaches its cut-off and saves nothing.
 SUPERSENSE = Knobs(
     settings=(
