@@ -55,7 +55,7 @@ SPEC = ReportSpec(
         ),
         (
             "easy_vqa",
-            "Settings are the best of eight trials for each strategy, on validation at 44 % of full MTL's FLOPs and on a "
+            "Settings are the best of eight trials for each strategy, on validation at 44 % of full MTL's FLOPs, on a "
             "seed that is not reported. The test split is read once a run. The log is in results/published/vqa.",
         ),
     ),
