@@ -83,7 +83,12 @@ def write_onnx(description: Description, model: VisionLanguageModel, tokenizer: 
         compare(tower, name, inputs, path, what)
     settings = {
         "format": 1,
-        "image": {"file": "image.onnx", "size": size, "fit": str(description.build["fit"]), "channels": "RGB, 0 to 255"},
+        "image": {
+            "file": "image.onnx",
+            "size": size,
+            "fit": str(description.build["fit"]),
+            "channels": "RGB, 0 to 255",
+        },
         "text": {"file": "text.onnx", "context_length": int(tokens.shape[1]), "pad_id": int(towers.pad_id)},
         "embedding_width": model.embedding_width,
     }
