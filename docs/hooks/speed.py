@@ -18,7 +18,7 @@ def speed_page(read: Callable[[str], Any]) -> str:
             *_throughput(read("loop/throughput.json")),
             *_overhead(read("loop/overhead.json")),
             *_data(read("data/data.json")),
-            *_trained(read("trained/trained.json")),
+            *_trained(read),
             *_peers(read("peers/retrieval.json"), "`python -m benchmarks peers retrieval`"),
             *_peers(read("peers/faiss.json"), "`python -m benchmarks peers retrieval --parts faiss`"),
         ]
@@ -80,7 +80,11 @@ def _data(record: Any) -> list[str]:
     ]
 
 
-def _trained(record: Any) -> list[str]:
+def _trained(read: Callable[[str], Any]) -> list[str]:
+    try:
+        record = read("trained/trained.json")
+    except FileNotFoundError:  # not measured yet: a section without numbers says nothing
+        return []
     predict, search = record["predict"], record["search"]
     rows = [
         ("`mt2st.load` after `import torch`", f"{median(record['load_seconds']):.2f} s", "< 3 s"),

@@ -144,7 +144,7 @@ def test_the_page_fits_and_asks_no_other_host(page: Callable[..., Any], demo: Ru
         fits = driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         assert fits, name
     brightness = driver.execute_script("""
-        const found = getComputedStyle(document.querySelector(".gradio-container")).backgroundColor;
+        const found = getComputedStyle(document.body).backgroundColor;
         return found.match(/[0-9.]+/g).slice(0, 3).reduce((sum, each) => sum + Number(each), 0) / 3;
     """)
     assert brightness < 80 if dark else brightness > 200
@@ -281,7 +281,7 @@ def test_hostile_files_are_refused_in_one_line(page: Callable[..., Any], demo: R
             text_in(driver, "picker", name)
             text_in(driver, "shown", reason)
         driver.find_element("id", "ask").click()
-        text_in(driver, "answers", "choose a picture first" if name in ("large.png", "<b>name.png") else reason)
+        text_in(driver, "answers", "choose a picture first" if name == "large.png" else reason)
     assert list(demo.temporary.rglob("*.png")) == []
     well(driver, demo)
 

@@ -68,48 +68,58 @@ def test_the_map_is_that_of_a_slow_obvious_twin() -> None:
 
 
 @pytest.fixture(scope="module")
-def upper_left() -> VisionLanguageModel:
-    """A model trained to name the colour at the upper left; that at the lower right says nothing."""
+def trained() -> VisionLanguageModel:
+    """A model trained to name the colour of a square that lies anywhere; a grey one beside it says nothing."""
     tokenizer = TextTokenizer.train([QUESTION], 280)
     config = SmallConfig(image_size=32, width=16, layers=1, embedding_width=8, stem_width=4)
     torch.manual_seed(0)
     encoder = VisionLanguageEncoder(small_towers(config, tokenizer), fusion_width=16)
     head = AnswerObjective(16, 2)
     random = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=1e-2)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=4e-3)
     tokens = encoder.towers.tokenize([QUESTION])
-    for _ in range(80):
-        colours = torch.randint(2, (32, 2), generator=random)
-        batch = {"pixels": drawn(colours), "question_tokens": tokens.expand(32, -1)}
-        loss = cross_entropy(head.logits(encoder.features(batch)), colours[:, 0])
+    for _ in range(60):
+        colours, places = torch.randint(2, (32,), generator=random), torch.randint(7, (32, 2, 2), generator=random)
+        batch = {"pixels": drawn(colours, places), "question_tokens": tokens.expand(32, -1)}
+        loss = cross_entropy(head.logits(encoder.features(batch)), colours)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.1, "it has learned"
+    assert loss.item() < 0.1, "it has learned"
     return VisionLanguageModel(encoder, head, ("red", "blue"), image_size=32, fit="squash", about={})
 
 
-def drawn(colours: Tensor) -> Tensor:
-    """Pictures [B, 3, 32, 32] uint8, white, with two squares of 8 pixels; `colours` [B, 2]: 0 = red, 1 = blue."""
+def drawn(colours: Tensor, places: Tensor) -> Tensor:
+    """Pictures [B, 3, 32, 32] uint8, white, each with a grey square of 2 × 2 patches and over it a coloured one.
+
+    Args:
+        colours: [B], 0 = red, 1 = blue.
+        places: [B, 2, 2], row and column of the grey and of the coloured square, in patches of 4 pixels.
+    """
     pictures = torch.full((len(colours), 3, 32, 32), 255, dtype=torch.uint8)
     palette = torch.tensor([[255, 0, 0], [0, 0, 255]], dtype=torch.uint8)
-    for picture, (first, second) in zip(pictures, colours.tolist(), strict=True):
-        picture[:, 4:12, 4:12] = palette[first][:, None, None]
-        picture[:, 20:28, 20:28] = palette[second][:, None, None]
+    grey = torch.full((3,), 128, dtype=torch.uint8)
+    for picture, colour, both in zip(pictures, colours, places.tolist(), strict=True):
+        for (row, column), paint in zip(both, (grey, palette[colour]), strict=True):
+            picture[:, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8] = paint[:, None, None]
     return pictures
 
 
-@pytest.mark.parametrize("colours", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_a_trained_answer_looked_where_its_colour_is(upper_left: VisionLanguageModel, colours: tuple[int, int]) -> None:
-    picture = drawn(torch.tensor([colours]))[0].permute(1, 2, 0).numpy()
-    seen = looked_at(upper_left, picture, QUESTION)
-    assert seen.answer == ("red", "blue")[colours[0]]
+@pytest.mark.parametrize("colour", [0, 1])
+@pytest.mark.parametrize(("grey", "place"), [((5, 5), (0, 1)), ((1, 1), (4, 6)), ((0, 6), (5, 0))])
+def test_a_trained_answer_looked_where_its_colour_is(
+    trained: VisionLanguageModel, colour: int, grey: tuple[int, int], place: tuple[int, int]
+) -> None:
+    picture = drawn(torch.tensor([colour]), torch.tensor([[grey, place]]))[0].permute(1, 2, 0).numpy()
+    seen = looked_at(trained, picture, QUESTION)
+    assert seen.answer == ("red", "blue")[colour]
     assert seen.score > 0.9
-    row, column = seen.strongest
-    assert row < 4
-    assert column < 4
-    assert seen.drops[:4, :4].sum() > 4 * np.abs(seen.drops[4:, 4:]).sum()
-    other = looked_at(upper_left, picture, QUESTION, ("blue", "red")[colours[0]])
+    row, column = place
+    near = np.zeros((8, 8), bool)
+    near[max(0, row - 1) : row + 3, max(0, column - 1) : column + 3] = True  # patches that share a window with it
+    assert near[seen.strongest]
+    assert seen.drops[near].sum() > 3 * np.abs(seen.drops[~near]).sum()
+    other = looked_at(trained, picture, QUESTION, ("blue", "red")[colour])
     assert np.allclose(other.drops, -seen.drops, atol=1e-5), "of two answers one gains what the other loses"
 
 
