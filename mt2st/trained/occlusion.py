@@ -7,7 +7,8 @@
 A window slides over the picture and covers it with the picture's mean colour; what falls is what the window held
 (occlusion sensitivity, Zeiler and Fergus 2014, arXiv 1311.2901). It asks the model alone, by its answers, so it is the
 same for convolutions, transformers and checkpoints of other libraries, and needs no gradients. What it does *not* see:
-evidence that is there twice, for hiding one of two changes nothing.
+evidence that is there twice, for hiding one of two changes nothing; and why a model gives the answer that it gives to
+everything else, for that owes nothing to any patch.
 """
 
 from __future__ import annotations
