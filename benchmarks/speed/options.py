@@ -61,6 +61,22 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class TrainedOptions:
+    """Measure a trained model of the default VQA recipe: loading, single answers, prediction, search."""
+
+    rounds: int = 5
+    """processes that load, and pairs of predictions of the test split"""
+    gallery: int = 8000
+    """pictures that are searched"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        check_range("rounds", self.rounds, 1, 1000)
+        check_range("gallery", self.gallery, 20, 10**6)
+
+
+@dataclass(frozen=True)
 class ScaleOptions:
     """Make one suite in several ways: one run after the other, side by side, on two nodes of Ray."""
 

@@ -18,6 +18,7 @@ def speed_page(read: Callable[[str], Any]) -> str:
             *_throughput(read("loop/throughput.json")),
             *_overhead(read("loop/overhead.json")),
             *_data(read("data/data.json")),
+            *_trained(read),
             *_peers(read("peers/retrieval.json"), "`python -m benchmarks peers retrieval`"),
             *_peers(read("peers/faiss.json"), "`python -m benchmarks peers retrieval --parts faiss`"),
         ]
@@ -74,6 +75,32 @@ def _data(record: Any) -> list[str]:
         "## Preparing and reading data: `python -m benchmarks data`",
         "",
         *_table(("what", "value"), rows),
+        _machine(record),
+        "",
+    ]
+
+
+def _trained(read: Callable[[str], Any]) -> list[str]:
+    try:
+        record = read("trained/trained.json")
+    except FileNotFoundError:  # not measured yet: a section without numbers says nothing
+        return []
+    predict, search = record["predict"], record["search"]
+    rows = [
+        ("`mt2st.load` after `import torch`", f"{median(record['load_seconds']):.2f} s", "< 3 s"),
+        ("`answer`, one picture file, one core", f"{1000 * median(record['answer_seconds']):.1f} ms", "< 30 ms"),
+        (
+            f"`answer_all`, {median(predict['array_answers_per_second']):,.0f} answers/s: share of the suite's own",
+            f"{median(predict['share_from_arrays']):.0%}",
+            "≥ 80 %",
+        ),
+        ("the same from picture files", f"{median(predict['share_from_files']):.0%}", "–"),
+        (f"a query in {search['pictures']:,} pictures", f"{1000 * median(search['seconds']):.1f} ms", "< 50 ms"),
+    ]
+    return [
+        "## A trained model in use: `python -m benchmarks trained`",
+        "",
+        *_table(("what", "median", "promised"), rows),
         _machine(record),
         "",
     ]

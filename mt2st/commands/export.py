@@ -1,7 +1,8 @@
-"""Write a trained model for other programs: open_clip, transformers, or mt2st.load without the heads of auxiliaries.
+"""Write a trained model for other programs: open_clip, transformers, ONNX, or mt2st.load without auxiliaries' heads.
 
-open_clip and hf hold the towers, for runs whose towers are theirs; their embeddings are those of the run. Small towers
-are this project's own: safetensors is their format. A model card, README.md, is written beside the weights.
+open_clip and hf hold the towers, for runs whose towers are theirs; onnx holds the towers of any run of vqa or
+retrieval. Their embeddings are those of the run. Small towers are this project's own: safetensors is their format for
+more than embeddings. A model card, README.md, is written beside the weights.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="open_clip, hf or safetensors")
+    parser.add_argument("--format", required=True, metavar="FORMAT", help="open_clip, hf, onnx or safetensors")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="a new folder, or an empty one")
     parser.add_argument(
         "--push", default="", metavar="OWNER/NAME", help="upload it to this Hub repository, made private if it is new"

@@ -7,7 +7,7 @@ from typing import Any
 
 from mt2st.trained.description import Description
 
-_LIBRARY = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "mt2st"}
+_LIBRARY = {"open_clip": "open_clip", "hf": "transformers", "onnx": "onnx", "safetensors": "mt2st"}
 _PIPELINE = {
     "vqa": "visual-question-answering",
     "retrieval": "zero-shot-image-classification",
@@ -29,6 +29,14 @@ from transformers import AutoModel, AutoTokenizer
 model = AutoModel.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")   # SigLIP wants padding="max_length"
 """,
+    "onnx": """\
+import onnxruntime
+
+images = onnxruntime.InferenceSession("FOLDER/image.onnx")
+(embeddings,) = images.run(None, {"pixels": pixels})     # uint8 [batch, 3, size, size]; onnx.json has size and fit
+texts = onnxruntime.InferenceSession("FOLDER/text.onnx")
+(embeddings,) = texts.run(None, {"tokens": tokens})      # int64 [batch, context_length], padded with pad_id
+""",
     "safetensors": """\
 import mt2st
 
@@ -45,7 +53,7 @@ def model_card(description: Description, form: str) -> str:
     """The text of README.md.
 
     Args:
-        form: "open_clip", "hf" or "safetensors".
+        form: "open_clip", "hf", "onnx" or "safetensors".
     """
     about = description.about
     benchmark = str(about.get("benchmark", ""))

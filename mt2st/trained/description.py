@@ -147,6 +147,11 @@ def _check_file(folder: Path, name: str, digest: object) -> None:
 
 
 def _why_none(folder: Path) -> str:
+    if (folder / "run.json").is_file() and (folder / "checkpoints").is_dir():
+        return (
+            "the run kept its checkpoints (--keep checkpoints), of which no model can be loaded; repeat the suite's "
+            "command in a new results folder, with --keep weights"
+        )
     if (folder / "run.json").is_file():
         return (
             "the run kept no weights, or an older version made it; repeat the suite's command in a new results folder, "

@@ -1,4 +1,4 @@
-"""A trained model as a folder for other programs: open_clip's form, that of transformers, or our own, made small.
+"""A trained model as a folder for other programs: open_clip's form, that of transformers, ONNX, or our own, made small.
 
     export(Path("results/…/switch-s0-…"), "open_clip", Path("exported"))
 
@@ -29,9 +29,10 @@ from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import PARTIAL_SUFFIX, sync_file, sync_folder, write_text
 from mt2st.trained.card import model_card
 from mt2st.trained.description import Description, read_description, towers_folder, write_description
+from mt2st.trained.onnx_towers import write_onnx
 from mt2st.trained.vision_language import VisionLanguageModel, restored
 
-FORMATS = ("open_clip", "hf", "safetensors")
+FORMATS = ("open_clip", "hf", "onnx", "safetensors")
 PROJECTIONS_FILE = "projections.safetensors"
 _OURS = "--format safetensors writes a folder that mt2st.load takes"
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
@@ -42,9 +43,9 @@ def export(run: Path, form: str, out: Path) -> list[str]:
 
     Args:
         run: the run's folder, or one that was exported as safetensors.
-        form: one of `FORMATS`. "open_clip" and "hf" hold the towers, whose embeddings are those of the run; "hf" of a
-            pair holds two models, `image` and `text`, and the projections. "safetensors" holds the whole model without
-            the heads of auxiliaries.
+        form: one of `FORMATS`. "open_clip", "hf" and "onnx" hold the towers, whose embeddings are those of the run;
+            "hf" of a pair holds two models, `image` and `text`, and the projections. "safetensors" holds the whole
+            model without the heads of auxiliaries.
         out: a folder that does not exist, or an empty one.
 
     Raises:
@@ -142,9 +143,17 @@ def _write_hugging_face(description: Description, folder: Path) -> None:
     save_file({**tensors, "logit_scale": towers.logit_scale.detach()}, folder / PROJECTIONS_FILE)
 
 
+def _write_onnx(description: Description, folder: Path) -> None:
+    model, source = _towers(description, "onnx")
+    if source is not None and (source / TEXT).is_dir():
+        source = source / TEXT
+    write_onnx(description, model, source, folder)
+
+
 _WRITERS: dict[str, Callable[[Description, Path], None]] = {
     "open_clip": _write_open_clip,
     "hf": _write_hugging_face,
+    "onnx": _write_onnx,
     "safetensors": _write_own,
 }
 

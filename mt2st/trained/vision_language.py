@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,29 +124,26 @@ class VisionLanguageModel:
         Raises:
             Mt2stError: the model does not answer questions, a picture cannot be read, or the numbers do not fit.
         """
-        head = self._answering()
-        about = np.arange(len(images)) if question_image is None else np.asarray(question_image, np.int64)
-        if len(about) != len(questions) or (len(about) and not 0 <= about.min() <= about.max() < len(images)):
-            raise Mt2stError(
-                f"{len(questions)} questions and {len(images)} pictures do not fit together; give one question a "
-                "picture, or question_image, the position of each question's picture"
-            )
         found: list[list[PossibleAnswer]] = [[] for _ in questions]
-        order = np.argsort(about, kind="stable")
-        sorted_about = about[order]
-        for rows in in_batches(np.unique(about).tolist(), batch_size):
-            low, high = np.searchsorted(sorted_about, [rows[0], rows[-1] + 1])
-            chosen = order[low:high]
-            probabilities = self._probabilities(
-                head,
-                self.pixels([images[row] for row in rows]),
-                [questions[at] for at in chosen],
-                np.searchsorted(rows, sorted_about[low:high]),
-            )
+        for chosen, probabilities in self._answered(images, questions, question_image, batch_size):
             best = probabilities.topk(min(max(top, 1), len(self.answers)))
             for at, values, places in zip(chosen, best.values.tolist(), best.indices.tolist(), strict=True):
                 pairs = zip(values, places, strict=True)
                 found[at] = [PossibleAnswer(self.answers[place], value) for value, place in pairs]
+        return found
+
+    def answer_probabilities(
+        self,
+        images: Sequence[Any],
+        questions: Sequence[str],
+        *,
+        question_image: Sequence[int] | None = None,
+        batch_size: int = 256,
+    ) -> np.ndarray:
+        """Probabilities [Q, A] float32 of all A answers to each of Q questions; arguments as for `answer_all`."""
+        found = np.zeros((len(questions), len(self.answers)), np.float32)
+        for chosen, probabilities in self._answered(images, questions, question_image, batch_size):
+            found[chosen] = probabilities.numpy()
         return found
 
     def embed_images(self, images: Iterable[Any], *, batch_size: int = 256) -> np.ndarray:
@@ -165,6 +162,26 @@ class VisionLanguageModel:
             embedding = features.image_embedding if "pixels" in batch else features.caption_embedding
             parts.append(embedding.float().cpu().numpy())
         return np.concatenate(parts)
+
+    def _answered(
+        self, images: Sequence[Any], questions: Sequence[str], question_image: Sequence[int] | None, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """(positions in `questions`, their probabilities [n, A]), a batch of pictures at a time."""
+        head = self._answering()
+        about = np.arange(len(images)) if question_image is None else np.asarray(question_image, np.int64)
+        if len(about) != len(questions) or (len(about) and not 0 <= about.min() <= about.max() < len(images)):
+            raise Mt2stError(
+                f"{len(questions)} questions and {len(images)} pictures do not fit together; give one question a "
+                "picture, or question_image, the position of each question's picture"
+            )
+        order = np.argsort(about, kind="stable")
+        sorted_about = about[order]
+        for rows in in_batches(np.unique(about).tolist(), batch_size):
+            low, high = np.searchsorted(sorted_about, [rows[0], rows[-1] + 1])
+            chosen = order[low:high]
+            pixels = self.pixels([images[row] for row in rows])
+            asked = [questions[at] for at in chosen]
+            yield chosen, self._probabilities(head, pixels, asked, np.searchsorted(rows, sorted_about[low:high]))
 
     @torch.inference_mode()
     def _probabilities(

@@ -42,15 +42,15 @@ def browser(profile: Path, *, scripts: bool = True) -> Iterator[Any]:
         driver.quit()
 
 
-def opened(driver: Any, page: Path, width: int, *, dark: bool = False) -> None:
-    """Open a page in a window of `width` pixels; what the browser logged before is forgotten."""
+def opened(driver: Any, page: Path | str, width: int, *, dark: bool = False) -> None:
+    """Open a page, a file or an address, in a window of `width` pixels; earlier logs of the browser are forgotten."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     for kind in ("browser", "performance"):
         driver.get_log(kind)
-    driver.get(page.as_uri())
+    driver.get(page.as_uri() if isinstance(page, Path) else page)
 
 
 def complaints(driver: Any) -> list[str]:

@@ -115,9 +115,13 @@ def test_a_frozen_checkpoint_that_was_run_once_is_built_from_the_runs_folder(dat
     )
 
 
-def test_a_run_without_weights_says_so(data: Path, tmp_path: Path) -> None:
-    arguments = ["--keep", "nothing", "--data-folder", str(data), "--results", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [("nothing", "the run kept no weights"), ("checkpoints", "kept its checkpoints .*with --keep weights")],
+)
+def test_a_run_without_weights_says_so(keep: str, reason: str, data: Path, tmp_path: Path) -> None:
+    arguments = ["--keep", keep, "--data-folder", str(data), "--results", str(tmp_path)]
     assert main(["vqa", *SUITE, *arguments]) == 0
     run = next((tmp_path / "vqa" / "default").glob("mtl-*"))
-    with pytest.raises(mt2st.Mt2stError, match="the run kept no weights"):
+    with pytest.raises(mt2st.Mt2stError, match=reason):
         mt2st.load(run)

@@ -88,8 +88,8 @@ class SuiteKnobs:
     init_from: str = condition(default="")
     """folder of a finished run, of this or another case, from whose final weights all runs start; empty = fresh ones"""
     keep: Literal["weights", "checkpoints", "nothing"] = condition(default="weights")
-    """what a finished run keeps of its model: the final weights (init_from, embed and evaluate need them), the
-    checkpoints with the optimiser's state as well, or nothing"""
+    """what a finished run keeps of its model: the final weights (mt2st.load and all that uses models needs them), the
+    checkpoints with the optimiser's state in their place (init_from and embed read these too), or nothing"""
 
     def __post_init__(self) -> None:
         for name in ("steps", "seeds", "validations", "threads", "processes"):

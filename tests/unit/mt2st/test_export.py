@@ -124,7 +124,7 @@ def test_our_own_folder_holds_the_same_model_without_auxiliaries(towers: str, tm
     [
         ("small", "open_clip", "towers 'small', and open_clip takes .*--format safetensors writes a folder"),
         ("small", "hf", "towers 'small', and transformers takes .*--format safetensors writes a folder"),
-        ("small", "onnx", "unknown format 'onnx'"),
+        ("small", "onxx", "unknown format 'onxx'.*onnx"),
         ("hf:clip", "open_clip", "open_clip takes the towers of one of its own models"),
         ("small+hf:bert", "hf", "transformers takes towers of its own"),
     ],
