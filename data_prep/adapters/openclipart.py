@@ -142,7 +142,7 @@ def _titled(source: Path) -> dict[Path, tuple[str, ...]]:
     """File → captions, the title first, of the files with a title of their own."""
     read = {path: found for path in _files(source) if (found := _metadata(path)) is not None}
     by_title = Counter(title.casefold() for title, _ in read.values())
-    described = {}
+    described: dict[Path, tuple[str, ...]] = {}
     for path, (title, keywords) in read.items():
         if by_title[title.casefold()] <= MOST_OF_A_TITLE:
             listed = ", ".join(keywords)
