@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import load_card
+from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult, load_card
 from benchmarks.commands import economy as command
 from benchmarks.records.folder import RunFolder
 from benchmarks.report.spec import ReportSpec, accuracy
 from benchmarks.speed import economy, step
 from benchmarks.speed.options import ECONOMIES, StepOptions, with_economy
+from benchmarks.suite.costs import StepCosts, mixture_of
+from benchmarks.suite.plan import training_flops
 from mt2st.errors import Mt2stError
-from mt2st.training.config import TrainSettings
+from mt2st.schedules import Switch
+from mt2st.training.config import TrainConfig, TrainSettings
+from mt2st.training.trainer import Trainer
+from tests.helpers.tiny import objective, streams, tiny_encoder
 
 SPEC = ReportSpec(title="Made up", primary=accuracy("accuracy", "accuracy"))
 
@@ -106,3 +111,30 @@ def test_seconds_are_judged_against_flops() -> None:
     assert (missed.value, missed.met) == ("1.25", False)
     with pytest.raises(Mt2stError, match="pairs = 0"):
         StepOptions(pairs=0)
+
+
+def test_the_forecast_of_a_plan_is_what_the_ledger_measures() -> None:
+    """Shapes change at a quarter and at half of the training, and a task ends after three quarters."""
+
+    def build() -> Experiment:
+        encoder = tiny_encoder()
+        made = streams(encoder)
+        return Experiment(
+            encoder=encoder,
+            primary=objective("vqa", encoder, 7),
+            auxiliaries=[objective("contrastive", encoder)],
+            streams={PRIMARY: made["primary"], AUXILIARY: made["captions"]},
+            validate=dict,
+            test=lambda: TestResult({}, {}),
+        )
+
+    settings = TrainSettings(patch_dropout=0.5, low_resolution_until=0.5, small_batch_until=0.25)
+    costs = StepCosts(build, train=settings)
+    assert costs.turns == (0.0, 0.25, 0.5)
+    forecast = training_flops({"contrastive": Switch(at=0.75)}, costs.primary, costs, 8, seed=0)
+    experiment = build()
+    mixture = mixture_of(experiment, lambda name: Switch(at=0.75))
+    trainer = Trainer(experiment.encoder, mixture, experiment.streams, TrainConfig(8, **vars(settings)))
+    trainer.fit()
+    assert trainer.ledger.total == forecast
+    assert len(trainer.ledger.by_kind()) == 4
