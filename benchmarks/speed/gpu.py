@@ -123,7 +123,8 @@ def tests_lines(output: str, code: int) -> tuple[Any, list[Line]]:
 
 
 def _flops(run: Run, options: GpuOptions, device: str) -> tuple[Any, list[Line]]:
-    raw, lines = {}, []
+    raw: dict[str, Any] = {}
+    lines: list[Line] = []
     for case in options.cases or case_names():
         told = {"case": case, "data_folder": str(options.data_folder)}
         raw[case] = {"device": run("flops", **told), "cpu": run("flops", on="cpu", **told)}
@@ -176,7 +177,7 @@ def _step(run: Run, *, dry: bool) -> tuple[Any, list[Line]]:
     for name in ("eager", "compiled"):
         found = raw[name]
         share = found["flops_per_second"] / rate
-        goal = {} if dry or name == "eager" else {"goal": "≥ 50 %", "met": share >= 0.5}
+        goal: dict[str, Any] = {} if dry or name == "eager" else {"goal": "≥ 50 %", "met": share >= 0.5}
         lines += [
             Line(f"{what}, {name}: images/s", f"{found['images_per_second']:,.0f}"),
             Line(f"{what}, {name}: model FLOPs utilisation", f"{share:.1%}", **goal),
@@ -206,7 +207,7 @@ def _loading(run: Run, step: Mapping[str, Any] | None, *, dry: bool) -> tuple[An
         return raw, [*lines, _not_run("loading against the step", "the check step did not end")]
     taken = step["compiled"]["images_per_second"]
     times = raw["pixels"] / taken
-    goal = {} if dry else {"goal": "≥ 1", "met": times >= 1}
+    goal: dict[str, Any] = {} if dry else {"goal": "≥ 1", "met": times >= 1}
     lines.append(Line("loading: store of pixels / what the compiled step takes", f"{times:.2f}", **goal))
     lines.append(Line("loading: decoded on the fly / what the compiled step takes", f"{raw['encoded'] / taken:.2f}"))
     return raw, lines

@@ -156,7 +156,7 @@ def _largest_difference(ours: Sequence[float], theirs: Sequence[float]) -> float
 
 def _pairs(setting: dict[str, Any], pairs: int, *, trimmed: bool) -> dict[str, Any]:
     """Both sides in turn; theirs with the number of loading processes that is fastest in a trial."""
-    trials = {}
+    trials: dict[int, float] = {}
     for workers in _LOADERS if setting["where"] == "files" else (0,):
         trials[workers] = in_process(_WORKER, "theirs", {**setting, "workers": workers})["images_per_second"]
     workers = max(trials, key=trials.__getitem__)

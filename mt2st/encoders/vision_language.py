@@ -53,9 +53,10 @@ class VisionLanguageEncoder(nn.Module):
         Raises:
             Mt2stError: the image tower takes no reduced images, or its patches do not divide the side.
         """
-        if not hasattr(self.towers, "image_patches"):
-            raise Mt2stError(NO_REDUCED_IMAGES.format(tower=type(self.towers).__name__))
-        patches: int = self.towers.image_patches(side)
+        towers: Any = self.towers
+        if not hasattr(towers, "image_patches"):
+            raise Mt2stError(NO_REDUCED_IMAGES.format(tower=type(towers).__name__))
+        patches: int = towers.image_patches(side)
         return patches
 
     def features(self, batch: Batch) -> VisionLanguageFeatures:

@@ -130,9 +130,9 @@ class Economical:
 
 
 def shrunk(pixels: Tensor, scale: float) -> Tensor:
-    """Images [B, 3, H, W] uint8 with sides `scale` times as long; each new pixel is a mean of those that it covers."""
+    """Images [B, 3, H, W] uint8 with sides `scale` times as long; each new pixel is the mean of those it covers."""
     height, width = (max(1, round(scale * side)) for side in pixels.shape[-2:])
-    small = functional.interpolate(pixels.float(), size=(height, width), mode="bilinear", antialias=True)
+    small = functional.interpolate(pixels.float(), size=(height, width), mode="area")
     return small.round_().clamp_(0, 255).to(torch.uint8)
 
 

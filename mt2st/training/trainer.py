@@ -170,7 +170,8 @@ class Trainer:
         if config.keep_best and (validate is None or best_by is None):
             raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
         self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None
-        self._kept = {name: kept for name, kept in (("best", self._best), ("average", self._average)) if kept}
+        kept: dict[str, Any] = {"best": self._best, "average": self._average}
+        self._kept = {name: weights for name, weights in kept.items() if weights is not None}
         self._fingerprint = fingerprint(
             config,
             mixture,
@@ -225,11 +226,8 @@ class Trainer:
                 self.on_step(progress.step)
                 timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
                 stopping, timed = self._agreed(stop.is_set(), timed)
-                if (
-                    stopping
-                    or timed
-                    or (config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0)
-                ):
+                due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
+                if stopping or timed or due:
                     self.save()
                     last_save = time.monotonic()
                 if stopping:

@@ -18,10 +18,10 @@ from benchmarks.speed.options import ECONOMIES, StepOptions, with_economy
 from benchmarks.suite.costs import StepCosts, mixture_of
 from benchmarks.suite.plan import training_flops
 from mt2st.errors import Mt2stError
-from mt2st.schedules import Switch
+from mt2st.schedules import Constant, Switch
 from mt2st.training.config import TrainConfig, TrainSettings
 from mt2st.training.trainer import Trainer
-from tests.helpers.tiny import objective, streams, tiny_encoder
+from tests.helpers.tiny import mixture, streams, tiny_encoder
 
 SPEC = ReportSpec(title="Made up", primary=accuracy("accuracy", "accuracy"))
 
@@ -65,7 +65,7 @@ def test_differences_are_seed_by_seed(tmp_path: Path) -> None:
     assert "differences" not in none
     assert average["differences"] == pytest.approx([0.02, 0.01])
     assert average["share_of_flops"] == 0.5
-    assert "+0.0150 [+0.0100, +0.0200]" in (tmp_path / "demo-default.md").read_text()
+    assert r"+0.0150 \[+0.0100, +0.0200\]" in (tmp_path / "demo-default.md").read_text()
     assert economy.write_table(tmp_path, "demo", "default", ["none", "patch-dropout"], SPEC) is True
     with pytest.raises(Mt2stError, match="holds no finished run of demo"):
         economy.write_table(tmp_path / "none", "demo", "default", ["none"], SPEC)
@@ -118,11 +118,11 @@ def test_the_forecast_of_a_plan_is_what_the_ledger_measures() -> None:
 
     def build() -> Experiment:
         encoder = tiny_encoder()
-        made = streams(encoder)
+        made, tasks = streams(encoder), mixture(encoder, contrastive=Constant()).tasks
         return Experiment(
             encoder=encoder,
-            primary=objective("vqa", encoder, 7),
-            auxiliaries=[objective("contrastive", encoder)],
+            primary=tasks["vqa"].objective,
+            auxiliaries=[tasks["contrastive"].objective],
             streams={PRIMARY: made["primary"], AUXILIARY: made["captions"]},
             validate=dict,
             test=lambda: TestResult({}, {}),
@@ -133,8 +133,8 @@ def test_the_forecast_of_a_plan_is_what_the_ledger_measures() -> None:
     assert costs.turns == (0.0, 0.25, 0.5)
     forecast = training_flops({"contrastive": Switch(at=0.75)}, costs.primary, costs, 8, seed=0)
     experiment = build()
-    mixture = mixture_of(experiment, lambda name: Switch(at=0.75))
-    trainer = Trainer(experiment.encoder, mixture, experiment.streams, TrainConfig(8, **vars(settings)))
+    switching = mixture_of(experiment, lambda name: Switch(at=0.75))
+    trainer = Trainer(experiment.encoder, switching, experiment.streams, TrainConfig(8, **vars(settings)))
     trainer.fit()
     assert trainer.ledger.total == forecast
     assert len(trainer.ledger.by_kind()) == 4
