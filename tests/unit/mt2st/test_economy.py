@@ -91,7 +91,7 @@ class TestSmallBatches:
         assert sorted(set(found)) == [n for n in range(max(found) + 1) if n // 4 != small or not skipped]
 
     def test_processes_share_a_part(self) -> None:
-        stream = economical(TrainConfig(4, small_batch_until=1.0, small_batch_parts=4))
+        stream = economical(TrainConfig(8, small_batch_until=1.0, small_batch_parts=4))
         assert [stream.batch(5, rank, 2)["x"].tolist() for rank in (0, 1)] == [[10], [11]]
 
     def test_a_first_batch_has_the_shapes_of_its_time(self) -> None:
