@@ -50,7 +50,7 @@ def step(
 ) -> dict[str, float]:
     """A VQA step with `auxiliaries` masked language models; images of both streams are as many."""
     torch.manual_seed(0)
-    tokenizer = TextTokenizer.train(["a red square", "a green circle is here", "what is it?"], 100)
+    tokenizer = TextTokenizer.train(["a red square", "a green circle is here", "what is it?"], 300)
     towers = small_towers(SmallConfig(image_size=image_size), tokenizer)
     encoder = VisionLanguageEncoder(towers, fusion_layers=0)
     others = [
