@@ -25,6 +25,8 @@ class ImageTextBatch(TypedDict, total=False):
     """Names and shapes of a vision-language batch; a batch holds those that its stream provides."""
 
     pixels: Tensor  # [B, 3, H, W] uint8, RGB; normalised by the encoder
+    small_pixels: Tensor  # [B, 3, h, w] uint8, in place of pixels where a stream shrinks images
+    kept_patches: Tensor  # [B, K] int64, ascending; the image tower runs on these patches of each image alone
     caption_tokens: Tensor  # [B, T] int64, padded with the encoder's `pad_id`
     caption_group: (
         Tensor  # [B] int64; equal numbers = identical captions (positives of each other in contrastive learning)

@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Case
 from benchmarks.suite.costs import mixture_of
-from mt2st.schedules import Constant
+from mt2st.batch import Batch
+from mt2st.schedules import Constant, Schedule
 from mt2st.training.config import TrainConfig
 from mt2st.training.trainer import Trainer
 
@@ -23,11 +24,29 @@ class Block:
     flops_per_second: float
 
 
+class HeldBatch:
+    """A stream whose every batch is the same one, for steps without any loading."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> Batch:
+        """The batch."""
+        return self._batch
+
+
 class Loop:
-    """A trainer of the multi-task step, timed block by block."""
+    """A trainer of the multi-task step, timed block by block; `schedule` is that of all auxiliaries."""
 
     def __init__(
-        self, case: Case, *, threads: int = 0, channels_last: bool = False, precision: Any = "no", compile: bool = False
+        self,
+        case: Case,
+        *,
+        threads: int = 0,
+        channels_last: bool = False,
+        precision: Any = "no",
+        compile: bool = False,
+        schedule: Schedule | None = None,
     ) -> None:
         self.threads = threads or torch.get_num_threads()
         experiment = case.build(0)
@@ -35,7 +54,11 @@ class Loop:
             experiment.encoder.to(memory_format=torch.channels_last)
         config = TrainConfig(total_steps=10**6, log_every_steps=10**6, precision=precision, compile=compile)
         self.trainer = Trainer(
-            experiment.encoder, mixture_of(experiment, lambda name: Constant()), experiment.streams, config
+            experiment.encoder,
+            mixture_of(experiment, lambda name: schedule or Constant()),
+            experiment.streams,
+            config,
+            rates=experiment.tuning.rates,
         )
         self.images = sum(len(experiment.streams[name].batch(0)["pixels"]) for name in (PRIMARY, AUXILIARY))
         self.step = 0

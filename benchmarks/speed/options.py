@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from mt2st.errors import check_range, unknown_name
+from mt2st.errors import Mt2stError, check_range, unknown_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,28 @@ class OverheadOptions:
 
 
 @dataclass(frozen=True)
+class StepOptions:
+    """Where a step's time goes, and whether seconds show what the FLOPs of a switch save."""
+
+    cases: tuple[str, ...] = ("vqa", "retrieval")
+    """cases whose default step is measured"""
+    pairs: int = 15
+    """pairs of blocks, before and after the switch; quartiles are reported, all are stored"""
+    steps: int = 10
+    """optimiser steps a block, and steps that are profiled"""
+    threads: tuple[int, ...] = (1, 2)
+    """numbers of threads, each measured by itself"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        check_range("pairs", self.pairs, 1, 10_000)
+        check_range("steps", self.steps, 1, 10_000)
+        for count in self.threads:
+            check_range("threads", count, 1, 4096)
+
+
+@dataclass(frozen=True)
 class ThroughputOptions:
     """Measure training throughput of the default VQA recipe and the effect of each lever."""
 
@@ -34,6 +58,88 @@ class ThroughputOptions:
     """include torch.compile, which takes a minute and a C++ compiler"""
     results: Path = Path("results")
     """where the record is written"""
+
+
+GPU_CHECKS = ("tests", "flops", "accuracy", "resume", "bf16", "step", "contrastive", "loading")
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Check a GPU against the CPU: tests, FLOPs, accuracy, resume, bf16, speed, memory, data loading."""
+
+    checks: tuple[str, ...] = GPU_CHECKS
+    """what to check: tests, flops, accuracy, resume, bf16, step, contrastive, loading"""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """cuda; cpu = a dry run, small; auto = cuda where there is a device"""
+    cases: tuple[str, ...] = ()
+    """cases whose FLOPs are compared; empty = all"""
+    tests: tuple[str, ...] = ("tests",)
+    """files or folders whose tests marked gpu are run"""
+    seconds_a_check: float = 240.0
+    """that each process may take, in seconds; one that takes longer is ended and named"""
+    data_folder: Path = Path("data")
+    """where prepared data are kept"""
+    results: Path = Path("results")
+    """folder for the record"""
+
+    def __post_init__(self) -> None:
+        for check in self.checks:
+            if check not in GPU_CHECKS:
+                raise unknown_name("check", check, GPU_CHECKS)
+        check_range("seconds_a_check", self.seconds_a_check, 1, 10**6)
+
+
+NO_ECONOMY = "none"
+# name → changes of a case's training knobs, and parts that are frozen
+ECONOMIES: Mapping[str, Mapping[str, Any]] = {
+    NO_ECONOMY: {},
+    "patch-dropout": {"patch_dropout": 0.5},
+    "low-resolution": {"low_resolution_until": 0.5},
+    "small-batch": {"small_batch_until": 0.5},
+    "average": {"average_decay": 0.99},
+    "freeze-text": {"freeze": ("text@from=0.5",)},
+}
+
+
+def with_economy(knobs: Any, name: str) -> Any:
+    """A case's knobs with the economy `name` of `ECONOMIES`.
+
+    Raises:
+        Mt2stError: it freezes a part, and the case has no encoder knobs.
+    """
+    changes = dict(ECONOMIES[name])
+    freeze = changes.pop("freeze", None)
+    if freeze and not hasattr(knobs, "encoder"):
+        raise Mt2stError(f"economy {name!r} freezes {' '.join(freeze)}, but this case has no encoder to freeze")
+    changed = replace(knobs, train=replace(knobs.train, **changes)) if changes else knobs
+    return replace(changed, encoder=replace(changed.encoder, freeze=freeze)) if freeze else changed
+
+
+GROWTHS = ("batch", "image", "vocabulary", "auxiliaries", "report", "prepare")
+
+
+@dataclass(frozen=True)
+class GrowthOptions:
+    """Measure how seconds and memory grow with the size of the work, and fit the exponent of each curve."""
+
+    curves: tuple[str, ...] = GROWTHS
+    """what grows: batch, image, vocabulary, auxiliaries, report, prepare"""
+    largest: float = 1.0
+    """the largest sizes as a share of the usual ones; less = shorter curves for a slower machine"""
+    repetitions: int = 3
+    """times that each size is measured, in turn; the least is taken, all are stored"""
+    threads: int = 1
+    """processor threads of each process"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        for curve in self.curves:
+            if curve not in GROWTHS:
+                raise unknown_name("curve", curve, GROWTHS)
+        check_range("largest", self.largest, 1e-6, 1.0)
+        check_range("repetitions", self.repetitions, 1, 100)
+        check_range("threads", self.threads, 1, 4096)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
 from mt2st.training.balanced import Balancing
+from mt2st.training.config import TrainConfig, TrainSettings
+from mt2st.training.economy import Economical, economise, turns
+from mt2st.training.interface import Stream
 from mt2st.training.trainer import ALL_FROZEN
 
 
@@ -29,6 +32,7 @@ class StepCosts:
     Args:
         build: makes the experiment that is measured.
         announce: gets a line for each frozen tower that is run once, now.
+        train: how runs are trained; it may ask for cheaper batches.
 
     Attributes:
         primary: the primary task's name.
@@ -37,10 +41,15 @@ class StepCosts:
         weight_bytes: bytes of its weights alone.
     """
 
-    def __init__(self, build: Callable[[], Experiment], announce: Callable[[str], None] = lambda line: None) -> None:
-        self._build, self._announce = build, announce
+    def __init__(
+        self,
+        build: Callable[[], Experiment],
+        announce: Callable[[str], None] = lambda line: None,
+        train: TrainSettings | None = None,
+    ) -> None:
+        self._build, self._announce, self._train = build, announce, train or TrainSettings()
         self._open: tuple[Experiment, MT2ST] | None = None
-        self._known: dict[tuple[tuple[str, ...], type, tuple[str, ...]], int] = {}
+        self._known: dict[tuple[tuple[str, ...], type, tuple[str, ...], int], int] = {}
         experiment, mixture = self._opened()
         self.primary = experiment.primary.name
         freezes = experiment.tuning.freezes
@@ -54,21 +63,22 @@ class StepCosts:
 
         Args:
             active: the tasks that run.
-            progress: says which parts are frozen: those that are for a time.
+            progress: says which parts are frozen, of those that are for a time, and how large batches are.
             balancer: what makes the gradients of two or more; None = a weighted sum of losses. Its class decides the
                 cost.
         """
         balancer = balancer if len(active) > 1 else None
-        key = active, type(balancer), frozen_at(self._timed, progress)
+        passed = sum(point <= progress for point in turns(self._train))
+        key = active, type(balancer), frozen_at(self._timed, progress), passed
         if key not in self._known:
             self._known[key] = self._measured(active, progress, balancer)
         return self._known[key]
 
     @property
     def turns(self) -> tuple[float, ...]:
-        """Points of progress from which on other parts are frozen, 0 included."""
+        """Points of progress from which on other parts are frozen or batches have other shapes, 0 included."""
         points = {point for entry in self._timed for point in (entry.start, entry.stop) if 0 < point < 1}
-        return (0.0, *sorted(points))
+        return (0.0, *sorted(points | set(turns(self._train))))
 
     def _opened(self) -> tuple[Experiment, MT2ST]:
         if self._open is None:
@@ -84,8 +94,10 @@ class StepCosts:
         if experiment.tuning.freezes is not None:
             experiment.tuning.freezes.hold(progress)
         weights = dict.fromkeys(active, 1.0)
+        config = TrainConfig(**vars(self._train), total_steps=1)
+        streams = economise(experiment.streams, mixture, config, experiment.encoder)
         batches = {
-            stream: {name: tensor.to(_device()) for name, tensor in self._share(experiment, stream).items()}
+            stream: {name: tensor.to(_device()) for name, tensor in _first(streams[stream], progress).items()}
             for stream in mixture.streams(weights)
         }
 
@@ -104,10 +116,6 @@ class StepCosts:
                 balancing.backward(losses(), weights, seed=0)
                 balancing.learn(0.0, losses)
         return ranks.summed(counter.total)
-
-    @staticmethod
-    def _share(experiment: Experiment, stream: str) -> Batch:
-        return experiment.streams[stream].batch(0, ranks.rank(), ranks.world())
 
     @property
     def primary_only(self) -> int:
@@ -148,6 +156,13 @@ def mixture_of(experiment: Experiment, schedule: Callable[[str], Schedule]) -> M
     """The primary and its auxiliaries, each under the schedule of its name."""
     auxiliaries = [Task(objective, schedule(objective.name), AUXILIARY) for objective in experiment.auxiliaries]
     return MT2ST(Task(experiment.primary, Constant(), PRIMARY), auxiliaries)
+
+
+def _first(stream: Stream, progress: float) -> Batch:
+    """This process's share of a batch as they are at `progress`."""
+    if isinstance(stream, Economical):
+        return stream.first(progress, ranks.rank(), ranks.world())
+    return stream.batch(0, ranks.rank(), ranks.world())
 
 
 def _device() -> torch.device:

@@ -27,7 +27,7 @@ class SuiteCosts:
         draw = self._knobs.draw_seed(seed)
         if draw not in self._known:
             self.close()
-            self._known[draw] = StepCosts(lambda: self._case.build(draw), self._announce)
+            self._known[draw] = StepCosts(lambda: self._case.build(draw), self._announce, self._knobs.train)
         return self._known[draw]
 
     def close(self) -> None:

@@ -21,8 +21,26 @@ def speed_page(read: Callable[[str], Any]) -> str:
             *_trained(read),
             *_peers(read("peers/retrieval.json"), "`python -m benchmarks peers retrieval`"),
             *_peers(read("peers/faiss.json"), "`python -m benchmarks peers retrieval --parts faiss`"),
+            *_published_since(read),
         ]
     )
+
+
+def _published_since(read: Callable[[str], Any]) -> list[str]:
+    """Comparisons whose records are all lines with goals; one without a published record is left out."""
+    found = []
+    for name, title, command in (
+        ("peers/training.json", "Training beside its peers", "peers training"),
+        ("loop/step.json", "Where a step's time goes, and what a switch saves", "step"),
+        ("loop/growth.json", "Cost as it grows", "growth"),
+        ("gpu/gpu.json", "A GPU beside the CPU", "gpu"),
+    ):
+        try:
+            record = read(name)
+        except FileNotFoundError:
+            continue
+        found += _lines(f"## {title}: `python -m benchmarks {command}`", record)
+    return found
 
 
 def _throughput(record: Any) -> list[str]:
@@ -107,12 +125,17 @@ def _trained(read: Callable[[str], Any]) -> list[str]:
 
 
 def _peers(record: Any, command: str) -> list[str]:
+    return _lines(f"## Beside its peers: {command}", record)
+
+
+def _lines(heading: str, record: Any) -> list[str]:
+    """A record's lines: what was measured, the goal, whether it was met."""
     rows = []
     for line in record["lines"]:
-        met = ("yes" if line["met"] else "no") if line["goal"] else "–"
+        met = "–" if line["met"] is None or not line["goal"] else ("yes" if line["met"] else "no")
         rows.append((line["what"], line["value"], line["goal"] or "–", met))
     return [
-        f"## Beside its peers: {command}",
+        heading,
         "",
         *_table(("what", "value", "goal", "met"), rows),
         _machine(record),

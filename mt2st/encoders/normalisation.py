@@ -42,4 +42,8 @@ class PixelNormalizer(nn.Module):
                 f"images are {height}×{width} px, but these towers take {self.image_size}×{self.image_size}; "
                 f"prepare the data with image_size={self.image_size}"
             )
+        return self.scaled(pixels)
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """The same for images of any size, for towers that are given reduced ones on purpose."""
         return (pixels.to(self.mean.dtype) - self.mean) * self.scale

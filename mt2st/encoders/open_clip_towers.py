@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from mt2st.encoders import TowerOutput
 from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
+from mt2st.encoders.reduced_images import patches_of, run_reduced
+from mt2st.encoders.stem import ConvolutionalStem
 from mt2st.encoders.text_tokenizer import TextTokenizer
 from mt2st.errors import Mt2stError, unknown_name
 
@@ -64,24 +66,6 @@ class SmallConfig:
     """channels of the first of three convolutions, which double; the third has `width`"""
     vocabulary_size: int = 0
     """tokens of the text vocabulary, set from the tokenizer"""
-
-
-class ConvolutionalStem(nn.Sequential):
-    """Three 3×3 convolutions of stride 2 with BatchNorm: pixels [B, 3, H, W] → [B, width, H / 8, W / 8].
-
-    Early convolutions make small vision transformers trainable from scratch (arXiv 2106.14881).
-    """
-
-    def __init__(self, width: int, first: int) -> None:
-        channels = (3, first, 2 * first, width)
-        layers: list[nn.Module] = []
-        for index in range(3):
-            layers += [
-                nn.Conv2d(channels[index], channels[index + 1], kernel_size=3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(channels[index + 1]),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
 
 
 class OpenClipTowers(nn.Module):
@@ -190,6 +174,17 @@ class OpenClipTowers(nn.Module):
             output = visual.forward_intermediates(images, indices=1, normalize_intermediates=True)
             embedding, grid = output["image_features"], output["image_intermediates"][-1]
             tokens = grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid
+        return TowerOutput(tokens, embedding)
+
+    def image_patches(self, side: int) -> int:
+        """P of images of `side` pixels; see `mt2st.encoders.reduced_images`."""
+        return patches_of(self.model.visual, self.image_size, side)
+
+    def encode_reduced_image(self, pixels: Tensor, kept: Tensor | None = None) -> TowerOutput:
+        """Encode [B, 3, h, w] uint8 of any size that the patches divide, `kept` [B, K] of their patches alone."""
+        normalize: Any = self.normalize  # one half of a pair has none of its own
+        images = normalize.scaled(pixels) if isinstance(normalize, PixelNormalizer) else pixels
+        embedding, tokens = run_reduced(self.model.visual, images, self.image_size, kept)
         return TowerOutput(tokens, embedding)
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:

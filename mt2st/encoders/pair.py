@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
 from mt2st.encoders.fine_tuning import Part, Source
+from mt2st.encoders.reduced_images import NO_REDUCED_IMAGES
+from mt2st.errors import Mt2stError
 
 
 class PairTowers(nn.Module):
@@ -89,6 +91,18 @@ class PairTowers(nn.Module):
         """What the image half makes of pixels, before the projection."""
         output: TowerOutput = self.image.encode_image(self.normalize(pixels))
         return output
+
+    def image_patches(self, side: int) -> int:
+        """P of images of `side` pixels, where the image half takes reduced ones."""
+        if not hasattr(self.image, "image_patches"):
+            raise Mt2stError(NO_REDUCED_IMAGES.format(tower=type(self.image).__name__))
+        patches: int = self.image.image_patches(side)
+        return patches
+
+    def encode_reduced_image(self, pixels: Tensor, kept: Tensor | None = None) -> TowerOutput:
+        """As the image half's, projected."""
+        tokens, embedding = self.image.encode_reduced_image(self.normalize.scaled(pixels), kept)
+        return TowerOutput(tokens, self.image_projection(embedding))
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
         encoded, embedding = self.text.encode_text(tokens)

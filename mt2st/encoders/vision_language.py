@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from mt2st.encoders import TowerOutput, Towers
 from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.fusion import Fusion
+from mt2st.encoders.reduced_images import NO_REDUCED_IMAGES
+from mt2st.errors import Mt2stError
 
 
 class VisionLanguageEncoder(nn.Module):
@@ -44,6 +47,18 @@ class VisionLanguageEncoder(nn.Module):
         table: Tensor | None = getattr(self.towers, "token_table", lambda: None)()
         return table
 
+    def image_patches(self, side: int) -> int:
+        """Patches P of images of `side` pixels; asked by streams that reduce images (`mt2st.training.economy`).
+
+        Raises:
+            Mt2stError: the image tower takes no reduced images, or its patches do not divide the side.
+        """
+        towers: Any = self.towers
+        if not hasattr(towers, "image_patches"):
+            raise Mt2stError(NO_REDUCED_IMAGES.format(tower=type(towers).__name__))
+        patches: int = towers.image_patches(side)
+        return patches
+
     def features(self, batch: Batch) -> VisionLanguageFeatures:
         """Lazy features of one batch; nothing is computed before something asks."""
         return VisionLanguageFeatures(self, batch)
@@ -60,7 +75,13 @@ class VisionLanguageFeatures(LazyFeatures):
 
     @cached_property
     def _image(self) -> TowerOutput:
-        return self.encoder.towers.encode_image(self["pixels"])
+        towers: Any = self.encoder.towers
+        if "small_pixels" in self.batch or "kept_patches" in self.batch:
+            pixels = self["small_pixels" if "small_pixels" in self.batch else "pixels"]
+            reduced: TowerOutput = towers.encode_reduced_image(pixels, self.batch.get("kept_patches"))
+            return reduced
+        output: TowerOutput = towers.encode_image(self["pixels"])
+        return output
 
     @cached_property
     def _caption(self) -> TowerOutput:

@@ -12,8 +12,9 @@ import torch
 from open_clip.loss import ClipLoss, SigLipLoss, gather_features
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from mt2st.errors import unknown_name
+from mt2st.errors import Mt2stError, unknown_name
 
 LOG_SCALE_LIMIT = math.log(100)
 
@@ -29,14 +30,24 @@ class ContrastiveObjective(nn.Module):
     Args:
         loss: "softmax" or "sigmoid".
         name: task name in ledger and logs.
+        chunk_rows: rows of the matrix of logits that are held at a time, for large batches; they are computed again
+            in the backward pass, and the ledger counts that. 0 = the whole matrix at once. Of "softmax" alone.
+
+    Raises:
+        Mt2stError: another loss, or chunks of the sigmoid loss.
     """
 
-    def __init__(self, loss: Literal["softmax", "sigmoid"] = "softmax", *, name: str = "contrastive") -> None:
+    def __init__(
+        self, loss: Literal["softmax", "sigmoid"] = "softmax", *, name: str = "contrastive", chunk_rows: int = 0
+    ) -> None:
         super().__init__()
         if loss not in ("softmax", "sigmoid"):
             raise unknown_name("contrastive loss", loss, ("softmax", "sigmoid"))
+        if chunk_rows < 0 or (chunk_rows and loss != "softmax"):
+            raise Mt2stError(f"chunk_rows = {chunk_rows} with loss {loss!r}; give rows ≥ 0, and 0 for sigmoid")
         self.name = name
         self.loss = loss
+        self.chunk_rows = chunk_rows
 
     def forward(self, features: Any) -> Tensor:
         towers = features.encoder.towers
@@ -45,6 +56,8 @@ class ContrastiveObjective(nn.Module):
         bias = getattr(towers, "logit_bias", None)
         image, text = features.image_embedding, features.caption_embedding  # [B, E]
         rank, world = _rank_and_world()
+        if self.chunk_rows:
+            return _by_chunks(image, text, scale, group, self.chunk_rows)
         if self.loss == "softmax":
             clip = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
             per_image, per_text = clip.get_logits(image, text, scale)  # [B, B · world]
@@ -61,6 +74,30 @@ class ContrastiveObjective(nn.Module):
             2.0 * (group[:, None] == _gather(group, world)[None, :]).to(logits.dtype) - 1.0
         )  # +1 positive, −1 negative
         return -functional.logsigmoid(signs * logits).sum() / image.shape[0]
+
+
+def _by_chunks(image: Tensor, text: Tensor, scale: Tensor, group: Tensor, rows: int) -> Tensor:
+    """InfoNCE of [B, E] images and texts, `rows` rows of logits at a time."""
+    rank, world = _rank_and_world()
+    all_image, all_text, all_group = image, text, _gather(group, world)
+    if world > 1:
+        all_image, all_text = gather_features(
+            image, text, local_loss=True, gather_with_grad=True, rank=rank, world_size=world
+        )
+    total = torch.zeros((), device=image.device)
+    for start in range(0, len(image), rows):
+        part = slice(start, start + rows)
+        for own, others in ((image, all_text), (text, all_image)):
+            arguments = own[part], others, scale, group[part], all_group
+            total = total + checkpoint(_summed, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return total / (2 * len(image))
+
+
+def _summed(own: Tensor, others: Tensor, scale: Tensor, group: Tensor, all_group: Tensor) -> Tensor:
+    """Summed cross-entropy of the rows `own` [b, E] against `others` [B · world, E]."""
+    positive = (group[:, None] == all_group[None, :]).to(own.dtype)
+    logits = scale * own @ others.T
+    return functional.cross_entropy(logits, positive / positive.sum(-1, keepdim=True), reduction="sum")
 
 
 def bounded_scale(logit_scale: Tensor) -> Tensor:

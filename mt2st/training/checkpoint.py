@@ -3,7 +3,8 @@
 `step-00000120/` holds `model.safetensors`, `optimizer.safetensors` and `state.json`; the last is sealed and names the
 SHA-256 of the others, so a torn or flipped bit anywhere is noticed. Where the best weights so far are kept, they lie in
 `best.safetensors`. A folder is written aside and renamed when
-whole; older ones are deleted only after the new one has been read back.
+whole; older ones are deleted only after the new one has been read back. A moving average of the weights lies in
+`average.safetensors`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mt2st.files import PARTIAL_SUFFIX, file_hash, read_sealed_json, sync_file, 
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _FILES = ("model.safetensors", "optimizer.safetensors")
-_BEST = "best.safetensors"
+_FURTHER = ("best", "average")  # what a run may keep besides, each in a file of its own
 _CURE = "delete that checkpoint folder; the run then resumes from the one before, or from the start"
 
 
@@ -36,7 +37,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     *,
-    best: Mapping[str, torch.Tensor] | None = None,
+    further: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     keep: int = 2,
 ) -> Path:
     """Write the checkpoint of `step` under `folder`, verify it, and delete all but the last `keep`.
@@ -45,7 +46,7 @@ def save_checkpoint(
         folder: the run's folder of checkpoints.
         step: optimiser steps done.
         state: JSON values kept beside the tensors.
-        best: further tensors, of the best weights so far.
+        further: "best" or "average" → tensors of the best weights so far, or of a moving average.
 
     Returns:
         The folder of the checkpoint.
@@ -57,9 +58,11 @@ def save_checkpoint(
     try:
         save_model(model, str(partial / _FILES[0]))
         save_file(_optimizer_tensors(optimizer), partial / _FILES[1])
-        if best:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in best.items()}, partial / _BEST)
-        files = (*_FILES, _BEST) if best else _FILES
+        files = list(_FILES)
+        for kept, tensors in (further or {}).items():
+            if tensors:
+                files.append(_file_of(kept))
+                save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial / files[-1])
         for name in files:
             sync_file(partial / name)
         hashes = {name: file_hash(partial / name) for name in files}
@@ -108,9 +111,14 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return state
 
 
-def load_best(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of the best weights so far, of a checkpoint whose state `newest_checkpoint` has checked; else {}."""
-    return load_file(path / _BEST) if (path / _BEST).exists() else {}
+def load_further(path: Path, kept: str) -> dict[str, torch.Tensor]:
+    """The tensors "best" or "average" of a checkpoint whose state `newest_checkpoint` has checked; {} without them."""
+    file = path / _file_of(kept)
+    return load_file(file) if file.exists() else {}
+
+
+def _file_of(kept: str) -> str:
+    return f"{kept}.safetensors"
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -142,7 +150,7 @@ def _folders(folder: Path) -> list[Path]:
 def _read_state(path: Path) -> dict[str, Any]:
     state = read_sealed_json(path / "state.json", _CURE)
     files = state.get("files")
-    if not isinstance(files, dict) or set(files) - {_BEST} != set(_FILES):
+    if not isinstance(files, dict) or set(files) - set(map(_file_of, _FURTHER)) != set(_FILES):
         raise Mt2stError(f"{path / 'state.json'} names no files of a checkpoint; {_CURE}")
     for name, digest in files.items():
         if not (path / name).is_file():

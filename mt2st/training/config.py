@@ -22,15 +22,25 @@ def decides_nothing(**arguments: Any) -> Any:
     return field(**arguments, metadata={"decides_numbers": False})
 
 
+def off_at(default: Any) -> Any:
+    """A field that decides numbers where it differs from `default`. At `default` it is left out of a run's identity.
+
+    So a run without it is the run that it was before there was such a field.
+    """
+    return field(default=default, metadata={"left_out_at": default})
+
+
 def deciding(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass that decide a run's numbers, nested dataclasses included, as plain values.
 
-    A field says itself when it does not; see `decides_nothing`.
+    A field says itself when it does not; see `decides_nothing` and `off_at`.
     """
     found = {}
     for each in fields(settings):
+        value = getattr(settings, each.name)
+        if "left_out_at" in each.metadata and value == each.metadata["left_out_at"]:
+            continue
         if each.metadata.get("decides_numbers", True):
-            value = getattr(settings, each.name)
             found[each.name] = deciding(value) if is_dataclass(value) else value
     return found
 
@@ -55,6 +65,20 @@ class TrainSettings:
     """torch.compile the model"""
     shard: bool = False
     """share AdamW's states out over the processes, and compute activations again; for towers that do not fit"""
+    patch_dropout: float = off_at(0.0)
+    """share of each image's patches that auxiliary batches leave out, drawn anew each time; 0 = none. A batch that the
+    primary task uses too keeps all"""
+    low_resolution_until: float = off_at(0.0)
+    """share of the training, from its start, in which images are shrunk; 0 = none of it, 1 = all"""
+    low_resolution_scale: float = off_at(0.5)
+    """side of shrunk images, as a share of their own"""
+    small_batch_until: float = off_at(0.0)
+    """share of the training, from its start, in which a step takes one part of a batch; 0 = none of it, 1 = all"""
+    small_batch_parts: int = off_at(2)
+    """equal parts that a batch is cut into meanwhile, a step each"""
+    average_decay: float = off_at(0.0)
+    """decay of a moving average of the weights, which is validated and tested in place of the last ones, for example
+    0.99; 0 = no average"""
     log_every_steps: int = decides_nothing(default=20)
     """steps between log lines; losses are checked for NaN at the same points"""
     checkpoint_every_steps: int = decides_nothing(default=0)
@@ -72,6 +96,12 @@ class TrainSettings:
         check_range("warmup_fraction", self.warmup_fraction, 0.0, 1.0, "it is a share of the steps, for example 0.05")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+        check_range("patch_dropout", self.patch_dropout, 0.0, 0.99, "it is the share that is left out, for example 0.5")
+        for name in ("low_resolution_until", "small_batch_until"):
+            check_range(name, getattr(self, name), 0.0, 1.0, "it is a share of the training, for example 0.4")
+        check_range("low_resolution_scale", self.low_resolution_scale, 0.01, 1.0, "it is a share of the side")
+        check_range("small_batch_parts", self.small_batch_parts, 2, 4096, "a batch is cut into so many parts")
+        check_range("average_decay", self.average_decay, 0.0, 0.999999, "1 would never learn; for example 0.99")
 
 
 @dataclass(frozen=True)

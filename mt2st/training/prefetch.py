@@ -10,6 +10,8 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+import torch
+
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
 
@@ -44,5 +46,12 @@ class Prefetched:
         ready = self._ahead.pop(wanted[0], None)
         for key in wanted[1:]:
             if key not in self._ahead:
-                self._ahead[key] = self._pool.submit(self.source.batch, *key)
-        return self.source.batch(*wanted[0]) if ready is None else ready.result()
+                self._ahead[key] = self._pool.submit(self._made, *key)
+        return self._made(*wanted[0]) if ready is None else ready.result()
+
+    def _made(self, index: int, rank: int, world: int) -> Batch:
+        """The batch, in pinned memory where there is a GPU, so that it goes there while the step before it runs."""
+        batch = self.source.batch(index, rank, world)
+        if not torch.cuda.is_available():
+            return batch
+        return {name: tensor if tensor.is_cuda else tensor.pin_memory() for name, tensor in batch.items()}

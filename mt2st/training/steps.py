@@ -20,6 +20,7 @@ from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.randomness import step_seed
 from mt2st.training.aside import aside
+from mt2st.training.average import AverageWeights
 from mt2st.training.balanced import Balancing
 from mt2st.training.config import TrainConfig, learning_rate_at, learning_rate_of
 from mt2st.training.interface import ALL_FROZEN, Stream
@@ -36,6 +37,7 @@ class Steps:
         model: what is trained, maybe in a distributed wrapper, and `bare` without it.
         optimizer: accelerate's.
         balancing: makes the gradients while two or more tasks are active; None = those of the weighted sum.
+        average: takes in the weights after each step; None = they are not averaged.
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
@@ -55,7 +57,9 @@ class Steps:
         peers: Peers,
         balancing: Balancing | None = None,
         freezes: Freezes | None = None,
+        average: AverageWeights | None = None,
     ) -> None:
+        self._average = average
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
         self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
@@ -198,6 +202,9 @@ class Steps:
             accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._average and not forked:
+            self._average.update()
+            self.optimiser_flops += self._average.flops
         if balancing:
 
             def losses_again() -> dict[str, Tensor]:

@@ -23,19 +23,19 @@ from torch import Tensor, nn
 
 from mt2st.balancing import Balancer
 from mt2st.batch import Batch
-from mt2st.descriptions import describe_value
 from mt2st.encoders.fine_tuning import RateGroup
 from mt2st.encoders.freezing import Freezes
 from mt2st.errors import Mt2stError
-from mt2st.files import content_hash
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
-from mt2st.schedules import describe
 from mt2st.torch_internals import forget_precision
+from mt2st.training.average import AverageWeights
 from mt2st.training.balanced import Balancing, check_balancer
 from mt2st.training.best import BestWeights
-from mt2st.training.checkpoint import load_best, load_checkpoint, newest_checkpoint, save_checkpoint
-from mt2st.training.config import TrainConfig, decay_groups, deciding, trained_parameters
+from mt2st.training.checkpoint import load_checkpoint, load_further, newest_checkpoint, save_checkpoint
+from mt2st.training.config import TrainConfig, decay_groups, trained_parameters
+from mt2st.training.economy import economise
+from mt2st.training.fingerprint import fingerprint
 from mt2st.training.guards import check_losses, check_trackers, check_weights, deterministic, stop_signals
 from mt2st.training.interface import ALL_FROZEN, Encoder, Progress, Stream, TrainingInterrupted, TrainResult
 from mt2st.training.joint_model import JointModel
@@ -106,7 +106,8 @@ class Trainer:
                 f"no stream named {', '.join(sorted(missing))}; the streams are {', '.join(sorted(streams))}"
             )
         check_trackers(trackers, folder)
-        self.config, self.streams, self.folder = config, streams, folder
+        self.config, self.folder = config, folder
+        self.streams = streams = economise(streams, mixture, config, encoder)
         self.validate, self.log, self.on_step = validate, log, on_step
         self.mixture = mixture
         # The active set changes while training, so parameters of finished tasks get no gradient.
@@ -147,10 +148,12 @@ class Trainer:
             self._balancing = Balancing(
                 balancer, list(joint.parameters()), backward=self.accelerator.backward, mean=self._peers.mean
             )
+        self._average = AverageWeights(joint, config.average_decay) if config.average_decay else None
         self.steps = Steps(
             *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
             balancing=self._balancing,
             freezes=freezes,
+            average=self._average,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
@@ -167,20 +170,17 @@ class Trainer:
         if config.keep_best and (validate is None or best_by is None):
             raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
         self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None
-        added = ("total_flops", "keep_best")  # since version 0.2: unused, they leave a checkpoint what it was
-        whole = {
-            "config": {name: value for name, value in deciding(config).items() if value or name not in added},
-            "tasks": {name: [describe(task.schedule), task.stream] for name, task in mixture.tasks.items()},
-            "processes": self.accelerator.num_processes,
-            "identity": dict(identity or {}),
-        }
-        if rates:
-            whole["trained"] = self.trained
-        if freezes is not None and freezes.entries:
-            whole["freezes"] = [entry.text for entry in freezes.entries]
-        if balancer is not None:
-            whole["balancer"] = describe_value(balancer)
-        self._fingerprint = content_hash(whole)
+        kept: dict[str, Any] = {"best": self._best, "average": self._average}
+        self._kept = {name: weights for name, weights in kept.items() if weights is not None}
+        self._fingerprint = fingerprint(
+            config,
+            mixture,
+            processes=self.accelerator.num_processes,
+            identity=identity or {},
+            trained=self.trained if rates else (),
+            freezes=freezes,
+            balancer=balancer,
+        )
         self.saved_step: int | None = None
         if trackers:
             self.accelerator.init_trackers("mt2st", config=asdict(config))
@@ -226,11 +226,8 @@ class Trainer:
                 self.on_step(progress.step)
                 timed = 0 < config.checkpoint_every_seconds <= time.monotonic() - last_save
                 stopping, timed = self._agreed(stop.is_set(), timed)
-                if (
-                    stopping
-                    or timed
-                    or (config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0)
-                ):
+                due = config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0
+                if stopping or timed or due:
                     self.save()
                     last_save = time.monotonic()
                 if stopping:
@@ -255,6 +252,9 @@ class Trainer:
         """Give the model the weights it is to have in the end; the step that they are of."""
         step = self._progress.step
         if self._best is None or self._best.step == step:
+            if self._average is not None:
+                self._average.adopt()
+                self.saved_step = None
             return step
         self._best.restore()
         self.saved_step = None  # a checkpoint of the last step has other weights
@@ -282,16 +282,21 @@ class Trainer:
         check_losses(unchecked, self._progress.step, self.folder, self._peers)
 
     def _maybe_validate(self, ended: bool) -> None:
-        progress, every = self._progress, self.config.evaluate_every_steps
-        if self.validate is None or not (ended or (every and progress.step % every == 0)):
-            return
-        self._check_losses()
+        every = self.config.evaluate_every_steps
+        if self.validate is not None and (ended or (every and self._progress.step % every == 0)):
+            self._check_losses()
+            with self._average.shown() if self._average else nullcontext():
+                self._validate(self.validate)
+
+    def _validate(self, validate: Callable[[], Mapping[str, float]]) -> None:
+        """Validate the model as it is now."""
+        progress = self._progress
         started = time.perf_counter()
         self._model.eval()
         # Each validation runs the same batches through the same model: the first one tells what all cost.
         counter = None if progress.flops_a_validation else FlopCounter(fastpath=True)
         with torch.inference_mode(), counter or nullcontext():
-            metrics = {name: float(value) for name, value in self.validate().items()}
+            metrics = {name: float(value) for name, value in validate().items()}
         if counter:
             progress.flops_a_validation = counter.total
         progress.validation_flops += progress.flops_a_validation
@@ -350,11 +355,10 @@ class Trainer:
         state = {"fingerprint": self._fingerprint, "ledgers": ledgers, "progress": asdict(progress), "scaler": scaler}
         if self._parts:
             state["parts"] = states_of(self._parts)
-        if self._best is not None:
-            state["best"] = self._best.state_dict()
+        state |= {name: kept.state_dict() for name, kept in self._kept.items()}
         return save_checkpoint(
             *(self.folder, progress.step, self._bare, self._optimizer.optimizer, state),
-            best=self._best.tensors if self._best is not None else None,
+            further={name: kept.tensors for name, kept in self._kept.items()},
             keep=self.config.keep_checkpoints,
         )
 
@@ -385,8 +389,8 @@ class Trainer:
         self._progress.__dict__.update(state["progress"])
         self.steps.optimiser_flops = self._progress.optimiser_flops
         load_states(self._parts, state.get("parts", {}))
-        if self._best is not None:
-            self._best.load(state["best"], load_best(path))
+        for name, kept in self._kept.items():
+            kept.load(state[name], load_further(path, name))
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.saved_step = self._progress.step
