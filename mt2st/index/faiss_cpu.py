@@ -9,13 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mt2st.errors import Mt2stError
-from mt2st.index._base import Floats, Ints, VectorIndex, check_knobs
-from mt2st.index._faiss import EXAMPLE, build, import_faiss, in_our_words, set_knobs
+from mt2st.index._base import Flags, Floats, Ints, VectorIndex, check_knobs
+from mt2st.index._faiss import (
+    EXAMPLE,
+    as_scores,
+    build,
+    filtering,
+    import_faiss,
+    in_our_words,
+    lists_for,
+    probes_for,
+    set_knobs,
+)
 
 
 class Index(VectorIndex):
-    """A FAISS index over unit vectors, inner product.
+    """A FAISS index.
 
     Args:
         factory: FAISS's own factory string, such as "IVF64,Flat".
@@ -25,11 +37,14 @@ class Index(VectorIndex):
         threads: OpenMP threads; 0 = FAISS's own choice. A setting of the whole process, as FAISS has it; it decides
             speed.
         seed: of the clustering.
+        k_factor: candidates a result that are ranked again by full vectors ("…,RFlat"): 1 = only reordered.
+        metric: "cosine", "dot" or "euclidean".
     """
 
     backend = "faiss_cpu"
     example = EXAMPLE
-    search_knobs: ClassVar[Mapping[str, int]] = {"nprobe": 1 << 20, "ef_search": 1 << 20}
+    search_knobs: ClassVar[Mapping[str, int]] = {"nprobe": 1 << 20, "ef_search": 1 << 20, "k_factor": 1 << 20}
+    requires = "faiss"
 
     def __init__(
         self,
@@ -39,14 +54,37 @@ class Index(VectorIndex):
         ef_construction: int | None = None,
         threads: int = 0,
         seed: int = 1234,
+        k_factor: int | None = None,
+        metric: str = "cosine",
     ) -> None:
-        super().__init__()
+        super().__init__(metric)
         check_knobs(self.backend, {"nprobe": nprobe, "ef_search": ef_search, "ef_construction": ef_construction})
+        check_knobs(self.backend, {"k_factor": k_factor})
         check_knobs(self.backend, {"threads": threads, "seed": seed}, low=0)
         self._faiss = import_faiss(self.backend)
         self.factory, self.nprobe, self.ef_search, self.ef_construction = factory, nprobe, ef_search, ef_construction
-        self.threads, self.seed = threads, seed
+        self.threads, self.seed, self.k_factor = threads, seed, k_factor
         self._index: Any = None
+
+    @classmethod
+    def sweep(cls, num_items: int, width: int) -> list[str]:
+        """Flat, inverted lists with and without product quantisation, a graph, and smaller numbers or fewer dimensions.
+
+        Product quantisers get the finest split with at least 2 dimensions a code, if there are the 256 items that their
+        codebooks need ("np": without FAISS's polysemous training, 20 s for 4,000 items).
+        """
+        lists = lists_for(num_items)
+        probes = f"?nprobe={probes_for(lists)}"
+        codes = next((count for count in range(width // 2, 0, -1) if width % count == 0), 1)
+        found = [":Flat", f":IVF{lists},Flat{probes}"]
+        found += [f":IVF{lists},PQ{codes}np{probes}"] if num_items >= 256 else []
+        found += [":HNSW32?ef_search=16,32,64,128,256", ":SQ8"]
+        return found
+
+    @classmethod
+    def precisions(cls, num_items: int, width: int) -> list[str]:
+        """Each width of a number: 32, 16, 8 bits, 1 bit, and 1 bit with the best ranked again by the full vectors."""
+        return [":Flat", ":SQfp16", ":SQ8", ":RaBitQ", ":RaBitQ,RFlat?k_factor=2,4,8,16"]
 
     @property
     def index_bytes(self) -> int:
@@ -60,8 +98,8 @@ class Index(VectorIndex):
     def _add(self, rows: Floats) -> None:
         self._use_threads()
         if self._index is None:
-            index = build(self._faiss, self.factory, rows, self.seed)
-            knobs = {name: getattr(self, name) for name in ("ef_construction", "nprobe", "ef_search")}
+            index = build(self._faiss, self.factory, rows, self.seed, self.metric)
+            knobs = {name: getattr(self, name) for name in ("ef_construction", "nprobe", "ef_search", "k_factor")}
             set_knobs(index, knobs, self._faiss.ParameterSpace())
             with in_our_words(f"to train {self.factory!r} on {len(rows)} items"):
                 index.train(rows)
@@ -71,10 +109,16 @@ class Index(VectorIndex):
             with in_our_words(f"to add to {self.factory!r}"):
                 self._index.add(rows)
 
-    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+    def _search(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
         self._use_threads()
-        scores, ids = self._index.search(rows, k)
-        return scores, ids
+        if allowed is None:
+            values, ids = self._index.search(rows, k)
+        else:
+            bits = np.packbits(allowed, bitorder="little")  # kept alive while FAISS reads it
+            selector = self._faiss.IDSelectorBitmap(bits)
+            with in_our_words(f"to filter a search of {self.factory!r}"):
+                values, ids = self._index.search(rows, k, params=filtering(self._faiss, self._index, selector))
+        return as_scores(values, self.metric), ids
 
     def _use_threads(self) -> None:
         if self.threads:
@@ -92,4 +136,4 @@ class Index(VectorIndex):
                 self._index = self._faiss.read_index(str(path))
         except Mt2stError as error:
             raise Mt2stError(f"{error}; build the index again") from None
-        self._use_knobs({"nprobe": self.nprobe, "ef_search": self.ef_search})
+        self._use_knobs({"nprobe": self.nprobe, "ef_search": self.ef_search, "k_factor": self.k_factor})
