@@ -10,6 +10,7 @@ from the same ones.
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,17 +28,12 @@ from benchmarks.records.machine import (
     resident_bytes,
 )
 from benchmarks.search.data import SearchData
+from benchmarks.search.quality import FIELD_TOLERANCE, Truth, ann_recall, similarities, tolerant_recall
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import check_ids, hits_through_index
-from mt2st.index import VectorIndex, create_index, parse_spec
+from mt2st.index import VectorIndex, backend_class, backend_names, create_index, parse_spec
 
 TASK_CUTOFFS = (1, 5, 10)
-# Codes a vector that FAISS has GPU kernels for: more than 48 tables of 256 float32 do not fit into 48 KiB of shared
-# memory.
-GPU_CODES = (48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
-# Dimensions a code that FAISS's GPU kernels take without precomputed tables; 1 would be no compression.
-GPU_CODE_DIMENSIONS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)
-_PAIRS_AT_ONCE = 1 << 20
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -60,14 +56,6 @@ class Plan:
     def settings(self) -> list[dict[str, int]]:
         """The search-time settings, one empty where nothing is swept."""
         return [{self.knob: value} for value in self.values] if self.knob else [{}]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Exact search: ids and float64 similarities [Q, k] of the k best."""
-
-    ids: Ints
-    similarities: Doubles
 
 
 @dataclass
@@ -136,63 +124,13 @@ def announced(spec: str) -> str:
 
 
 def default_plans(num_items: int, width: int, gpu: bool, installed: Callable[[str], bool]) -> list[Plan]:
-    """The sweep for a gallery of this size: every kind of index that is installed, with its search-time knob.
-
-    Inverted files get about √N lists, a power of two; product quantisers the finest split with at least 2 dimensions a
-    code, if there are the 256 items that their codebooks need ("np": without FAISS's polysemous training, 20 s for
-    4,000 items). On a GPU the finest split that FAISS has a kernel for; a width that allows none, such as a prime one,
-    goes without.
-    """
-    lists = 1 << max(0, round(np.log2(max(1.0, num_items**0.5))))
-    probes = tuple(value for value in (1, 2, 4, 8, 16, 32, 64) if value <= lists)
-    codes = next((count for count in range(width // 2, 0, -1) if width % count == 0), 1)
-    plans = [Plan("exact?device=auto")]
-    if installed("faiss"):
-        plans += [Plan("faiss_cpu:Flat"), Plan(f"faiss_cpu:IVF{lists},Flat", "nprobe", probes)]
-        plans += [Plan(f"faiss_cpu:IVF{lists},PQ{codes}np", "nprobe", probes)] if num_items >= 256 else []
-        plans += [Plan("faiss_cpu:HNSW32", "ef_search", (16, 32, 64, 128, 256)), Plan("faiss_cpu:SQ8")]
-    if gpu and installed("faiss"):
-        plans += [Plan("faiss_gpu:Flat"), Plan(f"faiss_gpu:IVF{lists},Flat", "nprobe", probes)]
-        codes = next((count for count in GPU_CODES if width % count == 0 and width // count in GPU_CODE_DIMENSIONS), 0)
-        plans += [Plan(f"faiss_gpu:IVF{lists},PQ{codes}np", "nprobe", probes)] if codes and num_items >= 256 else []
-        plans += [Plan("faiss_gpu:CAGRA")]
-    plans += [Plan(name, "ef_search", (16, 32, 64, 128, 256)) for name in ("hnswlib", "usearch") if installed(name)]
+    """The sweep for a gallery of this size: what each backend declares, of those that are installed."""
+    plans = []
+    for name in backend_names():
+        backend = backend_class(name)
+        if (not backend.requires or installed(backend.requires)) and (gpu or not backend.on_gpu):
+            plans += [parse_plan(name + setting) for setting in backend.sweep(num_items, width)]
     return plans
-
-
-def exact_truth(data: SearchData, k: int) -> Truth:
-    """The k best of every query by exact search, similarities computed anew in float64."""
-    index = create_index("exact")
-    index.add(data.gallery)
-    _, ids = index.search(data.queries, min(k, len(data.gallery)))
-    return Truth(ids, similarities(data, ids))
-
-
-def similarities(data: SearchData, ids: Ints) -> Doubles:
-    """float64 cosines [Q, k] of returned ids; −∞ for id −1."""
-    result = np.full(ids.shape, -np.inf)
-    rows = max(1, _PAIRS_AT_ONCE // (ids.shape[1] * data.gallery.shape[1]))
-    for start in range(0, len(ids), rows):
-        part = ids[start : start + rows]
-        items = data.gallery[part].astype(np.float64)  # [b, k, E]; id −1 takes the last row and is masked below
-        queries = data.queries[start : start + rows].astype(np.float64)
-        dots = np.einsum("qe,qke->qk", queries, items)
-        lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(items, axis=2)
-        result[start : start + rows] = np.where(part >= 0, dots / lengths, -np.inf)
-    return result
-
-
-def ann_recall(ids: Ints, truth: Ints) -> float:
-    """Mean over queries of |ids ∩ truth| / k, as sets; both [Q, k] with distinct ids a row, −1 never counting."""
-    # Shifting each row to its own range of numbers turns a row-wise intersection into one sorted search.
-    span = int(max(ids.max(initial=0), truth.max(initial=0))) + 2
-    offset = np.arange(len(ids))[:, None] * span
-    return float(np.isin(np.where(ids >= 0, ids + offset, -1), truth + offset).sum() / truth.size)
-
-
-def tolerant_recall(found: Doubles, truth: Doubles, tolerance: float) -> float:
-    """Mean over queries of the share of k returned similarities that are at least the exact k-th less `tolerance`."""
-    return float((found >= truth[:, -1:] - tolerance).mean())
 
 
 def measure(plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> Iterator[Measured]:
@@ -205,7 +143,7 @@ def measure(plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> I
     reset_peak_resident()
     reset_peak_gpu()
     before, gpu_before = resident_bytes(), _gpu_used()
-    index = create_index(plan.spec, **_threads_for(plan.spec, protocol.threads))
+    index = create_index(plan.spec, **parameters_for(plan.spec, protocol.threads, data.metric))
     started = time.perf_counter()
     index.add(data.gallery)
     build_seconds = time.perf_counter() - started
@@ -230,11 +168,13 @@ def _one(index: VectorIndex, plan: Plan, data: SearchData, truth: Truth, protoco
     k = truth.ids.shape[1]
     _, ids = index.search(data.queries, k)  # also warms up
     check_ids(ids, len(data.gallery), index.backend)
+    found = similarities(data, ids)
     quality = {
         f"ann_recall@{k}": ann_recall(ids, truth.ids),
-        f"ann_recall_tolerant@{k}": tolerant_recall(similarities(data, ids), truth.similarities, protocol.tolerance),
+        f"ann_recall_tolerant@{k}": tolerant_recall(found, truth.similarities, protocol.tolerance),
+        f"ann_benchmarks_recall@{k}": tolerant_recall(found, truth.similarities, FIELD_TOLERANCE),
     }
-    if len(data.asking):
+    if len(data.asking) and data.metric == "cosine":
         quality.update(hits_through_index(index, data.queries, data.gallery, data.asking, data.relevant, TASK_CUTOFFS))
     batch = np.array([_seconds(index, data.queries, k) for _ in range(protocol.repetitions)])
     some = data.queries[: protocol.single_queries]
@@ -263,10 +203,12 @@ def _seconds(index: VectorIndex, queries: NDArray[Any], k: int) -> float:
     return time.perf_counter() - started
 
 
-def _threads_for(spec: str, threads: int) -> dict[str, int]:
-    """The parameter `threads`, for backends that run on processors and have not been given it."""
+def parameters_for(spec: str, threads: int, metric: str) -> dict[str, Any]:
+    """Threads, for backends that have them, and the metric; what the spec says already goes before."""
     name, given = parse_spec(spec)
-    return {"threads": threads} if threads and "gpu" not in name and "threads" not in given else {}
+    known = {"threads": threads or None, "metric": metric if metric != "cosine" else None}
+    takes = inspect.signature(backend_class(name)).parameters
+    return {key: value for key, value in known.items() if value is not None and key in takes and key not in given}
 
 
 def _gpu_used() -> int:

@@ -13,10 +13,14 @@ class Options:
     """Search an embedding set with every index there is: recall, hit rate, queries a second, tail latency, bytes."""
 
     data: str = ""
-    """folder of a run or of embeddings, .npy or .safetensors file, or generated; empty = the newest retrieval run, else
-    generated vectors"""
+    """folder of a run or of embeddings; .hdf5 (ann-benchmarks), .fbin, .u8bin, .i8bin (big-ann), .npy or .safetensors
+    file; or generated; empty = the newest retrieval run, else generated vectors"""
     queries: str = ""
     """file of queries for a single matrix; empty = take rows out of the gallery"""
+    truth: str = ""
+    """file of big-ann's ground truth for --queries; empty = what the data name, else computed"""
+    metric: str = ""
+    """cosine, dot (inner product) or euclidean (L2); empty = what the data say, else cosine"""
     tensor: str = ""
     """which tensor of a .safetensors file with several"""
     direction: str = "text_to_image"

@@ -25,8 +25,9 @@ from benchmarks.records.machine import describe, environment
 from benchmarks.records.metrics_log import plain
 from benchmarks.report.text_table import print_tables, to_markdown
 from benchmarks.search.data import GENERATED, SearchData, generate, load, newest_run
-from benchmarks.search.measure import Plan, Protocol, announced, default_plans, exact_truth, measure, parse_plan
+from benchmarks.search.measure import Plan, Protocol, announced, default_plans, measure, parse_plan
 from benchmarks.search.options import Options
+from benchmarks.search.quality import exact_truth
 from benchmarks.search.report import cheapest, draw, index_bytes, search_table, seconds_a_query
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash, new_folder, write_bytes, write_sealed_json, write_text
@@ -90,9 +91,18 @@ def _data(options: Options, console: Console) -> SearchData:
                 f"data: generated, for no retrieval run is under {options.results}", markup=False, highlight=False
             )
     if source == GENERATED:
-        return generate(options.distribution, options.items, options.width, options.num_queries, options.seed)
+        given = (options.distribution, options.items, options.width, options.num_queries, options.seed, options.metric)
+        return generate(*given)
     return load(
-        source, options.queries, options.tensor, options.direction, options.num_queries, options.seed, options.results
+        source,
+        options.queries,
+        options.tensor,
+        options.direction,
+        options.num_queries,
+        options.seed,
+        options.results,
+        metric=options.metric,
+        truth=options.truth,
     )
 
 
@@ -111,6 +121,7 @@ def _begun(options: Options, data: SearchData, protocol: Protocol) -> dict[str, 
             "content_hash": data.content_hash(),
             "items": len(data.gallery),
             "width": data.gallery.shape[1],
+            "metric": data.metric,
             "queries": len(data.queries),
             "known_pairs": len(data.asking),
         },

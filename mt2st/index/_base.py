@@ -67,6 +67,7 @@ class VectorIndex(ABC):
         requires: the module that must be installed, "" for none.
         on_gpu: whether it needs a GPU.
         filters: whether `_search` heeds `allowed`; without, more is asked for than needed, and the rest is dropped.
+        removes: whether the backend forgets removed items itself, in its file too.
         metric: "cosine", "dot" (inner product) or "euclidean" (L2).
     """
 
@@ -76,6 +77,7 @@ class VectorIndex(ABC):
     requires: ClassVar[str] = ""
     on_gpu: ClassVar[bool] = False
     filters: ClassVar[bool] = True
+    removes: ClassVar[bool] = False
 
     def __init__(self, metric: str = "cosine") -> None:
         if metric not in METRICS:
@@ -84,7 +86,6 @@ class VectorIndex(ABC):
         self.width: int | None = None
         self._count = 0  # ids given out
         self._removed: Flags | None = None  # [ids given out], where some were removed
-        self._native_removal = False  # whether the backend itself knows which
 
     @classmethod
     def sweep(cls, num_items: int, width: int) -> list[str]:
@@ -131,9 +132,8 @@ class VectorIndex(ABC):
         Fewer found: id −1. `allowed` is None where all items are, and always where `filters` is false.
         """
 
-    def _remove(self, ids: Ints) -> bool:
-        """Take out items, distinct and there. False: the backend cannot, so they are filtered out of each search."""
-        return False
+    def _remove(self, ids: Ints) -> None:  # noqa: B027  # most backends cannot
+        """Take out items, distinct and there; only where `removes`, otherwise they are filtered out of each search."""
 
     @final
     def set_search_knobs(self, **knobs: int | None) -> None:
@@ -215,8 +215,7 @@ class VectorIndex(ABC):
         twice = np.concatenate([ordered[1:][ordered[1:] == ordered[:-1]], gone[removed[gone]]])
         if len(twice):
             raise Mt2stError(f"remove: id {twice[0]} is given twice or was removed before; give each once")
-        before = self._removed is None or self._native_removal
-        self._native_removal = self._remove(gone.astype(np.int64)) and before
+        self._remove(gone.astype(np.int64))
         removed[gone] = True
         self._removed = removed
 
@@ -255,7 +254,7 @@ class VectorIndex(ABC):
 
     def _flags(self, allowed: Any) -> Flags | None:
         """The items to search among; None where the backend need not be told."""
-        removed = None if self._removed is None or self._native_removal else self._removed
+        removed = None if self.removes else self._removed
         if allowed is None:
             return None if removed is None else ~removed
         flags = np.asarray(allowed)
@@ -270,7 +269,7 @@ class VectorIndex(ABC):
         """What the backend finds; where it heeds no filter, enough for k allowed items, and the others dropped."""
         if allowed is None or self.filters:
             return self._search(rows, k, allowed)
-        most = len(self) if self._native_removal else self._count
+        most = len(self) if self.removes else self._count
         depth = min(most, int(_SPARE * k * most / max(1, allowed.sum())) + 1)
         while True:
             scores, ids = self._search(rows, depth, None)
@@ -296,11 +295,10 @@ class VectorIndex(ABC):
             removed: ids of removed items.
         """
         self._count, self.width = count, width
-        self.read(path)
         if removed:
             self._removed = np.zeros(count, np.bool_)
             self._removed[list(removed)] = True
-            self._native_removal = False  # filtering is right whether or not the file knows of it
+        self.read(path)
 
 
 def check_knobs(backend: str, knobs: Mapping[str, int | None], low: int = 1, high: int = 1 << 20) -> None:

@@ -30,6 +30,7 @@ class Index(VectorIndex):
     backend = "hnswlib"
     search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
     requires = "hnswlib"
+    removes = True
 
     def __init__(
         self,
@@ -75,10 +76,9 @@ class Index(VectorIndex):
         first = self.ids_given
         self._graph.add_items(rows, np.arange(first, first + len(rows)), num_threads=self.threads or -1)
 
-    def _remove(self, ids: Ints) -> bool:
+    def _remove(self, ids: Ints) -> None:
         for number in ids:
             self._graph.mark_deleted(int(number))
-        return True
 
     def _search(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
         self._graph.set_ef(max(self.ef_search, k))

@@ -32,6 +32,7 @@ class Index(VectorIndex):
     backend = "usearch"
     search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
     requires = "usearch"
+    removes = True
     filters = False
 
     def __init__(
@@ -85,9 +86,8 @@ class Index(VectorIndex):
             self._graph = self._new(rows.shape[1])
         self._graph.add(np.arange(self.ids_given, self.ids_given + len(rows)), rows, threads=self.threads)
 
-    def _remove(self, ids: Ints) -> bool:
+    def _remove(self, ids: Ints) -> None:
         self._graph.remove(ids)
-        return True
 
     def _search(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
         self._graph.expansion_search = max(self.ef_search, k)
