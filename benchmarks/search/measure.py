@@ -1,4 +1,4 @@
-"""What is measured of one search setting, and which settings are swept.
+"""What is measured of one search setting.
 
 The harness grades: an index reports nothing of itself.
 
@@ -14,7 +14,8 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,35 +28,23 @@ from benchmarks.records.machine import (
     reset_peak_resident,
     resident_bytes,
 )
+from benchmarks.search.changes import exact_index, filtered, updated
+from benchmarks.search.cold import cold
 from benchmarks.search.data import SearchData
+from benchmarks.search.loads import FEWEST_CALLS, loads, measured
+from benchmarks.search.plans import Plan
 from benchmarks.search.quality import FIELD_TOLERANCE, Truth, ann_recall, similarities, tolerant_recall
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import check_ids, hits_through_index
-from mt2st.index import VectorIndex, backend_class, backend_names, create_index, parse_spec
+from mt2st.index import VectorIndex, backend_class, create_index, parse_spec
+from mt2st.threads import usable_threads
 
 TASK_CUTOFFS = (1, 5, 10)
+RAW = ("batch_seconds", "single_seconds", "load_seconds", "ids", "similarities")  # arrays, kept beside the record
+_FEWER_QUERIES = 200  # of those that filters and updates are measured on
 
 Ints = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One index to build, and the search-time settings to try on it.
-
-    Attributes:
-        spec: a text for `create_index`.
-        knob: the search-time parameter that is swept, "" for none.
-        values: its values.
-    """
-
-    spec: str
-    knob: str = ""
-    values: tuple[int, ...] = ()
-
-    def settings(self) -> list[dict[str, int]]:
-        """The search-time settings, one empty where nothing is swept."""
-        return [{self.knob: value} for value in self.values] if self.knob else [{}]
 
 
 @dataclass
@@ -69,6 +58,11 @@ class Measured:
     cost: dict[str, float]
     batch_seconds: Doubles  # [repetitions]
     single_seconds: Doubles  # [repetitions, queries]
+    loads: list[dict[str, float]]  # see benchmarks/search/loads.py
+    load_seconds: list[Doubles]  # the raw times of each of them
+    ids: Ints  # [queries, k]
+    similarities: Doubles  # [queries, k]
+    more: dict[str, Any]  # `cold`, `filters`, `updates` and their `holes`, with the last setting of an index
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,9 @@ class Protocol:
         single_queries: queries sent one at a time.
         tolerance: ε of the tolerant recall.
         threads: 0 = all.
+        seconds: after which a measurement is cut short; never below three calls.
+        parts: what is measured beside recall and speed: "loads", "cold", "filters", "updates".
+        seed: of the items that filters allow and updates replace.
     """
 
     k: int
@@ -88,64 +85,45 @@ class Protocol:
     single_queries: int
     tolerance: float
     threads: int
+    seconds: float = 10.0
+    parts: tuple[str, ...] = ()
+    seed: int = 0
 
 
-def parse_plan(text: str) -> Plan:
-    """A plan from a spec whose search-time knob may list values: `faiss_cpu:IVF64,Flat?nprobe=1,4,16`."""
-    head, _, tail = text.partition("?")
-    fixed: list[str] = []
-    swept: list[str] = []
-    for knob in filter(None, tail.split("&")):
-        (swept if "," in knob else fixed).append(knob)
-    if len(swept) > 1:
-        raise Mt2stError(f"setting {text!r} sweeps {len(swept)} knobs; list values for one, such as nprobe=1,4,16")
-    spec = head + ("?" + "&".join(fixed) if fixed else "")
-    parse_spec(spec)
-    if not swept:
-        return Plan(spec)
-    name, _, values = swept[0].partition("=")
-    try:
-        return Plan(spec, name, tuple(int(value) for value in values.split(",")))
-    except ValueError:
-        raise Mt2stError(
-            f"setting {text!r}: the values of {name} must be whole numbers, such as {name}=1,4,16"
-        ) from None
-
-
-def announced(spec: str) -> str:
-    """The spec as it is printed: where it leaves the device to the index, with the one that it takes.
-
-    Raises:
-        Mt2stError: there is no such index.
-    """
-    if parse_spec(spec)[1].get("device") != "auto":
-        return spec
-    return f"{spec} (takes {create_index(spec).parameters['device']})"
-
-
-def default_plans(num_items: int, width: int, gpu: bool, installed: Callable[[str], bool]) -> list[Plan]:
-    """The sweep for a gallery of this size: what each backend declares, of those that are installed."""
-    plans = []
-    for name in backend_names():
-        backend = backend_class(name)
-        if (not backend.requires or installed(backend.requires)) and (gpu or not backend.on_gpu):
-            plans += [parse_plan(name + setting) for setting in backend.sweep(num_items, width)]
-    return plans
-
-
-def measure(plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> Iterator[Measured]:
+def measure(
+    plan: Plan,
+    data: SearchData,
+    truth: Truth,
+    protocol: Protocol,
+    exact: VectorIndex | None = None,
+    scratch: Path = Path(),
+) -> Iterator[Measured]:
     """Build one index, then measure each of its search-time settings.
+
+    Args:
+        plan: the index and its settings.
+        data: what is searched.
+        truth: exact search on it.
+        protocol: how.
+        exact: an exact index of the data, for filters.
+        scratch: a folder on the disk that files are measured on.
 
     Raises:
         Mt2stError: the index cannot be built on these data, or returns broken ids.
     """
+    searched = data
+    if plan.dimensions:
+        if plan.dimensions > data.gallery.shape[1]:
+            raise Mt2stError(f"dimensions = {plan.dimensions}, but {data.name} is {data.gallery.shape[1]} wide")
+        parts = (data.gallery[:, : plan.dimensions], data.queries[:, : plan.dimensions])
+        searched = replace(data, gallery=np.ascontiguousarray(parts[0]), queries=np.ascontiguousarray(parts[1]))
     gc.collect()
     reset_peak_resident()
     reset_peak_gpu()
     before, gpu_before = resident_bytes(), _gpu_used()
     index = create_index(plan.spec, **parameters_for(plan.spec, protocol.threads, data.metric))
     started = time.perf_counter()
-    index.add(data.gallery)
+    index.add(searched.gallery)
     build_seconds = time.perf_counter() - started
     building = {
         "build_seconds": build_seconds,
@@ -153,20 +131,52 @@ def measure(plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> I
         "resident_before_bytes": float(before),
         "peak_resident_building_bytes": float(peak_resident_bytes()),
     }
-    for knobs in plan.settings():
+    settings = plan.settings()
+    for place, knobs in enumerate(settings):
         if knobs:
             index.set_search_knobs(**knobs)
-        measured = _one(index, plan, data, truth, protocol)
-        measured.cost.update(building)
-        measured.cost["peak_resident_bytes"] = float(peak_resident_bytes())
-        measured.cost["peak_above_start_bytes"] = float(max(0, peak_resident_bytes() - before))
-        measured.cost["gpu_bytes"] = float(max(peak_gpu_bytes(), _gpu_used() - gpu_before, 0))
-        yield measured
+        row = _one(index, plan, searched, data, truth, protocol)
+        row.cost.update(building)
+        row.cost["peak_resident_bytes"] = float(peak_resident_bytes())
+        row.cost["peak_above_start_bytes"] = float(max(0, peak_resident_bytes() - before))
+        row.cost["gpu_bytes"] = float(max(peak_gpu_bytes(), _gpu_used() - gpu_before, 0))
+        if place == len(settings) - 1:
+            row.more.update(_more(index, searched, data, truth, protocol, exact, scratch))
+        yield row
 
 
-def _one(index: VectorIndex, plan: Plan, data: SearchData, truth: Truth, protocol: Protocol) -> Measured:
+def _more(
+    index: VectorIndex,
+    searched: SearchData,
+    data: SearchData,
+    truth: Truth,
+    protocol: Protocol,
+    exact: VectorIndex | None,
+    scratch: Path,
+) -> dict[str, Any]:
+    """What is measured once an index; what cannot be is named under `holes`. Updates come last, for they change it."""
+    k, queries = truth.ids.shape[1], min(len(data.queries), _FEWER_QUERIES)
+    found: dict[str, Any] = {}
+    holes: dict[str, str] = {}
+    parts: dict[str, Callable[[], Any]] = {
+        "cold": lambda: cold(index, searched.queries, k, scratch),
+        "filters": lambda: filtered(index, searched, data, exact or exact_index(data), k, protocol.seed, queries),
+        "updates": lambda: updated(index, searched, data, truth, k, protocol.seed, queries),
+    }
+    for name, part in parts.items():
+        if name in protocol.parts:
+            try:
+                found[name] = part()
+            except Mt2stError as error:
+                holes[name] = str(error)
+    return {**found, **({"holes": holes} if holes else {})}
+
+
+def _one(
+    index: VectorIndex, plan: Plan, searched: SearchData, data: SearchData, truth: Truth, protocol: Protocol
+) -> Measured:
     k = truth.ids.shape[1]
-    _, ids = index.search(data.queries, k)  # also warms up
+    _, ids = index.search(searched.queries, k)  # also warms up
     check_ids(ids, len(data.gallery), index.backend)
     found = similarities(data, ids)
     quality = {
@@ -174,12 +184,16 @@ def _one(index: VectorIndex, plan: Plan, data: SearchData, truth: Truth, protoco
         f"ann_recall_tolerant@{k}": tolerant_recall(found, truth.similarities, protocol.tolerance),
         f"ann_benchmarks_recall@{k}": tolerant_recall(found, truth.similarities, FIELD_TOLERANCE),
     }
-    if len(data.asking) and data.metric == "cosine":
+    if len(data.asking) and data.metric == "cosine" and searched is data:
         quality.update(hits_through_index(index, data.queries, data.gallery, data.asking, data.relevant, TASK_CUTOFFS))
-    batch = np.array([_seconds(index, data.queries, k) for _ in range(protocol.repetitions)])
-    some = data.queries[: protocol.single_queries]
+    batch = np.array(_repeated(lambda: _seconds(index, searched.queries, k), protocol.repetitions, protocol.seconds))
+    some = _affordable(index, searched.queries[: protocol.single_queries], k, protocol.seconds)
     single = np.array(
-        [[_seconds(index, some[row : row + 1], k) for row in range(len(some))] for _ in range(protocol.repetitions)]
+        _repeated(
+            lambda: [_seconds(index, some[row : row + 1], k) for row in range(len(some))],
+            protocol.repetitions,
+            protocol.seconds,
+        )
     )
     p50, p95, p99 = np.percentile(single, (50, 95, 99))
     cost = {
@@ -191,10 +205,42 @@ def _one(index: VectorIndex, plan: Plan, data: SearchData, truth: Truth, protoco
         "single_p99_seconds": float(p99),
     }
     label = plan.spec.partition("?")[0].replace("faiss_cpu:", "").replace("faiss_gpu:", "GPU ")
+    label += f" storage={index.parameters['storage']}" if "storage" in parse_spec(plan.spec)[1] else ""
+    label += f" first {plan.dimensions}" if plan.dimensions else ""
     label += f" device={index.parameters['device']}" if "device" in parse_spec(plan.spec)[1] else ""
     swept = index.parameters.get(plan.knob) if plan.knob else None
     label += f" {plan.knob}={swept}" if swept is not None else ""
-    return Measured(label, plan.spec, index.parameters, quality, cost, batch, single)
+    parameters = dict(index.parameters)  # before loads change the threads
+    every, raw = _loads(index, searched, k, protocol) if "loads" in protocol.parts else ([], [])
+    return Measured(label, plan.spec, parameters, quality, cost, batch, single, every, raw, ids, found, {})
+
+
+def _loads(
+    index: VectorIndex, searched: SearchData, k: int, protocol: Protocol
+) -> tuple[list[dict[str, float]], list[Doubles]]:
+    """Every load on the index as it is set now; its threads are put back."""
+    threads = index.parameters.get("threads")
+    found = [
+        measured(index, searched.queries, k, load, protocol.single_queries, protocol.seconds / 5)
+        for load in loads(protocol.threads or usable_threads(), threads is not None)
+    ]
+    if threads:
+        index.set_search_knobs(threads=threads)
+    return [cost for cost, _ in found], [times for _, times in found]
+
+
+def _repeated(call: Callable[[], Any], times: int, seconds: float) -> list[Any]:
+    """What so many calls give, or as many as begin within so many seconds."""
+    end, found = time.perf_counter() + seconds, [call()]
+    while len(found) < times and time.perf_counter() < end:
+        found.append(call())
+    return found
+
+
+def _affordable(index: VectorIndex, queries: NDArray[Any], k: int, seconds: float) -> NDArray[Any]:
+    """As many queries as take about so long one at a time, at least three."""
+    one = min(_seconds(index, queries[:1], k) for _ in range(2))
+    return queries[: max(FEWEST_CALLS, int(seconds / one))]
 
 
 def _seconds(index: VectorIndex, queries: NDArray[Any], k: int) -> float:

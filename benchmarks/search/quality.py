@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search.data import SearchData
 from mt2st.errors import Mt2stError
-from mt2st.index import create_index
+from mt2st.index import VectorIndex, create_index
 
 # What ann-benchmarks' recall forgives: a result counts that is no farther than the k-th true neighbour and this much
 # (github.com/erikbern/ann-benchmarks, plotting/metrics.py).
@@ -32,17 +32,18 @@ class Truth:
     similarities: Doubles
 
 
-def exact_truth(data: SearchData, k: int) -> Truth:
+def exact_truth(data: SearchData, k: int, index: VectorIndex | None = None) -> Truth:
     """The k best of every query, similarities computed anew in float64.
 
     They are those that the data name, where these are as many; a few of them are compared with exact search. Otherwise
-    all are searched exactly.
+    all are searched exactly. `index` is an exact one that holds the gallery; None = one is built.
 
     Raises:
         Mt2stError: the data name neighbours that are none.
     """
-    index = create_index("exact", metric=data.metric)
-    index.add(data.gallery)
+    if index is None:
+        index = create_index("exact", metric=data.metric)
+        index.add(data.gallery)
     given = data.neighbors
     if given is None or given.shape[1] < k:
         _, ids = index.search(data.queries, min(k, len(data.gallery)))

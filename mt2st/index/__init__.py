@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.index._base import METRICS, SearchIndex, VectorIndex
+from mt2st.index._base import METRICS, SWEEPS, SearchIndex, VectorIndex
 from mt2st.index._store import load_index, save_index
 
 __all__ = [
     "METRICS",
+    "SWEEPS",
     "SearchIndex",
     "VectorIndex",
     "backend_class",

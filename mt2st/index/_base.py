@@ -23,6 +23,8 @@ Flags = NDArray[np.bool_]
 
 # What a score is: the cosine, the inner product, or the L2 distance with its sign turned, so that larger is better.
 METRICS = ("cosine", "dot", "euclidean")
+# What a backend can be swept along: how much search looks at, how a number is stored, how many numbers a vector has.
+SWEEPS = ("effort", "precision", "dimension")
 _SPARE = 1.5  # asked for beyond k / share allowed, where a backend cannot filter
 
 
@@ -88,13 +90,13 @@ class VectorIndex(ABC):
         self._removed: Flags | None = None  # [ids given out], where some were removed
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
-        """What a benchmark tries of this backend for N items of width E.
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
+        """What a benchmark tries of this backend for N items of width E, along one of `SWEEPS`.
 
         Each is a spec without the backend's name, in which one search-time knob may list values: `:Flat`,
-        `?ef_search=16,64`.
+        `?ef_search=16,64`. `dimensions=32` has the benchmark index the first 32 components alone.
         """
-        return [""]
+        return [""] if along == "effort" else []
 
     @classmethod
     @final

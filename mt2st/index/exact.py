@@ -10,11 +10,12 @@ On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Index(VectorIndex):
     """
 
     backend = "exact"
+    search_knobs: ClassVar[Mapping[str, int]] = {"threads": 4096}
 
     def __init__(self, device: str = "cpu", threads: int = 0, metric: str = "cosine") -> None:
         super().__init__(metric)
@@ -63,9 +65,9 @@ class Index(VectorIndex):
         self._on_gpu: Any = None
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
         """One setting, on the GPU where there is one."""
-        return ["?device=auto"]
+        return ["?device=auto"] if along == "effort" else []
 
     @property
     def index_bytes(self) -> int:

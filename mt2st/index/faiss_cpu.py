@@ -43,7 +43,12 @@ class Index(VectorIndex):
 
     backend = "faiss_cpu"
     example = EXAMPLE
-    search_knobs: ClassVar[Mapping[str, int]] = {"nprobe": 1 << 20, "ef_search": 1 << 20, "k_factor": 1 << 20}
+    search_knobs: ClassVar[Mapping[str, int]] = {
+        "nprobe": 1 << 20,
+        "ef_search": 1 << 20,
+        "k_factor": 1 << 20,
+        "threads": 4096,
+    }
     requires = "faiss"
 
     def __init__(
@@ -67,12 +72,24 @@ class Index(VectorIndex):
         self._index: Any = None
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
-        """Flat, inverted lists with and without product quantisation, a graph, and smaller numbers or fewer dimensions.
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
+        """Flat, inverted lists with and without product quantisation, a graph, 8-bit numbers.
 
-        Product quantisers get the finest split with at least 2 dimensions a code, if there are the 256 items that their
+        Along precision: 32, 16, 8 bits and 1 bit a number, and 1 bit with the best ranked again by the full vectors.
+        Along dimension: the first components alone, as a Matryoshka model means it, and as many principal ones. Product
+        quantisers get the finest split with at least 2 dimensions a code, if there are the 256 items that their
         codebooks need ("np": without FAISS's polysemous training, 20 s for 4,000 items).
         """
+        if along == "precision":
+            return [":Flat", ":SQfp16", ":SQ8", ":RaBitQ", ":RaBitQ,RFlat?k_factor=2,4,8,16"]
+        if along == "dimension":
+            widths = [width // part for part in (2, 4, 8) if width // part >= 4]
+            return [":Flat"] + [
+                text
+                for some in widths
+                for text in (f":Flat?dimensions={some}", f":PCA{some},Flat")
+                if some <= num_items
+            ]
         lists = lists_for(num_items)
         probes = f"?nprobe={probes_for(lists)}"
         codes = next((count for count in range(width // 2, 0, -1) if width % count == 0), 1)
@@ -81,11 +98,6 @@ class Index(VectorIndex):
         found += [":HNSW32?ef_search=16,32,64,128,256", ":SQ8"]
         return found
 
-    @classmethod
-    def precisions(cls, num_items: int, width: int) -> list[str]:
-        """Each width of a number: 32, 16, 8 bits, 1 bit, and 1 bit with the best ranked again by the full vectors."""
-        return [":Flat", ":SQfp16", ":SQ8", ":RaBitQ", ":RaBitQ,RFlat?k_factor=2,4,8,16"]
-
     @property
     def index_bytes(self) -> int:
         """Length of FAISS's own serialised form."""
@@ -93,7 +105,8 @@ class Index(VectorIndex):
 
     def _use_knobs(self, knobs: Mapping[str, int | None]) -> None:
         if self._index is not None:
-            set_knobs(self._index, knobs, self._faiss.ParameterSpace())
+            of_the_index = {name: value for name, value in knobs.items() if name != "threads"}
+            set_knobs(self._index, of_the_index, self._faiss.ParameterSpace())
 
     def _add(self, rows: Floats) -> None:
         self._use_threads()

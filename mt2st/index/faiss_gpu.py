@@ -81,12 +81,14 @@ class Index(VectorIndex):
         self._index: Any = None
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
         """Flat, inverted lists with and without product quantisation, and CAGRA.
 
         Product quantisers get the finest split that FAISS has a kernel for; a width that allows none, such as a prime
         one, goes without.
         """
+        if along != "effort":
+            return []
         lists = lists_for(num_items)
         probes = f"?nprobe={probes_for(lists)}"
         codes = next((count for count in GPU_CODES if width % count == 0 and width // count in GPU_CODE_DIMENSIONS), 0)

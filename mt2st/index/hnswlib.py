@@ -28,7 +28,7 @@ class Index(VectorIndex):
     """
 
     backend = "hnswlib"
-    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
+    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20, "threads": 4096}
     requires = "hnswlib"
     removes = True
 
@@ -52,9 +52,9 @@ class Index(VectorIndex):
         self._graph: Any = None
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
         """One graph, searched with more and more effort."""
-        return ["?ef_search=16,32,64,128,256"]
+        return ["?ef_search=16,32,64,128,256"] if along == "effort" else []
 
     @property
     def index_bytes(self) -> int:

@@ -16,8 +16,8 @@ What is known to go wrong, and what is done about it:
 - A collection has the suffix `_unfinished` until all items are in it and counted.
 - Embedded Milvus looks at every item in Python for each call, whatever the index, so many queries a call are far faster
   than one.
-
-A score follows `metric`; Milvus's L2 is squared on a server and not when embedded.
+- pymilvus 3 flattens the parameters of an index, and milvus-lite 3.2.2 reads nested ones alone, so `nlist`, `M` and
+  `efConstruction` would be ignored without a word. The embedded one gets them nested.
 """
 
 from __future__ import annotations
@@ -123,8 +123,10 @@ class Index(VectorIndex):
         self._ready = False
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
         """The three types that the embedded one and a server share."""
+        if along != "effort":
+            return []
         lists = 1 << max(0, round(float(np.log2(max(1.0, num_items**0.5)))))
         probes = ",".join(str(value) for value in (1, 4, 16, 64) if value <= lists)
         return [":FLAT", f":IVF_FLAT?lists={lists}&nprobe={probes}", ":HNSW?ef_search=16,64,256"]
@@ -147,7 +149,8 @@ class Index(VectorIndex):
             self._create(rows.shape[1])
             self._insert(self._name + UNFINISHED, rows)
             self._flush(self._name + UNFINISHED)
-            self._check_count(self._name + UNFINISHED, len(rows))
+            told = self._ask("count", lambda: self._client.get_collection_stats(self._name + UNFINISHED))
+            self._check_count(int(told.get("row_count", -1)), len(rows))
             self._ask("rename the collection", lambda: self._client.rename_collection(
                 self._name + UNFINISHED, self._name, timeout=self.timeout_seconds
             ))  # fmt: skip
@@ -157,7 +160,7 @@ class Index(VectorIndex):
             self._insert(self._name, rows)
             self._flush(self._name)
         self._ask("load the collection", lambda: self._client.load_collection(self._name, timeout=self.timeout_seconds))
-        self._check_count(self._name, len(self) + len(rows))
+        self._check_count(self._counted(), len(self) + len(rows))
         self._ready = True
 
     def _create(self, width: int) -> None:
@@ -206,20 +209,27 @@ class Index(VectorIndex):
             build = {"M": self.links, "efConstruction": self.ef_construction}
         else:
             build = {"nlist": self.lists} if self.factory.startswith(("IVF", "GPU_IVF", "SCANN")) else {}
+        nested = {"params": build} if self._database else build
         parameters = self._client.prepare_index_params()
-        parameters.add_index(_FIELD, index_type=self.factory, metric_type=_METRICS[self.metric], params=build)
+        parameters.add_index(_FIELD, index_type=self.factory, metric_type=_METRICS[self.metric], params=nested)
         self._ask(
             f"build {self.factory}",
             lambda: self._client.create_index(self._name, parameters, timeout=self.timeout_seconds),
         )
 
-    def _check_count(self, name: str, expected: int) -> None:
-        """Raise unless the collection holds so many items; what was flushed is all that counts."""
-        told = self._ask("count the items", lambda: self._client.get_collection_stats(name))
-        if int(told.get("row_count", -1)) != expected:
+    def _counted(self) -> int:
+        """Items in the loaded collection, without deleted ones."""
+        rows = self._ask(
+            "count the items",
+            lambda: self._client.query(self._name, filter="", output_fields=["count(*)"], consistency_level="Strong"),
+        )
+        return int(rows[0]["count(*)"])
+
+    def _check_count(self, found: int, expected: int) -> None:
+        if found != expected:
             raise Mt2stError(
-                f"index 'milvus': {self._where()} holds {told.get('row_count')} items in {name!r}, not {expected}; it "
-                "is not whole: build it again"
+                f"index 'milvus': {self._where()} holds {found} items in {self._name!r}, not {expected}; it is not "
+                "whole: build it again"
             )
 
     def _remove(self, ids: Ints) -> None:
@@ -251,8 +261,7 @@ class Index(VectorIndex):
                 ids[place, :count] = [hit[_KEY] for hit in hits]
                 scores[place, :count] = [hit["distance"] for hit in hits]
         if self.metric == "euclidean":
-            scores = -np.sqrt(np.maximum(scores, 0)) if not self._database else -scores
-            scores[ids < 0] = -np.inf
+            scores = -np.sqrt(np.maximum(scores, 0))  # what is missing is made −∞ by the caller
         return scores, ids
 
     # -- files ---------------------------------------------------------------------------------------------------------
@@ -294,7 +303,7 @@ class Index(VectorIndex):
 
     def _load(self) -> None:
         self._ask("load the collection", lambda: self._client.load_collection(self._name, timeout=self.timeout_seconds))
-        self._check_count(self._name, len(self))
+        self._check_count(self._counted(), len(self))
         self._ready = True
 
     # -- the connection ------------------------------------------------------------------------------------------------

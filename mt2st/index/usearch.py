@@ -30,7 +30,7 @@ class Index(VectorIndex):
     """
 
     backend = "usearch"
-    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20}
+    search_knobs: ClassVar[Mapping[str, int]] = {"ef_search": 1 << 20, "threads": 4096}
     requires = "usearch"
     removes = True
     filters = False
@@ -59,9 +59,11 @@ class Index(VectorIndex):
         self._graph: Any = None
 
     @classmethod
-    def sweep(cls, num_items: int, width: int) -> list[str]:
-        """One graph, searched with more and more effort."""
-        return ["?ef_search=16,32,64,128,256"]
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
+        """One graph, searched with more and more effort, and one for each way to store a number."""
+        if along == "precision":
+            return [f"?storage={storage}&ef_search=64" for storage in STORAGE]
+        return ["?ef_search=16,32,64,128,256"] if along == "effort" else []
 
     @property
     def index_bytes(self) -> int:

@@ -15,6 +15,7 @@ from mt2st.errors import Mt2stError
 from mt2st.evaluate import check_ids
 from mt2st.files import read_sealed_json, write_sealed_json
 from mt2st.index import (
+    SWEEPS,
     SearchIndex,
     VectorIndex,
     backend_names,
@@ -38,6 +39,7 @@ SPECS = {
     ],
     "faiss_gpu": ["faiss_gpu:Flat", "faiss_gpu:IVF4,Flat?nprobe=4", "faiss_gpu:IVF2,PQ4np?nprobe=2", "faiss_gpu:CAGRA"],
     "hnswlib": ["hnswlib?threads=1"],
+    "milvus": ["milvus:FLAT", "milvus:IVF_FLAT?lists=4&nprobe=4", "milvus:HNSW"],
     "usearch": ["usearch?threads=1", "usearch?storage=f16&threads=1", "usearch?storage=i8&threads=1"],
 }
 EXACT = ("exact", "exact?threads=2", "faiss_cpu:Flat")
@@ -569,7 +571,7 @@ def test_of_equal_scores_exact_takes_the_lowest_ids(seed: int, num_items: int, k
 def test_every_backend_declares_a_sweep_that_can_be_built(gallery: np.ndarray) -> None:
     for name in backend_names():
         backend = import_module(f"mt2st.index.{name}").Index
-        for setting in backend.sweep(400, WIDTH):
+        for setting in [setting for along in SWEEPS for setting in backend.sweep(400, WIDTH, along)]:
             head, _, knobs = setting.partition("?")
             swept = [knob for knob in knobs.split("&") if "," in knob]
             assert len(swept) <= 1
