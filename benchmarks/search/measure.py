@@ -40,6 +40,7 @@ from mt2st.index import VectorIndex, backend_class, create_index, parse_spec
 from mt2st.threads import usable_threads
 
 TASK_CUTOFFS = (1, 5, 10)
+_UNSAID = ("factory", "threads", "metric", "uri", "collection")  # in no label
 RAW = ("batch_seconds", "single_seconds", "load_seconds", "ids", "similarities")  # arrays, kept beside the record
 _FEWER_QUERIES = 200  # of those that filters and updates are measured on
 
@@ -184,8 +185,9 @@ def _one(
         f"ann_recall_tolerant@{k}": tolerant_recall(found, truth.similarities, protocol.tolerance),
         f"ann_benchmarks_recall@{k}": tolerant_recall(found, truth.similarities, FIELD_TOLERANCE),
     }
-    if len(data.asking) and data.metric == "cosine" and searched is data:
-        quality.update(hits_through_index(index, data.queries, data.gallery, data.asking, data.relevant, TASK_CUTOFFS))
+    if len(data.asking) and data.metric == "cosine":
+        pairs = (data.asking, data.relevant)
+        quality.update(hits_through_index(index, searched.queries, searched.gallery, *pairs, TASK_CUTOFFS))
     batch = np.array(_repeated(lambda: _seconds(index, searched.queries, k), protocol.repetitions, protocol.seconds))
     some = _affordable(index, searched.queries[: protocol.single_queries], k, protocol.seconds)
     single = np.array(
@@ -204,15 +206,21 @@ def _one(
         "single_p95_seconds": float(p95),
         "single_p99_seconds": float(p99),
     }
-    label = plan.spec.partition("?")[0].replace("faiss_cpu:", "").replace("faiss_gpu:", "GPU ")
-    label += f" storage={index.parameters['storage']}" if "storage" in parse_spec(plan.spec)[1] else ""
-    label += f" first {plan.dimensions}" if plan.dimensions else ""
-    label += f" device={index.parameters['device']}" if "device" in parse_spec(plan.spec)[1] else ""
-    swept = index.parameters.get(plan.knob) if plan.knob else None
-    label += f" {plan.knob}={swept}" if swept is not None else ""
+    label = _label(plan, index)
     parameters = dict(index.parameters)  # before loads change the threads
     every, raw = _loads(index, searched, k, protocol) if "loads" in protocol.parts else ([], [])
     return Measured(label, plan.spec, parameters, quality, cost, batch, single, every, raw, ids, found, {})
+
+
+def _label(plan: Plan, index: VectorIndex) -> str:
+    """How tables and pictures call a setting: the backend or its factory string, and every knob that was given."""
+    given = parse_spec(plan.spec)[1]
+    label = plan.spec.partition("?")[0].replace("faiss_cpu:", "").replace("faiss_gpu:", "GPU ")
+    label += f" first {plan.dimensions}" if plan.dimensions else ""
+    for name in (*(name for name in given if name not in _UNSAID), *([plan.knob] if plan.knob else [])):
+        if (value := index.parameters.get(name)) is not None:
+            label += f" {name}={value}"
+    return label
 
 
 def _loads(

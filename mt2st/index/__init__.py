@@ -20,6 +20,7 @@ from typing import Any
 
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.index._base import METRICS, SWEEPS, SearchIndex, VectorIndex
+from mt2st.index._shards import search_shards
 from mt2st.index._store import load_index, save_index
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_index",
     "parse_spec",
     "save_index",
+    "search_shards",
 ]
 
 _KNOB_TYPES = (int, float)

@@ -136,6 +136,13 @@ def best_columns(block: Floats, count: int) -> Ints:
     return columns
 
 
+def ordered(scores: Floats, ids: Ints, k: int) -> tuple[Floats, Ints]:
+    """The first k of each row [q, n], best score first, of equal scores the lowest id; id −1 is last."""
+    keys = np.where(ids >= 0, ids, np.iinfo(np.int64).max)
+    order = np.lexsort((keys, np.where(ids >= 0, -scores, np.inf)))[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
 def _order(rows: Ints, scores: Floats) -> Ints:
     """Places in the order of rows, best score first, equal scores as they came.
 

@@ -132,21 +132,23 @@ class Index(VectorIndex):
         ids: Ints,
         offsets: Floats | None = None,
         allowed: Flags | None = None,
+        width: int = 0,
     ) -> None:
         """Search the blocks of queries that begin at `starts`.
 
         Results go to their rows of `scores` and `ids` [Q, k]: products less `offsets` [N], −∞ where not `allowed` [N].
+        `width` items are multiplied at once, 0 = as many as suit this gallery.
         """
         k = scores.shape[1]
         height = min(_BLOCK_QUERIES, len(rows))
-        if height * len(gallery) <= _FEW_SCORES:
+        if not width and height * len(gallery) <= _FEW_SCORES:
             for start in starts:
                 block = slice(start, start + height)
                 products = rows[block] @ gallery.T
                 _adjust(products, slice(None), offsets, allowed)
                 scores[block], ids[block] = _best(products, k)
             return
-        width = block_items(len(rows), len(gallery), k)
+        width = width or block_items(len(rows), len(gallery), k)
         buffer = np.empty((height, width), np.float32)
         for start in starts:
             queries = rows[start : start + height]
@@ -285,8 +287,12 @@ def block_items(queries: int, items: int, k: int) -> int:
 
 
 def half_squares(rows: Floats) -> Floats:
-    """Half the squared lengths [N] of rows [N, E], summed in float64."""
-    return (np.einsum("ne,ne->n", rows, rows, dtype=np.float64) / 2).astype(np.float32)
+    """Half the squared lengths [N] of rows [N, E], summed in float64; the same for equal rows, wherever they are."""
+    found = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _BLOCK_QUERIES):
+        block = rows[start : start + _BLOCK_QUERIES].astype(np.float64)
+        found[start : start + len(block)] = (block * block).sum(axis=1) / 2
+    return found
 
 
 def minus_distances(rows: Floats, scores: Floats) -> Floats:
@@ -301,6 +307,18 @@ def _adjust(block: Floats, items: slice, offsets: Floats | None, allowed: Flags 
         block -= offsets[items]
     if allowed is not None:
         block[:, ~allowed[items]] = -np.inf
+
+
+def search_part(gallery: Floats, rows: Floats, k: int, metric: str, width: int) -> tuple[Floats, Ints]:
+    """Scores and ids [Q, k] of prepared queries among a part of a prepared gallery, in this thread.
+
+    `width` items are multiplied at once, as in the whole that this is part of (`block_items`); so bits are the same.
+    """
+    offsets = half_squares(gallery) if metric == "euclidean" else None
+    scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    starts = range(0, len(rows), min(_BLOCK_QUERIES, len(rows)))
+    Index._search_blocks(rows, gallery, starts, scores, ids, offsets, None, width)
+    return (scores if offsets is None else minus_distances(rows, scores)), ids
 
 
 def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mt2st.errors import Mt2stError
+from mt2st.errors import Mt2stError, unknown_name
 from mt2st.index._base import Flags, Floats, Ints, VectorIndex, check_knobs
 from mt2st.index._faiss import (
     EXAMPLE,
@@ -24,6 +24,9 @@ from mt2st.index._faiss import (
     probes_for,
     set_knobs,
 )
+from mt2st.index._topk import ordered
+
+TIES = ("any", "lowest")
 
 
 class Index(VectorIndex):
@@ -37,6 +40,8 @@ class Index(VectorIndex):
         threads: OpenMP threads; 0 = FAISS's own choice. A setting of the whole process, as FAISS has it; it decides
             speed.
         seed: of the clustering.
+        ties: "any" = of equal scores FAISS keeps which it likes; "lowest" = those with the lowest ids, as exact search,
+            for which it is asked again where a tie goes beyond the k-th.
         k_factor: candidates a result that are ranked again by full vectors ("…,RFlat"): 1 = only reordered.
         metric: "cosine", "dot" or "euclidean".
     """
@@ -60,6 +65,7 @@ class Index(VectorIndex):
         threads: int = 0,
         seed: int = 1234,
         k_factor: int | None = None,
+        ties: str = "any",
         metric: str = "cosine",
     ) -> None:
         super().__init__(metric)
@@ -68,6 +74,9 @@ class Index(VectorIndex):
         check_knobs(self.backend, {"threads": threads, "seed": seed}, low=0)
         self._faiss = import_faiss(self.backend)
         self.factory, self.nprobe, self.ef_search, self.ef_construction = factory, nprobe, ef_search, ef_construction
+        if ties not in TIES:
+            raise unknown_name("ties of index 'faiss_cpu'", ties, TIES)
+        self.ties = ties
         self.threads, self.seed, self.k_factor = threads, seed, k_factor
         self._index: Any = None
 
@@ -109,21 +118,36 @@ class Index(VectorIndex):
             set_knobs(self._index, of_the_index, self._faiss.ParameterSpace())
 
     def _add(self, rows: Floats) -> None:
-        self._use_threads()
         if self._index is None:
-            index = build(self._faiss, self.factory, rows, self.seed, self.metric)
-            knobs = {name: getattr(self, name) for name in ("ef_construction", "nprobe", "ef_search", "k_factor")}
-            set_knobs(index, knobs, self._faiss.ParameterSpace())
-            with in_our_words(f"to train {self.factory!r} on {len(rows)} items"):
-                index.train(rows)
-                index.add(rows)
-            self._index = index
-        else:
-            with in_our_words(f"to add to {self.factory!r}"):
-                self._index.add(rows)
+            self.train(rows)
+        self._use_threads()
+        with in_our_words(f"to add to {self.factory!r}"):
+            self._index.add(rows)
+
+    def train(self, rows: Floats) -> None:
+        """Learn from rows [n, E] what the factory learns, and hold none of them; for shards that share it."""
+        self._use_threads()
+        index = build(self._faiss, self.factory, rows, self.seed, self.metric)
+        knobs = {name: getattr(self, name) for name in ("ef_construction", "nprobe", "ef_search", "k_factor")}
+        set_knobs(index, knobs, self._faiss.ParameterSpace())
+        with in_our_words(f"to train {self.factory!r} on {len(rows)} items"):
+            index.train(rows)
+        self._index = index
 
     def _search(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
         self._use_threads()
+        return self._nearest(rows, k, allowed) if self.ties == "any" else self._lowest(rows, k, allowed)
+
+    def _lowest(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
+        """The k best; where the k-th score goes on beyond it, so much is asked for that all equal ones are there."""
+        most, depth = self.ids_given, min(self.ids_given, k + 1)
+        scores, ids = self._nearest(rows, depth, allowed)
+        while depth < most and ((scores[:, k - 1] == scores[:, -1]) & (ids[:, -1] >= 0)).any():
+            depth = min(most, 2 * depth)
+            scores, ids = self._nearest(rows, depth, allowed)  # all rows: with fewer, products may round differently
+        return ordered(scores, ids, k)
+
+    def _nearest(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
         if allowed is None:
             values, ids = self._index.search(rows, k)
         else:

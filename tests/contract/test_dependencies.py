@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRA_OF = {"data_prep": "data", "benchmarks": "benchmarks"}
 # Extras of packages that functions import, beside the extra of their own package.
 OPTIONAL = {
-    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora", "milvus", "peers"),
+    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora", "milvus", "peers", "ray"),
     "data_prep": (),
     "benchmarks": ("cpu", "gpu", "field", "peers", "ray", "slurm"),
 }
