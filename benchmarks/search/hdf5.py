@@ -55,23 +55,29 @@ def read_hdf5(path: Path) -> FieldData:
         raise Mt2stError(f"{path} is not a file; give an .hdf5 file of ann-benchmarks")
     seconds = _SECONDS + path.stat().st_size // _BYTES_A_SECOND
     with TemporaryDirectory(prefix="mt2st-hdf5-") as folder:  # what is mapped from it stays until it is let go
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.search.hdf5", str(path.resolve()), folder, str(seconds)],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "HDF5_PLUGIN_PRELOAD": "::"},  # the library then loads no plug-ins
-        )
-        if done.returncode:
-            raise Mt2stError(
-                f"{path} crashed the HDF5 library or kept it busy for {seconds} s (exit code {done.returncode}), so it "
-                f"is damaged; {_CURE}"
-            )
-        told = json.loads(done.stdout)
-        if "error" in told:
-            raise Mt2stError(told["error"])
+        told = _told(path, folder, seconds)
         return mapped(path, told)
+
+
+def _told(path: Path, folder: str, seconds: int) -> dict[str, Any]:
+    """What a process of its own says of the file, within so many seconds of processor time."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.search.hdf5", str(path.resolve()), folder, str(seconds)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HDF5_PLUGIN_PRELOAD": "::"},  # the library then loads no plug-ins
+    )
+    if done.returncode:
+        raise Mt2stError(
+            f"{path} crashed the HDF5 library or kept it busy for {seconds} s (exit code {done.returncode}), so it "
+            f"is damaged; {_CURE}"
+        )
+    told: dict[str, Any] = json.loads(done.stdout)
+    if "error" in told:
+        raise Mt2stError(told["error"])
+    return told
 
 
 def mapped(path: Path, told: Mapping[str, Any]) -> FieldData:

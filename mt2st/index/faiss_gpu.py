@@ -38,7 +38,8 @@ class Index(VectorIndex):
     Args:
         factory: "Flat", "IVF64,Flat", "IVF64,PQ16" …, or "CAGRA".
         nprobe: inverted lists looked at (IVF).
-        device: number of the GPU.
+        device: number of the GPU; with several, of the first.
+        gpus: how many GPUs share the items, in shards that FAISS merges; 1 = one GPU holds all. Not for CAGRA.
         scratch_bytes: scratch memory that FAISS reserves at once; 0 = none, allocated when needed.
         seed: of the clustering.
         metric: "cosine", "dot" or "euclidean".
@@ -59,25 +60,32 @@ class Index(VectorIndex):
         scratch_bytes: int = 256 << 20,
         seed: int = 1234,
         metric: str = "cosine",
+        gpus: int = 1,
     ) -> None:
         super().__init__(metric)
         check_knobs(self.backend, {"nprobe": nprobe}, high=_LARGEST_K)
         check_knobs(self.backend, {"device": device, "seed": seed}, low=0)
+        check_knobs(self.backend, {"gpus": gpus}, high=1024)
+        if gpus > 1 and factory == CAGRA:
+            raise Mt2stError("index 'faiss_gpu': CAGRA is built on one GPU; leave gpus out, or use IVF64,Flat")
         check_knobs(self.backend, {"scratch_bytes": scratch_bytes}, low=0, high=1 << 40)
         faiss = import_faiss(self.backend)
         if not hasattr(faiss, "StandardGpuResources"):
             raise Mt2stError(
                 "index 'faiss_gpu': this FAISS knows no GPU; install the extra gpu instead of cpu, or use faiss_cpu"
             )
-        if not 0 <= device < faiss.get_num_gpus():
-            raise Mt2stError(
-                f"index 'faiss_gpu': device = {device}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu"
-            )
+        if not 0 <= device <= device + gpus - 1 < faiss.get_num_gpus():
+            asked = f"device = {device}" + (f" with gpus = {gpus}" if gpus > 1 else "")
+            raise Mt2stError(f"index 'faiss_gpu': {asked}, but FAISS sees {faiss.get_num_gpus()} GPUs; use faiss_cpu")
         self.factory, self.nprobe, self.device = factory, nprobe, device
         self.scratch_bytes, self.seed = scratch_bytes, seed
+        self.gpus = gpus
         self._faiss = faiss
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(scratch_bytes)
+        self._of_the_others = [faiss.StandardGpuResources() for _ in range(gpus - 1)]
+        for resources in self._of_the_others:
+            resources.setTempMemory(scratch_bytes)
         self._index: Any = None
 
     @classmethod
@@ -135,13 +143,34 @@ class Index(VectorIndex):
         return index
 
     def _to_gpu(self, index: Any) -> Any:
-        """The index on the GPU, proved by its type."""
+        """The index on the GPU or its shards on the GPUs, proved by their type."""
+        if self.gpus > 1:
+            return self._to_gpus(index)
         with in_our_words(f"to put {self.factory!r} on the GPU"):
             moved = self._faiss.downcast_index(self._faiss.index_cpu_to_gpu(self._resources, self.device, index))
         if not isinstance(moved, self._faiss.GpuIndex):
             raise Mt2stError(
                 f"index 'faiss_gpu': FAISS left {self.factory!r} on the CPU ({type(moved).__name__}); use Flat, "
                 "IVFn,Flat or IVFn,PQm, or the backend faiss_cpu"
+            )
+        set_knobs(moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
+        return moved
+
+    def _to_gpus(self, index: Any) -> Any:
+        """One shard a GPU; an inverted file is trained once, and the GPUs hold its items under the same centroids."""
+        options = self._faiss.GpuMultipleClonerOptions()
+        options.shard = True
+        options.common_ivf_quantizer = False
+        numbers = list(range(self.device, self.device + self.gpus))
+        with in_our_words(f"to put {self.factory!r} on {self.gpus} GPUs"):
+            moved = self._faiss.index_cpu_to_gpu_multiple_py(
+                [self._resources, *self._of_the_others], index, options, numbers
+            )
+        parts = [self._faiss.downcast_index(moved.at(place)) for place in range(moved.count())]
+        if len(parts) != self.gpus or not all(isinstance(part, self._faiss.GpuIndex) for part in parts):
+            raise Mt2stError(
+                f"index 'faiss_gpu': FAISS left a shard of {self.factory!r} on the CPU; use Flat, IVFn,Flat or "
+                "IVFn,PQm, or the backend faiss_cpu"
             )
         set_knobs(moved, {"nprobe": self.nprobe}, self._faiss.GpuParameterSpace())
         return moved

@@ -579,3 +579,26 @@ def test_every_backend_declares_a_sweep_that_can_be_built(gallery: np.ndarray) -
                 assert knob.partition("=")[0] in backend.search_knobs
             if name in ("exact", "faiss_cpu"):
                 create_index(f"{name}{head}").add(gallery)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
+def test_shards_on_several_gpus_find_what_one_finds(factory: str, gallery: np.ndarray, queries: np.ndarray) -> None:
+    one = ready(f"faiss_gpu:{factory}?nprobe=16" if "IVF" in factory else f"faiss_gpu:{factory}")
+    if one._faiss.get_num_gpus() < 2:
+        pytest.skip("needs two GPUs")
+    several = create_index("faiss_gpu", **one.parameters | {"gpus": 2})
+    for index in (one, several):
+        index.add(gallery)
+    for ours, theirs in zip(one.search(queries, 10), several.search(queries, 10)):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_cagra_finds_nearly_all_of_many(queries: np.ndarray) -> None:
+    index = ready("faiss_gpu:CAGRA")
+    items = np.random.default_rng(5).standard_normal((20_000, WIDTH)).astype(np.float32)
+    index.add(items)
+    truth = np.argsort(-cosines(queries, items), axis=1)[:, :10]
+    _, ids = index.search(queries, 10)
+    assert np.mean([len(set(found) & set(true)) / 10 for found, true in zip(ids, truth)]) > 0.95

@@ -125,8 +125,7 @@ def field_recall(true_distances: np.ndarray, found_distances: np.ndarray, k: int
     return sum(counts) / (k * len(counts))
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize(("metric", "compressed"), [("cosine", False), ("dot", True), ("euclidean", False)])
 def test_recall_is_that_of_ann_benchmarks(metric: str, compressed: bool, tmp_path: Path) -> None:
     """A data set in its format, results in its format, and its metric on both, computed here anew."""
     h5py = pytest.importorskip("h5py")
@@ -164,8 +163,11 @@ def test_recall_is_that_of_ann_benchmarks(metric: str, compressed: bool, tmp_pat
             assert 0.2 < theirs < 0.99
 
 
-def test_hdf5_that_must_be_refused(tmp_path: Path) -> None:
+def test_hdf5_that_must_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     h5py = pytest.importorskip("h5py")
+    from benchmarks.search import hdf5
+    from benchmarks.search.hdf5 import layout
+
     items, ids = vectors(3, 30), np.array([[0, 1]] * 5)
 
     def written(name: str, **changed: Any) -> Path:
@@ -202,20 +204,38 @@ def test_hdf5_that_must_be_refused(tmp_path: Path) -> None:
         (written("f.hdf5", train=items[:, 0]), "not rows and columns"),
         (written("g.hdf5", train=np.array([[b"x"]])), "which is not read"),
         (written("h.hdf5", test=items[:5, :3]), "test is 3 wide, train 6"),
-        (written("i.hdf5", neighbors=ids + 29), "ids from 29 to 30"),
         (written("j.hdf5", distances=np.ones((5, 3))), "differ in shape"),
-        (written("k.hdf5", train=np.full((30, WIDTH), np.nan, "f4")), "NaN"),
         (tmp_path / "virtual.hdf5", "lies in other files"),
         (tmp_path / "stored.hdf5", "lies in other files"),
         (tmp_path / "empty.hdf5", "claims 1099511627776"),
-        (tmp_path / "none.hdf5", "is not a file"),
     ]
     for path, words in cases:
         with pytest.raises(Mt2stError, match=words) as caught:
-            read(path)
+            layout(path, tmp_path)  # what the process of its own does
         assert "\n" not in str(caught.value)
+    monkeypatch.setattr(hdf5, "_told", lambda path, folder, seconds: layout(path, Path(folder)))
+    for path, words in (
+        (written("i.hdf5", neighbors=ids + 29), "ids from 29 to 30"),
+        (written("k.hdf5", train=np.full((30, WIDTH), np.nan, "f4")), "NaN"),
+        (tmp_path / "none.hdf5", "is not a file"),
+    ):
+        with pytest.raises(Mt2stError, match=words):
+            read(path)
     with pytest.raises(Mt2stError, match="leave --metric out"):
         read(other, metric="dot")
+
+
+def test_a_file_that_keeps_the_library_busy_or_crashes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of its own is stopped, and that is one line."""
+    h5py = pytest.importorskip("h5py")
+    from benchmarks.search import hdf5
+
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file.attrs["distance"] = "angular"
+    monkeypatch.setattr(hdf5, "_SECONDS", 0)  # the limit is reached before the libraries are loaded
+    with pytest.raises(Mt2stError, match=r"kept it busy for 0 s \(exit code -\d+\), so it is damaged") as caught:
+        read(tmp_path / "a.hdf5")
+    assert "\n" not in str(caught.value)
 
 
 def test_similarities_of_every_metric() -> None:
