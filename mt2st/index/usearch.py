@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,6 +72,8 @@ class Index(VectorIndex):
         return 0 if self._graph is None else int(self._graph.serialized_length)
 
     def _new(self, width: int) -> Any:
+        if find_spec("faiss") is not None:
+            import_module("faiss")  # loaded after usearch, FAISS crashes in its factory (1.15.1 and usearch 2.26.6)
         from usearch.index import Index as Graph
 
         return Graph(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -44,6 +46,7 @@ SPECS = {
 }
 EXACT = ("exact", "exact?threads=2", "faiss_cpu:Flat")
 WIDTH = 16
+ROOT = Path(__file__).parents[2]
 
 
 def ready(spec: str) -> VectorIndex:
@@ -602,3 +605,19 @@ def test_cagra_finds_nearly_all_of_many(queries: np.ndarray) -> None:
     truth = np.argsort(-cosines(queries, items), axis=1)[:, :10]
     _, ids = index.search(queries, 10)
     assert np.mean([len(set(found) & set(true)) / 10 for found, true in zip(ids, truth)]) > 0.95
+
+
+def test_usearch_before_faiss_crashes_nothing() -> None:
+    """In one process, usearch first: FAISS's factory died of a segmentation fault."""
+    pytest.importorskip("usearch")
+    pytest.importorskip("faiss")
+    code = """
+import numpy as np
+from mt2st.index import create_index
+rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+for spec in ("usearch", "faiss_cpu:IVF4,Flat"):
+    index = create_index(spec)
+    index.add(rows)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-500:]
