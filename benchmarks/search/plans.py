@@ -66,6 +66,8 @@ def parse_plan(text: str) -> Plan:
 def with_options(plan: Plan, options: Sequence[str]) -> Plan:
     """The plan with those of `KEY=VALUE` that its backend knows and its spec does not say already."""
     name, given = parse_spec(plan.spec)
+    if not options:
+        return plan
     known = inspect.signature(backend_class(name)).parameters
     extra = [option for option in options if (key := option.partition("=")[0]) in known and key not in given]
     spec = plan.spec + "".join(f"{'&' if '?' in plan.spec or place else '?'}{each}" for place, each in enumerate(extra))

@@ -191,14 +191,18 @@ class Index(VectorIndex):
             part = rows[start : start + each]
             first = self.ids_given + start
             content = [{_KEY: first + place, _FIELD: row} for place, row in enumerate(part)]
+            # Over a network a call may be sent twice, and an upsert then changes nothing; embedded it would cost more.
+            put, count = (
+                (self._client.insert, "insert_count") if self._database else (self._client.upsert, "upsert_count")
+            )
             told = self._ask(
                 f"insert items from {first}",
-                lambda content=content: self._client.upsert(name, content, timeout=self.timeout_seconds),
+                lambda put=put, content=content: put(name, content, timeout=self.timeout_seconds),
             )
-            if told.get("upsert_count") != len(part):
+            if told.get(count) != len(part):
                 raise Mt2stError(
-                    f"index 'milvus': {self._where()} took {told.get('upsert_count')} of {len(part)} items; the "
-                    "collection is not whole: build it again"
+                    f"index 'milvus': {self._where()} took {told.get(count)} of {len(part)} items; the collection is "
+                    "not whole: build it again"
                 )
 
     def _flush(self, name: str) -> None:

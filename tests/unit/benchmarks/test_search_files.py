@@ -38,8 +38,8 @@ def read(path: Path, **named: Any) -> Any:
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(".fbin", "f4"), (".u8bin", "u1"), (".i8bin", "i1")])
 def test_binary_vectors_come_back_mapped(suffix: str, dtype: str, tmp_path: Path) -> None:
-    values = (vectors(0, 40) * 30 + (128 if dtype == "u1" else 0)).clip(-128 if dtype == "i1" else 0, 255)
-    values = values.clip(-128, 127) if dtype == "i1" else values
+    values = vectors(0, 40) * 30
+    values = values if dtype == "f4" else (values + 128).clip(0, 255) if dtype == "u1" else values.clip(-128, 127)
     values = values.astype(dtype)
     path = tmp_path / f"items{suffix}"
     write_bin(path, values)
@@ -50,7 +50,7 @@ def test_binary_vectors_come_back_mapped(suffix: str, dtype: str, tmp_path: Path
     data = read(path, count=7, metric="euclidean")
     assert (len(data.gallery), len(data.queries), data.metric) == (33, 7, "euclidean")
     write_bin(tmp_path / f"asked{suffix}", values[:3])
-    whole = read(path, queries=str(tmp_path / f"asked{suffix}"))
+    whole = read(path, queries=str(tmp_path / f"asked{suffix}"), metric="dot")
     assert isinstance(whole.gallery, np.memmap), "with queries of its own the gallery is not copied"
     assert len(whole.gallery) == 40
 
@@ -185,10 +185,10 @@ def test_hdf5_that_must_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     other = written("other.hdf5")
     with h5py.File(tmp_path / "virtual.hdf5", "w") as file:
-        layout = h5py.VirtualLayout((30, WIDTH), "f4")
-        layout[:] = h5py.VirtualSource(str(other), "train", (30, WIDTH))
+        elsewhere = h5py.VirtualLayout((30, WIDTH), "f4")
+        elsewhere[:] = h5py.VirtualSource(str(other), "train", (30, WIDTH))
         file.attrs["distance"] = "angular"
-        file.create_virtual_dataset("train", layout)
+        file.create_virtual_dataset("train", elsewhere)
     with h5py.File(tmp_path / "stored.hdf5", "w") as file:
         file.attrs["distance"] = "angular"
         file.create_dataset("train", (30, WIDTH), "f4", external=[(str(other), 0, 30 * WIDTH * 4)])

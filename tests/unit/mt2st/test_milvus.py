@@ -163,7 +163,7 @@ def test_the_index_comes_after_the_flush_and_before_the_load(
     from pymilvus import MilvusClient
 
     calls: list[str] = []
-    for name in ("create_collection", "upsert", "flush", "rename_collection", "create_index", "load_collection"):
+    for name in ("create_collection", "insert", "flush", "rename_collection", "create_index", "load_collection"):
         inner = getattr(MilvusClient, name)
 
         def watched(self: object, *arguments: object, inner=inner, name=name, **named: object) -> object:
@@ -176,7 +176,7 @@ def test_the_index_comes_after_the_flush_and_before_the_load(
     monkeypatch.setattr(backend, "_BYTES_A_CALL", 48 * 20)  # 20 items a call
     index = create_index("milvus:FLAT")
     index.add(gallery[:50])
-    order = ["create_collection", "upsert", "upsert", "upsert", "flush", "rename_collection", "create_index"]
+    order = ["create_collection", "insert", "insert", "insert", "flush", "rename_collection", "create_index"]
     assert calls == [*order, "load_collection"], "one flush for all inserts"
 
 
