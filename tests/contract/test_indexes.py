@@ -172,7 +172,7 @@ def test_any_shape(seed: int, num_items: int, num_queries: int, k: int, kind: st
 def test_few_items_and_large_k(spec: str, num_items: int, k: int, gallery: np.ndarray, queries: np.ndarray) -> None:
     if "PQ" in spec:
         pytest.skip("a product quantiser has more centroids than these items; see test_more_centroids_than_points")
-    index = ready(spec.replace("IVF4", "IVF1").replace("nprobe=4", "nprobe=1"))
+    index = ready(spec.replace("IVF4", "IVF1").replace("lists=4", "lists=1").replace("nprobe=4", "nprobe=1"))
     index.add(gallery[:num_items])
     for count in (0, 1, 5):
         scores, ids = index.search(queries[:count], k)
