@@ -38,6 +38,7 @@ _KINDS = {
     "count": int,
     "width": int,
 }
+_MOST_WITH_REMOVED = 1 << 32
 _CURE = "build the index again and save it with mt2st.index.save_index"
 
 
@@ -158,7 +159,9 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
 def _removed(path: Path, manifest: dict[str, Any]) -> list[int]:
     """Ids that the manifest says were removed; an index saved before removal was possible says nothing."""
     ids = manifest.get("removed", [])
-    if not isinstance(ids, list) or not all(type(number) is int and 0 <= number < manifest["count"] for number in ids):
+    count = manifest["count"]
+    sound = isinstance(ids, list) and all(type(number) is int and 0 <= number < count for number in ids)
+    if not sound or (ids and count > _MOST_WITH_REMOVED):  # a flag for each is made
         raise Mt2stError(f"{manifest_path(path)} has no usable list of removed ids; {_CURE}")
     return ids
 
