@@ -72,7 +72,8 @@ def sentence(found: Mapping[str, Any]) -> str:
     """What a run comes to, in words."""
     size = f" and at most {found['memory_mb']:g} MB" if found["memory_mb"] else ""
     if found["fastest"] is None:
-        return f"No setting reaches a recall of {found['recall']:.0%}{f' within {found["memory_mb"]:g} MB' if size else ''}."
+        within = f" within {found['memory_mb']:g} MB" if size else ""
+        return f"No setting reaches a recall of {found['recall']:.0%}{within}."
     return (
         f"Cheapest with a recall of at least {found['recall']:.0%}{size}: {found['fastest']} in time "
         f"({found['fastest_queries_per_second']:,.0f} queries/s), {found['smallest']} in size "
