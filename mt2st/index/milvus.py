@@ -17,7 +17,7 @@ What is known to go wrong, and what is done about it:
 - Embedded Milvus looks at every item in Python for each call, whatever the index, so many queries a call are far faster
   than one.
 - pymilvus 3 flattens the parameters of an index, and milvus-lite 3.2.2 reads nested ones alone, so `nlist`, `M` and
-  `efConstruction` would be ignored without a word. The embedded one gets them nested.
+  `efConstruction` would be ignored without a word. Here they are sent both ways.
 """
 
 from __future__ import annotations
@@ -213,9 +213,9 @@ class Index(VectorIndex):
             build = {"M": self.links, "efConstruction": self.ef_construction}
         else:
             build = {"nlist": self.lists} if self.factory.startswith(("IVF", "GPU_IVF", "SCANN")) else {}
-        nested = {"params": build} if self._database else build
+        both = {"params": build, **build}  # nested for milvus-lite, flat as pymilvus 3 sends it; a server takes either
         parameters = self._client.prepare_index_params()
-        parameters.add_index(_FIELD, index_type=self.factory, metric_type=_METRICS[self.metric], params=nested)
+        parameters.add_index(_FIELD, index_type=self.factory, metric_type=_METRICS[self.metric], params=both)
         self._ask(
             f"build {self.factory}",
             lambda: self._client.create_index(self._name, parameters, timeout=self.timeout_seconds),
