@@ -73,7 +73,8 @@ def write_augmented(
 def augmented(pixels: Tensor, start: int, stop: int, seed: int) -> Tensor:
     """Items `start` to `stop`, uint8 [stop − start, 3, S, S]: crop and flip, then factor and offset of the colours."""
     numbers = torch.arange(start, stop)
-    draws = torch.stack([_draws(int(number), seed) for number in numbers])  # [B, 8] in [0, 1)
+    rows = [np.random.default_rng([seed, number]).random(8, dtype=np.float32) for number in range(start, stop)]
+    draws = torch.from_numpy(np.stack(rows))  # [B, 8] in [0, 1)
     images = pixels[numbers % len(pixels)].float() / 255
     side = _SMALLEST_CROP + (1 - _SMALLEST_CROP) * draws[:, 0]
     flip = torch.where(draws[:, 1] < 0.5, -1.0, 1.0)
@@ -88,10 +89,6 @@ def augmented(pixels: Tensor, start: int, stop: int, seed: int) -> Tensor:
     offset = _BRIGHTNESS * (2 * draws[:, 7] - 1)
     images = images * factor[:, :, None, None] + offset[:, None, None, None]
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _draws(number: int, seed: int) -> Tensor:
-    return torch.rand(8, generator=torch.Generator().manual_seed((seed << 40) + number))
 
 
 @torch.inference_mode()
