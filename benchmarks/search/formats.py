@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mt2st.errors import Mt2stError, unknown_name
 from mt2st.files import atomic_path
 
-BIN_DTYPES = {".fbin": np.dtype("<f4"), ".u8bin": np.dtype("u1"), ".i8bin": np.dtype("i1")}
+BIN_DTYPES: dict[str, np.dtype[Any]] = {".fbin": np.dtype("<f4"), ".u8bin": np.dtype("u1"), ".i8bin": np.dtype("i1")}
 _HEADER = np.dtype("<u4")
 _HEADER_BYTES = 8
 _LARGEST_WIDTH = 1 << 20

@@ -30,6 +30,7 @@ import tempfile
 import weakref
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -197,7 +198,7 @@ class Index(VectorIndex):
             )
             told = self._ask(
                 f"insert items from {first}",
-                lambda put=put, content=content: put(name, content, timeout=self.timeout_seconds),
+                partial(put, name, content, timeout=self.timeout_seconds),
             )
             if told.get(count) != len(part):
                 raise Mt2stError(
@@ -239,10 +240,7 @@ class Index(VectorIndex):
     def _remove(self, ids: Ints) -> None:
         for start in range(0, len(ids), 10_000):
             some = ids[start : start + 10_000].tolist()
-            self._ask(
-                "delete items",
-                lambda some=some: self._client.delete(self._name, ids=some, timeout=self.timeout_seconds),
-            )
+            self._ask("delete items", partial(self._client.delete, self._name, ids=some, timeout=self.timeout_seconds))
 
     # -- searching -----------------------------------------------------------------------------------------------------
 
@@ -256,11 +254,19 @@ class Index(VectorIndex):
         scores, ids = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
         for start in range(0, len(rows), _QUERIES_A_CALL):
             part = rows[start : start + _QUERIES_A_CALL]
-            found = self._ask("search", lambda part=part: self._client.search(
-                self._name, data=list(part), anns_field=_FIELD, limit=k, output_fields=[_KEY], search_params=knobs,
-                consistency_level=self.consistency, timeout=self.timeout_seconds, **extra,
-            ))  # fmt: skip
-            for place, hits in enumerate(found, start):
+            ask = partial(
+                self._client.search,
+                self._name,
+                data=list(part),
+                anns_field=_FIELD,
+                limit=k,
+                output_fields=[_KEY],
+                search_params=knobs,
+                consistency_level=self.consistency,
+                timeout=self.timeout_seconds,
+                **extra,
+            )
+            for place, hits in enumerate(self._ask("search", ask), start):
                 count = len(hits)
                 ids[place, :count] = [hit[_KEY] for hit in hits]
                 scores[place, :count] = [hit["distance"] for hit in hits]
