@@ -12,8 +12,9 @@ from benchmarks.search.options import Options
 from benchmarks.search.report import cheapest, index_bytes, seconds_a_query
 
 # Options that say what is searched; the others say how it is measured.
-_OF_THE_DATA = ("data", "queries", "truth", "metric", "tensor", "direction", "distribution", "items", "width")
-_OF_THE_DATA += ("num_queries", "seed")
+_OF_THE_DATA = (
+    "data", "queries", "truth", "metric", "tensor", "direction", "distribution", "items", "width", "num_queries", "seed",
+)  # fmt: skip
 
 
 def target(rows: list[dict[str, Any]], options: Options, source: str) -> dict[str, Any]:
