@@ -13,7 +13,8 @@ from benchmarks.search.report import cheapest, index_bytes, seconds_a_query
 
 # Options that say what is searched; the others say how it is measured.
 _OF_THE_DATA = (
-    "data", "queries", "truth", "metric", "tensor", "direction", "distribution", "items", "width", "num_queries", "seed",
+    "data", "queries", "truth", "metric", "tensor", "direction", "distribution", "items", "width",
+    "num_queries", "seed",
 )  # fmt: skip
 
 
