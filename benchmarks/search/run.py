@@ -5,7 +5,8 @@
     python -m benchmarks index --data generated --items 100000 --width 128
     python -m benchmarks index --settings "faiss_cpu:IVF256,Flat?nprobe=1,8,64" exact
 
-Takes about a minute for 20,000 × 64 generated vectors on 2 cores, 15 s with --smoke. Nothing is trained.
+Recall and speed alone (`--parts` with nothing behind it) take about a minute for 20,000 × 64 generated vectors on 2
+cores, 15 s with --smoke; loads, cold starts, filters and updates take several times as long. Nothing is trained.
 """
 
 from __future__ import annotations
