@@ -183,7 +183,8 @@ def _measure_all(
                     raw[f"{number}/load/{place}"] = seconds
                 record["settings"].append(row)
                 if options.ann_benchmarks:
-                    write_field_results(folder / "ann-benchmarks", data, measured, row, protocol.k)
+                    found = (measured.ids, measured.similarities, measured.batch_seconds)
+                    write_field_results(folder / "ann-benchmarks", data, row, *found)
         except Mt2stError as error:
             record["holes"].append({"spec": plan.spec, "why": str(error)})
             console.print(f"    not measured: {error}", markup=False, highlight=False)
