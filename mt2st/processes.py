@@ -28,6 +28,10 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _number = 0
 
 
+class WorkerDiedError(Mt2stError):
+    """A worker process ended without a word: killed, or for want of memory."""
+
+
 def worker_number() -> int:
     """Which worker this process is, from 0; 0 also in a process that is none."""
     return _number
@@ -47,7 +51,7 @@ def side_by_side(
         threads: that the libraries of a worker process start with.
 
     Raises:
-        Mt2stError: a worker process ended without a word; errors of `work` come through as they are.
+        WorkerDiedError: a worker process ended without a word; errors of `work` come through as they are.
     """
     if workers < 1:
         raise Mt2stError(f"workers = {workers} must be ≥ 1")
@@ -67,7 +71,7 @@ def side_by_side(
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
         except BrokenProcessPool:
-            raise Mt2stError(
+            raise WorkerDiedError(
                 f"one of {workers} worker processes ended without a word, perhaps for want of memory; take fewer "
                 "(in a script of your own, call this below `if __name__ == '__main__':`)"
             ) from None

@@ -22,13 +22,15 @@ from mt2st.errors import Mt2stError
 _ROWS_PER_BLOCK = 256  # of float64 scratch: 1 MB at width 512, which stays in the cache
 _ROWS_PER_WRITE = 4096
 _UNIT_TOLERANCE = 1e-5
+_LARGEST_LENGTH = 1e18  # so that squares and products stay within float32
 _SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 _LARGEST_HEADER = 100_000_000
 _MOST_AXES = 32
+_DTYPES = (np.float16, np.float32, np.float64, np.int8, np.uint8)
 
 
 def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[Any]:
-    """A NumPy view (no copy where possible) of `embeddings` [N, E] in float16, float32 or float64.
+    """A NumPy view (no copy where possible) of `embeddings` [N, E] in float16, float32, float64, int8 or uint8.
 
     Args:
         name: how errors call it.
@@ -37,7 +39,7 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
         width: the E it must have; None = any.
 
     Raises:
-        Mt2stError: not two-dimensional, not floating point, width 0 or another one than asked for.
+        Mt2stError: not two-dimensional, of another type, width 0 or another one than asked for.
     """
     if isinstance(embeddings, Path):
         embeddings = read_vectors(embeddings).get("")
@@ -52,9 +54,10 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
         raise Mt2stError(
             f"{name} has shape {embeddings.shape}; give a matrix [N, E], one embedding a row (one vector: shape [1, E])"
         )
-    if embeddings.dtype not in (np.float16, np.float32, np.float64):
+    if embeddings.dtype not in _DTYPES:
         raise Mt2stError(
-            f"{name} has type {embeddings.dtype}; give float16, float32 or float64, such as {name}.astype('float32')"
+            f"{name} has type {embeddings.dtype}; give float16, float32 or float64 (int8 and uint8 are taken too), "
+            f"such as {name}.astype('float32')"
         )
     if width is not None and embeddings.shape[1] != width:
         raise Mt2stError(
@@ -64,11 +67,16 @@ def as_matrix(name: str, embeddings: Any, width: int | None = None) -> NDArray[A
     return embeddings
 
 
-def row_norms(name: str, matrix: NDArray[Any]) -> NDArray[np.float64]:
+def row_norms(name: str, matrix: NDArray[Any], zeros: bool = False) -> NDArray[np.float64]:
     """Euclidean lengths [N] of the rows, in float64.
 
+    Args:
+        name: how errors call the matrix.
+        matrix: [N, E].
+        zeros: whether zero vectors are allowed, as inner product and L2 take them.
+
     Raises:
-        Mt2stError: a row holds NaN or an infinity, or is the zero vector, which has no direction.
+        Mt2stError: a row holds NaN or an infinity, or is a zero vector, which has no direction.
     """
     norms = np.empty(len(matrix), np.float64)
     for start in range(0, len(matrix), _ROWS_PER_BLOCK):
@@ -79,7 +87,7 @@ def row_norms(name: str, matrix: NDArray[Any]) -> NDArray[np.float64]:
             f"{name} has NaN or infinite values (or some above 1e150) in {bad.size} of {len(norms)} rows, first in row "
             f"{bad[0]}; remove those rows"
         )
-    if (bad := np.flatnonzero(norms == 0)).size:
+    if not zeros and (bad := np.flatnonzero(norms == 0)).size:
         raise Mt2stError(
             f"{name} has {bad.size} zero vectors among {len(norms)} rows, first row {bad[0]}; a zero vector has no "
             "direction: remove it"
@@ -108,6 +116,31 @@ def unit_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool 
         if not len(squares) or (squares.min() >= -2 * _UNIT_TOLERANCE and squares.max() <= 2 * _UNIT_TOLERANCE):
             return matrix
     return divided_rows(matrix, row_norms(name, matrix), slice(None))
+
+
+def plain_rows(name: str, embeddings: Any, width: int | None = None, reuse: bool = False) -> NDArray[np.float32]:
+    """A float32, C-contiguous *copy* [N, E] of finite rows, as they are: for inner product and L2.
+
+    Args:
+        name: how errors call the embeddings.
+        embeddings: as `as_matrix` takes them; zero vectors too.
+        width: the E it must have; None = any.
+        reuse: give back the array itself, to be read only, if it is of this form already.
+
+    Raises:
+        Mt2stError: what `as_matrix` refuses, NaN, an infinity, or a number that float32 has no room for.
+    """
+    matrix = as_matrix(name, embeddings, width)
+    norms = row_norms(name, matrix, zeros=True)
+    if norms.max(initial=0) > _LARGEST_LENGTH:
+        raise Mt2stError(
+            f"{name} has a row of length {norms.max():.3g}, whose square float32 cannot hold; scale all rows down"
+        )
+    if reuse and matrix.dtype == np.float32 and matrix.flags.c_contiguous:
+        return matrix
+    rows = np.empty(matrix.shape, np.float32)
+    rows[:] = matrix
+    return rows
 
 
 def divided_rows(

@@ -54,7 +54,7 @@ def write_html(page: Page, pictures: Sequence[tuple[str, Path]], path: Path) -> 
         parts.append(f"<section><h2>Holes and remarks</h2><ul class='remarks'>{remarks}</ul></section>")
     parts += map(to_html, page.lead)
     if charts := "".join(chart_html(chart) for chart in page.charts):
-        parts.append(f"<section><h2>Quality against training FLOPs</h2><div class='charts'>{charts}</div></section>")
+        parts.append(f"<section><h2>{html.escape(page.charts_title)}</h2><div class='charts'>{charts}</div></section>")
     parts += map(to_html, page.tables)
     if page.gallery is not None:
         parts.append(gallery_html(page.gallery))

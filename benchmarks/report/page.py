@@ -31,6 +31,7 @@ class Page:
         finding: what was found where the sentence decides nothing, for HTML and the terminal; "" = nothing.
         lead: tables that HTML alone has, before the charts.
         charts: what HTML draws.
+        charts_title: the heading above them.
         gallery: what the model is asked, in HTML; None = the runs kept no examples.
         reproduce: (what it does, command) that make the page's numbers again, in HTML.
         links: (text, address relative to the page), in HTML.
@@ -49,6 +50,7 @@ class Page:
     finding: str = ""
     lead: tuple[TextTable, ...] = ()
     charts: tuple[Chart, ...] = ()
+    charts_title: str = "Quality against training FLOPs"
     gallery: Gallery | None = None
     reproduce: tuple[tuple[str, str], ...] = ()
     links: tuple[tuple[str, str], ...] = ()

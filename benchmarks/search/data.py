@@ -1,7 +1,8 @@
 """What the search benchmark searches: a gallery, queries and, where they are known, the relevant items of each query.
 
-Four sources: a run folder (embeddings of a trained checkpoint), a folder of `embed`, a user's `.npy` or
-`.safetensors` file, generated vectors.
+Sources: a run folder (embeddings of a trained checkpoint), a folder of `embed`, a file of the field (ann-benchmarks'
+`.hdf5`, big-ann's `.fbin`, `.u8bin`, `.i8bin`), a user's `.npy` or `.safetensors` file, generated vectors. Files are
+memory-mapped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.embeddings.folder import Embeddings, is_embeddings, open_embeddings
+from benchmarks.search.formats import BIN_DTYPES, FieldData, checked_neighbors, read_bin, read_ground_truth
+from benchmarks.search.hdf5 import SUFFIXES as HDF5_SUFFIXES
+from benchmarks.search.hdf5 import read_hdf5
 from mt2st.errors import Mt2stError, unknown_name
+from mt2st.index import METRICS
 from mt2st.vectors import as_matrix, matrix_hash, read_vectors, row_norms
 
 RUN_FILE = "embeddings.safetensors"
@@ -35,11 +40,13 @@ class SearchData:
 
     Attributes:
         name: for folders and titles.
-        gallery: [N, E] float16 to float64.
+        gallery: [N, E] float16 to float64, int8 or uint8.
         queries: [Q, E].
         asking: [R], the query of each known pair of query and relevant item; empty where nothing is known.
         relevant: [R], the item of each pair.
         origin: where it comes from, in words and numbers, for the record.
+        metric: "cosine", "dot" (inner product) or "euclidean" (L2).
+        neighbors: [Q, K], the true neighbours that the file names, nearest first; None = it names none.
     """
 
     name: str
@@ -48,6 +55,8 @@ class SearchData:
     asking: Ints
     relevant: Ints
     origin: dict[str, Any]
+    metric: str = "cosine"
+    neighbors: Ints | None = None
 
     def content_hash(self) -> str:
         """SHA-256 of the gallery: what a saved index belongs to."""
@@ -55,12 +64,32 @@ class SearchData:
 
 
 def load(
-    source: str, queries: str, tensor: str, direction: str, num_queries: int, seed: int, results: Path = Path("results")
+    source: str,
+    queries: str,
+    tensor: str,
+    direction: str,
+    num_queries: int,
+    seed: int,
+    results: Path = Path("results"),
+    *,
+    metric: str = "",
+    truth: str = "",
 ) -> SearchData:
     """The data at `source`: a run folder, a folder of embeddings, a file; "" = the newest retrieval run in `results`.
 
     A single matrix has no queries of its own: without a file of queries, `num_queries` of its rows, chosen by `seed`,
     are taken out of the gallery to be the queries.
+
+    Args:
+        source: see above.
+        queries: a file of queries, "" = none.
+        tensor: which tensor of a `.safetensors` file.
+        direction: of image and text embeddings.
+        num_queries: rows to take out.
+        seed: of which rows.
+        results: where runs lie.
+        metric: "cosine", "dot" or "euclidean"; "" = what the file says, else the cosine.
+        truth: a file of big-ann's ground truth for these queries; "" = what the file names, else computed.
 
     Raises:
         Mt2stError: nothing there, not an array, no such tensor, widths that differ, bad values; says how to mend it.
@@ -71,12 +100,14 @@ def load(
     if is_embeddings(path):
         return _pairs(path, _embedded(open_embeddings(path)), direction)
     file = path / RUN_FILE if path.is_dir() else path
-    arrays = read_vectors(file)
+    if path.suffix in HDF5_SUFFIXES:
+        return _of_the_field(file, read_hdf5(file), metric)
+    arrays = _arrays(file)
     if {"image_embeddings", "text_embeddings", "text_image_index"} <= arrays.keys():
         return _pairs(path, arrays, direction)
     gallery = _matrix(file, arrays, tensor)
     if queries:
-        asked = _matrix(Path(queries), read_vectors(Path(queries)), tensor)
+        asked = _matrix(Path(queries), _arrays(Path(queries)), tensor)
         as_matrix(queries, asked, gallery.shape[1])
         origin: dict[str, Any] = {"queries": queries}
     else:
@@ -88,10 +119,21 @@ def load(
         rows = np.random.default_rng(seed).permutation(len(gallery))
         asked, gallery = gallery[np.sort(rows[:num_queries])], gallery[np.sort(rows[num_queries:])]
         origin = {"queries": f"{num_queries} rows taken out of the gallery, seed {seed}"}
-    return _checked(SearchData(file.stem, gallery, asked, *_nothing_known(), {"file": str(file), **origin}))
+    neighbors = None
+    if truth:
+        if not queries:
+            raise Mt2stError(f"--truth {truth} belongs to a file of queries; give it with --queries FILE")
+        neighbors = checked_neighbors(truth, read_ground_truth(Path(truth))[0], len(asked), len(gallery))
+        origin["truth"] = truth
+    origin = {"file": str(file), **origin}
+    return _checked(
+        SearchData(file.stem, gallery, asked, *_nothing_known(), origin, _metric(metric or "cosine"), neighbors)
+    )
 
 
-def generate(distribution: str, num_items: int, width: int, num_queries: int, seed: int) -> SearchData:
+def generate(
+    distribution: str, num_items: int, width: int, num_queries: int, seed: int, metric: str = "cosine"
+) -> SearchData:
     """Vectors of a stated distribution.
 
     Each query is an item plus Gaussian noise 0.6 times as long, and that item is relevant to it.
@@ -104,6 +146,7 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
         width: E, at least 1.
         num_queries: Q, at least 1; items are drawn with replacement.
         seed: of everything.
+        metric: what search goes by.
 
     Raises:
         Mt2stError: unknown distribution, a number too small, or more vectors than the memory that is available takes.
@@ -140,7 +183,8 @@ def generate(distribution: str, num_items: int, width: int, num_queries: int, se
         "cluster_spread": _CLUSTER_SPREAD,
     }
     name = f"{distribution}-{num_items}x{width}"
-    return SearchData(name, gallery, queries.astype(np.float32), np.arange(num_queries), relevant, origin)
+    number = np.arange(num_queries)
+    return SearchData(name, gallery, queries.astype(np.float32), number, relevant, origin, _metric(metric or "cosine"))
 
 
 def available_bytes() -> int:
@@ -166,6 +210,31 @@ def _embedded(whole: Embeddings) -> dict[str, NDArray[Any]]:
         "text_embeddings": read_vectors(whole.texts)[""],
         "text_image_index": whole.text_image(),
     }
+
+
+def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+    """Memory-mapped arrays of a file of vectors; a single one has the name ""."""
+    return {"": read_bin(file)} if file.suffix in BIN_DTYPES else read_vectors(file)
+
+
+def _of_the_field(file: Path, found: FieldData, metric: str) -> SearchData:
+    """A data set that brings its queries, its true neighbours and its metric along."""
+    assert found.queries is not None
+    if metric and metric != found.metric:
+        raise Mt2stError(f"--metric {metric}, but {file} is searched by {found.metric}; leave --metric out")
+    neighbors = found.neighbors
+    if neighbors is not None:
+        neighbors = checked_neighbors(f"{file}: neighbors", neighbors, len(found.queries), len(found.gallery))
+    origin = {"file": str(file), "queries": "test", **({} if neighbors is None else {"truth": "neighbors"})}
+    return _checked(
+        SearchData(file.stem, found.gallery, found.queries, *_nothing_known(), origin, found.metric, neighbors)
+    )
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return name
 
 
 def _pairs(path: Path, arrays: dict[str, NDArray[Any]], direction: str) -> SearchData:
@@ -194,18 +263,19 @@ def _matrix(file: Path, arrays: dict[str, NDArray[Any]], tensor: str) -> NDArray
     if tensor and "" not in arrays:
         if tensor not in arrays:
             raise unknown_name(f"tensor of {file}", tensor, arrays)
-        return np.array(arrays[tensor])
+        return arrays[tensor]
     if len(arrays) != 1:
         raise Mt2stError(
             f"{file} holds {len(arrays)} tensors ({', '.join(sorted(arrays)) or 'none'}); choose one with --tensor NAME"
         )
-    return np.array(next(iter(arrays.values())))
+    return next(iter(arrays.values()))
 
 
 def _checked(data: SearchData) -> SearchData:
     for name, matrix in (("the gallery", data.gallery), ("the queries", data.queries)):
         where = f"{name} of {data.origin.get('file', data.name)}"
-        row_norms(where, as_matrix(where, matrix, data.gallery.shape[1] if data.gallery.ndim == 2 else None))
+        rows = as_matrix(where, matrix, data.gallery.shape[1] if data.gallery.ndim == 2 else None)
+        row_norms(where, rows, zeros=data.metric != "cosine")
         if not len(matrix):
             raise Mt2stError(f"{where} is empty; give at least one vector")
     return data

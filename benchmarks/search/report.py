@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -15,6 +17,7 @@ from benchmarks.report.text_table import NOTHING, TextTable
 from mt2st.files import atomic_path
 
 Row = Mapping[str, Any]
+_KNOB = re.compile(r" (nprobe|ef_search|k_factor)=\d+$")
 
 
 def recall_key(rows: Sequence[Row]) -> str:
@@ -38,10 +41,12 @@ def index_bytes(row: Row) -> float:
     return float(row["cost"]["index_bytes"])
 
 
-def cheapest(rows: Sequence[Row], target: float, cost: Callable[[Row], float]) -> Row | None:
-    """The row of least cost whose recall reaches `target`; None where none does."""
+def cheapest(
+    rows: Sequence[Row], target: float, cost: Callable[[Row], float], most_bytes: float = math.inf
+) -> Row | None:
+    """The row of least cost whose recall reaches `target` within so many bytes of index; None where none does."""
     key = recall_key(rows)
-    reaching = [row for row in rows if row["quality"][key] >= target]
+    reaching = [row for row in rows if row["quality"][key] >= target and index_bytes(row) <= most_bytes]
     return min(reaching, key=cost) if reaching else None
 
 
@@ -85,16 +90,69 @@ def search_table(record: Mapping[str, Any]) -> TextTable:
     return TextTable(f"Search: {record['name']}", tuple(head), tuple(body), caption, 4 + bool(hits))
 
 
-def _family(row: Row) -> str:
+def more_tables(record: Mapping[str, Any]) -> list[TextTable]:
+    """Loads, cold starts, filters and updates, of what was measured."""
+    rows, k = record["settings"], recall_key(record["settings"]).partition("@")[2]
+    body: dict[str, list[tuple[str, ...]]] = {"loads": [], "cold": [], "filters": [], "updates": []}
+    for row in rows:
+        label, more = row["label"], row.get("more", {})
+        for load in row.get("loads", ()):
+            counts = (f"{load[name]:.0f}" for name in ("batch", "threads", "clients", "calls"))
+            times = (f"{1e3 * load[f'p{part}_seconds']:.3f}" for part in (50, 95, 99))
+            body["loads"].append((label, *counts, f"{load['queries_per_second']:,.0f}", *times))
+        if "cold" in more:
+            cold = more["cold"]
+            times = (f"{1e3 * cold[name]:.2f}" for name in ("first_query_seconds", "warm_query_seconds"))
+            body["cold"].append((label, f"{cold['disk_bytes'] / 1e6:.1f}", f"{cold['load_seconds']:.3f}", *times))
+        for each in more.get("filters", ()):
+            cells = (f"{100 * each['share']:g}", f"{100 * each[f'ann_recall@{k}']:.1f}")
+            speed = (f"{each['batch_queries_per_second']:,.0f}", f"{1e3 * each['single_p50_seconds']:.3f}")
+            body["filters"].append((label, *cells, *speed))
+        if "updates" in more:
+            told = more["updates"]
+            recalls = (f"{100 * told[f'ann_recall_tolerant@{k}_{when}']:.1f}" for when in ("before", "after"))
+            speeds = (f"{told[f'batch_queries_per_second_{when}']:,.0f}" for when in ("before", "after"))
+            seconds = (f"{told[f'{name}_seconds']:.3f}" for name in ("remove", "insert", "searchable"))
+            body["updates"].append((label, *recalls, *speeds, *seconds))
+        for name, why in more.get("holes", {}).items():
+            width = len(_HEADS[name]) - 2
+            body[name].append((label, f"not measured: {why}", *[NOTHING] * width))
+    return [TextTable(_TITLES[name], _HEADS[name], tuple(lines), _ABOUT[name]) for name, lines in body.items() if lines]
+
+
+_TITLES = {
+    "loads": "Loads: queries a call, threads, clients at once",
+    "cold": "Cold start: the saved index in a new process",
+    "filters": "Filters: only a share of the items is allowed",
+    "updates": "Updates: a tenth of the items removed and inserted again",
+}
+_HEADS: dict[str, tuple[str, ...]] = {
+    "loads": ("setting", "batch", "threads", "clients", "calls", "q/s", "p50 ms", "p95 ms", "p99 ms"),
+    "cold": ("setting", "disk MB", "load s", "first query ms", "warm query ms"),
+    "filters": ("setting", "allowed %", "recall among them %", "batch q/s", "single p50 ms"),
+    "updates": (
+        "setting", "tolerant recall before %", "after %", "batch q/s before", "after", "remove s", "insert s",
+        "searchable after s",
+    ),
+}  # fmt: skip
+_ABOUT = {
+    "loads": "p50 to p99: of whole calls; clients send single queries and wait for each answer",
+    "cold": "the files were put out of the system's cache, as far as it obeys",
+    "filters": "the items allowed are drawn at random; recall is against exact search among them",
+    "updates": "the content stays the same, so recall before and after compare",
+}
+
+
+def family(row: Row) -> str:
     """The label without its search-time knob."""
-    return str(row["label"]).partition(" nprobe=")[0].partition(" ef_search=")[0]
+    return _KNOB.sub("", str(row["label"]))
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Recall against queries a second, and against bytes; the Pareto front of each as a line."""
     rows = record["settings"]
     key = recall_key(rows)
-    styles = dict(zip(dict.fromkeys(map(_family, rows)), cycle(LOOKS)))
+    styles = dict(zip(dict.fromkeys(map(family, rows)), cycle(LOOKS)))
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = (
         ("queries a second in batches (log)", lambda row: row["cost"]["batch_queries_per_second"], seconds_a_query),
@@ -102,7 +160,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     )
     for axes, (title, value, cost) in zip(figure.subplots(1, 2), panels):
         for name, (colour, marker) in styles.items():
-            mine = [row for row in rows if _family(row) == name]
+            mine = [row for row in rows if family(row) == name]
             points = ([row["quality"][key] for row in mine], [value(row) for row in mine])
             axes.plot(*points, color=colour, marker=marker, ms=5, lw=0.8, alpha=0.85, label=name)
         front = [rows[place] for place in pareto(rows, cost)]

@@ -3,9 +3,12 @@
     index = create_index("faiss_cpu:IVF64,Flat?nprobe=8")
     index.add(embeddings)                      # [N, E], normalised as a copy
     scores, ids = index.search(queries, k=10)  # [Q, 10] float32 cosines, best first, and [Q, 10] int64
+    index.search(queries, k=10, allowed=flags)  # among the items that flags [N] marks
+    index.remove([3, 8])                       # ids of the others stay
 
-Where fewer than k items can be returned (k > N, or an approximate index that finds no more), the rest is id −1, score
-−∞.
+`metric=dot` (inner product) or `metric=euclidean` (L2) searches by those; a score is then the inner product, or the
+distance with its sign turned. Where fewer than k items can be returned (k > N, a filter, or an approximate index that
+finds no more), the rest is id −1, score −∞.
 """
 
 from __future__ import annotations
@@ -16,18 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from mt2st.errors import Mt2stError, unknown_name
-from mt2st.index._base import SearchIndex, VectorIndex
+from mt2st.index._base import METRICS, SWEEPS, SearchIndex, VectorIndex
+from mt2st.index._shards import search_shards
 from mt2st.index._store import load_index, save_index
 
 __all__ = [
+    "METRICS",
+    "SWEEPS",
     "SearchIndex",
     "VectorIndex",
+    "backend_class",
     "backend_names",
     "create_index",
     "empty_like",
     "load_index",
     "parse_spec",
     "save_index",
+    "search_shards",
 ]
 
 _KNOB_TYPES = (int, float)
@@ -77,17 +85,24 @@ def create_index(spec: str, **parameters: Any) -> VectorIndex:
         Mt2stError: unknown backend or parameter, a package or a GPU that is not there, values out of range.
     """
     name, in_spec = parse_spec(spec)
+    return backend_class(name).create(**{**in_spec, **parameters})
+
+
+def backend_class(name: str) -> type[VectorIndex]:
+    """The class `Index` of a backend, by its name or a dotted module.
+
+    Raises:
+        Mt2stError: there is no such backend.
+    """
     if "." in name:
         if not all(part.isidentifier() for part in name.split(".")) or not _module_exists(name):
             raise Mt2stError(
                 f"index backend {name!r}: there is no such module; give a backend of {', '.join(backend_names())}"
             )
-        backend = import_module(name)
-    elif name in backend_names():
-        backend = import_module(f"mt2st.index.{name}")
-    else:
-        raise unknown_name("index backend", name, backend_names())
-    return backend.Index.create(**{**in_spec, **parameters})
+        return import_module(name).Index
+    if name in backend_names():
+        return import_module(f"mt2st.index.{name}").Index
+    raise unknown_name("index backend", name, backend_names())
 
 
 def empty_like(index: SearchIndex) -> VectorIndex:

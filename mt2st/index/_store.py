@@ -19,6 +19,7 @@ import re
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -37,6 +38,7 @@ _KINDS = {
     "count": int,
     "width": int,
 }
+_MOST_WITH_REMOVED = 1 << 32
 _CURE = "build the index again and save it with mt2st.index.save_index"
 
 
@@ -89,7 +91,8 @@ def save_index(index: VectorIndex, path: Path, data_hash: str) -> None:
             "format_version": FORMAT_VERSION,
             "backend": index.backend,
             "parameters": index.parameters,
-            "count": len(index),
+            "count": index.ids_given,
+            "removed": index.removed.tolist(),
             "width": index.width,
             "data_hash": data_hash,
             "token": token,
@@ -137,7 +140,7 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
         )
     try:
         index = create_index(backend, **manifest["parameters"])
-        index.restore(file, manifest["count"], manifest["width"])
+        index.restore(file, manifest["count"], manifest["width"], _removed(path, manifest))
     except Mt2stError:
         raise
     except (
@@ -151,6 +154,16 @@ def load_index(path: Path, data_hash: str) -> VectorIndex:
             f"{file} cannot be read as an index of {backend!r} ({' '.join(str(error).split())[:200]}); {_CURE}"
         ) from None
     return index
+
+
+def _removed(path: Path, manifest: dict[str, Any]) -> list[int]:
+    """Ids that the manifest says were removed; an index saved before removal was possible says nothing."""
+    ids = manifest.get("removed", [])
+    count = manifest["count"]
+    sound = isinstance(ids, list) and all(type(number) is int and 0 <= number < count for number in ids)
+    if not sound or (ids and count > _MOST_WITH_REMOVED):  # a flag for each is made
+        raise Mt2stError(f"{manifest_path(path)} has no usable list of removed ids; {_CURE}")
+    return ids
 
 
 def _saved_file(path: Path) -> Path | None:

@@ -17,7 +17,7 @@ _FULL = 6  # more than this many candidates a result: selecting is cheaper than 
 
 
 class RunningTop:
-    """The k best of everything offered so far, for b queries. Which of several equal scores are kept is not defined.
+    """The k best of everything offered so far, for b queries; of several equal scores those with the lowest ids.
 
     Args:
         queries: b.
@@ -95,10 +95,7 @@ class RunningTop:
         """The block's own k best, by partition: for narrow blocks and for blocks full of equal scores."""
         width = block.shape[1]
         count = min(self.k, width)
-        if count < width:
-            columns = np.argpartition(block, width - count, axis=1)[:, width - count :]
-        else:
-            columns = np.tile(np.arange(width), (len(block), 1))
+        columns = best_columns(block, count)
         rows = np.repeat(np.arange(len(block)), count)
         self.aside.append(
             (rows, columns.reshape(-1) + first_id, np.take_along_axis(block, columns, axis=1).reshape(-1))
@@ -119,6 +116,31 @@ class RunningTop:
         chosen = order[first[:, None] + np.arange(kept)]  # [b, kept]
         self.scores, self.ids = scores[chosen], ids[chosen]
         self.aside, self.size_aside = [], 0
+
+
+def best_columns(block: Floats, count: int) -> Ints:
+    """Columns [b, count] of each row's best scores, ascending; of several equal scores the first ones."""
+    width = block.shape[1]
+    if count == width:
+        return np.tile(np.arange(width), (len(block), 1))
+    columns = np.argpartition(block, width - count, axis=1)[:, width - count :]
+    taken = np.take_along_axis(block, columns, axis=1)
+    last = taken.min(axis=1, keepdims=True)
+    tied = np.flatnonzero((block == last).sum(axis=1) > (taken == last).sum(axis=1))  # partition took any of them
+    if len(tied):
+        some, mark = block[tied], last[tied]
+        above, equal = some > mark, some == mark
+        room = count - above.sum(axis=1, keepdims=True)
+        columns[tied] = np.nonzero(above | (equal & (equal.cumsum(axis=1) <= room)))[1].reshape(len(tied), count)
+    columns.sort(axis=1)
+    return columns
+
+
+def ordered(scores: Floats, ids: Ints, k: int) -> tuple[Floats, Ints]:
+    """The first k of each row [q, n], best score first, of equal scores the lowest id; id −1 is last."""
+    keys = np.where(ids >= 0, ids, np.iinfo(np.int64).max)
+    order = np.lexsort((keys, np.where(ids >= 0, -scores, np.inf)))[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
 def _order(rows: Ints, scores: Floats) -> Ints:

@@ -10,17 +10,18 @@ On a GPU, torch's own `topk` merges block after block, in full float32 (TF32 is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mt2st.errors import Mt2stError
-from mt2st.index._base import Floats, Ints, VectorIndex
-from mt2st.index._topk import RunningTop
+from mt2st.index._base import Flags, Floats, Ints, VectorIndex
+from mt2st.index._topk import RunningTop, best_columns
 from mt2st.processes import side_by_side
 from mt2st.threads import product_threads, split_threads, usable_threads
 from mt2st.vectors import as_matrix, row_norms, unit_rows, write_unit_rows
@@ -30,23 +31,29 @@ _BLOCK_QUERIES = 1024
 _BLOCK_SCORES = 8 << 20  # 34 MB of float32 on the CPU, for each of at most four workers
 _FEW_SCORES = 1 << 17  # up to this many, selecting at once is quicker than setting up anything
 _GPU_BLOCK_SCORES = 1 << 28  # 1 GB
+_FEW_ALLOWED = 0.25  # share of allowed items up to which only they are multiplied
 _PIECES_PER_WORKER = 4  # so that a slow process holds up the others by little
 
 
 class Index(VectorIndex):
-    """Cosine search with no approximation. Which of several equal scores fill the last places is not defined.
+    """Search with no approximation. On the CPU, of several equal scores the lowest ids come first and fill the places.
+
+    The L2 distance is that of ‖q‖² − 2 (q·x − ‖x‖²/2), so its float32 rounding grows with the lengths, not with the
+    distance; what must be exact to the last digit is computed anew from the ids.
 
     Args:
         device: "cpu", "cuda" (an error where there is none), or "auto", which takes CUDA if there is one; `parameters`
             says which.
         threads: threads of the product and of the comparison, on the CPU; 0 = as many as the process may use. While a
             search runs with fewer, so does every other matrix product of the process.
+        metric: "cosine", "dot" or "euclidean".
     """
 
     backend = "exact"
+    search_knobs: ClassVar[Mapping[str, int]] = {"threads": 4096}
 
-    def __init__(self, device: str = "cpu", threads: int = 0) -> None:
-        super().__init__()
+    def __init__(self, device: str = "cpu", threads: int = 0, metric: str = "cosine") -> None:
+        super().__init__(metric)
         if device not in DEVICES:
             raise Mt2stError(f"index 'exact': device = {device!r}; give one of {', '.join(DEVICES)}")
         if threads < 0:
@@ -54,15 +61,23 @@ class Index(VectorIndex):
         self.device = _resolved(device)  # never "auto"
         self.threads = threads
         self._parts: list[Floats] = []
+        self._halves: list[Floats] = []  # half the squared lengths of the items, for L2 alone
         self._on_gpu: Any = None
+
+    @classmethod
+    def sweep(cls, num_items: int, width: int, along: str = "effort") -> list[str]:
+        """One setting, on the GPU where there is one."""
+        return ["?device=auto"] if along == "effort" else []
 
     @property
     def index_bytes(self) -> int:
-        """The float32 vectors."""
-        return sum(part.nbytes for part in self._parts)
+        """The float32 vectors, and for L2 half their squared lengths."""
+        return sum(part.nbytes for part in (*self._parts, *self._halves))
 
     def _add(self, rows: Floats) -> None:
         self._parts.append(rows)
+        if self.metric == "euclidean":
+            self._halves.append(half_squares(rows))
         self._on_gpu = None
 
     def _rows(self) -> Floats:
@@ -70,41 +85,70 @@ class Index(VectorIndex):
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
 
-    def _search(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
-        if self.device != "cpu":
-            return self._search_cuda(rows, k)
-        return self._search_cpu(rows, k)
+    def _offsets(self) -> Floats | None:
+        """What is taken off each item's product with a query; None = nothing."""
+        if len(self._halves) > 1:
+            self._halves = [np.concatenate(self._halves)]
+        return self._halves[0] if self._halves else None
 
-    def _search_cpu(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
-        gallery = self._rows()
+    def _search(self, rows: Floats, k: int, allowed: Flags | None) -> tuple[Floats, Ints]:
+        gallery, offsets, numbers = self._rows(), self._offsets(), None
+        if allowed is not None and allowed.sum() <= _FEW_ALLOWED * len(allowed):
+            numbers = np.flatnonzero(allowed)  # their copy costs less than the products of all the others
+            gallery, offsets, allowed = gallery[numbers], None if offsets is None else offsets[numbers], None
+        if self.device != "cpu":
+            scores, ids = self._search_cuda(rows, k, gallery if numbers is not None else None, offsets, allowed)
+        else:
+            scores, ids = self._search_cpu(rows, k, gallery, offsets, allowed)
+        if allowed is not None:
+            ids[np.isneginf(scores)] = -1
+        if numbers is not None:
+            ids = numbers[ids]
+        return (scores if offsets is None else minus_distances(rows, scores)), ids
+
+    def _search_cpu(
+        self, rows: Floats, k: int, gallery: Floats, offsets: Floats | None, allowed: Flags | None
+    ) -> tuple[Floats, Ints]:
         scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
         starts = range(0, len(rows), min(_BLOCK_QUERIES, len(rows)))
         workers, each = split_threads(self.threads or usable_threads(), len(starts))
         if workers == 1 and self.threads in (0, usable_threads()):  # nothing to limit, nothing to share out
-            self._search_blocks(rows, gallery, starts, scores, ids)
+            self._search_blocks(rows, gallery, starts, scores, ids, offsets, allowed)
             return scores, ids
         with product_threads(each), ThreadPoolExecutor(workers) as pool:
             for job in [
-                pool.submit(self._search_blocks, rows, gallery, starts[place::workers], scores, ids)
+                pool.submit(self._search_blocks, rows, gallery, starts[place::workers], scores, ids, offsets, allowed)
                 for place in range(workers)
             ]:
                 job.result()
         return scores, ids
 
     @staticmethod
-    def _search_blocks(rows: Floats, gallery: Floats, starts: range, scores: Floats, ids: Ints) -> None:
+    def _search_blocks(
+        rows: Floats,
+        gallery: Floats,
+        starts: range,
+        scores: Floats,
+        ids: Ints,
+        offsets: Floats | None = None,
+        allowed: Flags | None = None,
+        width: int = 0,
+    ) -> None:
         """Search the blocks of queries that begin at `starts`.
 
-        Results go to their rows of `scores` and `ids` [Q, k].
+        Results go to their rows of `scores` and `ids` [Q, k]: products less `offsets` [N], −∞ where not `allowed` [N].
+        `width` items are multiplied at once, 0 = as many as suit this gallery.
         """
         k = scores.shape[1]
         height = min(_BLOCK_QUERIES, len(rows))
-        if height * len(gallery) <= _FEW_SCORES:
+        if not width and height * len(gallery) <= _FEW_SCORES:
             for start in starts:
                 block = slice(start, start + height)
-                scores[block], ids[block] = _best(rows[block] @ gallery.T, k)
+                products = rows[block] @ gallery.T
+                _adjust(products, slice(None), offsets, allowed)
+                scores[block], ids[block] = _best(products, k)
             return
-        width = min(len(gallery), max(_BLOCK_SCORES // height, 2 * k))
+        width = width or block_items(len(rows), len(gallery), k)
         buffer = np.empty((height, width), np.float32)
         for start in starts:
             queries = rows[start : start + height]
@@ -113,15 +157,21 @@ class Index(VectorIndex):
                 items = gallery[first : first + width]
                 block_scores = buffer[: len(queries), : len(items)]
                 np.matmul(queries, items.T, out=block_scores)
+                _adjust(block_scores, slice(first, first + width), offsets, allowed)
                 top.offer(block_scores, first)
             scores[start : start + len(queries)], ids[start : start + len(queries)] = top.result()
 
-    def _search_cuda(self, rows: Floats, k: int) -> tuple[Floats, Ints]:
+    def _search_cuda(
+        self, rows: Floats, k: int, some: Floats | None, offsets: Floats | None, allowed: Flags | None
+    ) -> tuple[Floats, Ints]:
+        """As `_search_cpu`; `some` items, or None for all of them, which stay on the GPU."""
         import torch
 
         if self._on_gpu is None:
             self._on_gpu = torch.from_numpy(self._rows()).to(self.device)
-        gallery = self._on_gpu
+        gallery = self._on_gpu if some is None else torch.from_numpy(some).to(self.device)
+        taken = None if offsets is None else torch.from_numpy(offsets).to(self.device)
+        barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
         height = min(len(rows), 8192)
         width = min(len(gallery), max(_GPU_BLOCK_SCORES // height, 2 * k))
         precision = torch.get_float32_matmul_precision()
@@ -134,6 +184,10 @@ class Index(VectorIndex):
                 ids: Any = None
                 for first in range(0, len(gallery), width):
                     block = queries @ gallery[first : first + width].T
+                    if taken is not None:
+                        block -= taken[first : first + width]
+                    if barred is not None:
+                        block.masked_fill_(barred[first : first + width], -torch.inf)
                     score, place = block.topk(min(k, block.shape[1]), dim=1)
                     place += first
                     if best is not None:
@@ -157,6 +211,7 @@ class Index(VectorIndex):
         from safetensors.numpy import load
 
         self._parts = [load(path.read_bytes())["embeddings"]]
+        self._halves = [half_squares(self._parts[0])] if self.metric == "euclidean" else []
 
 
 def search_over_processes(
@@ -226,9 +281,49 @@ def _search_piece(piece: _Piece) -> tuple[Floats, Ints]:
     return scores, ids
 
 
+def block_items(queries: int, items: int, k: int) -> int:
+    """Items that are multiplied at once with each block of queries; what the bits of a product depend on."""
+    return min(items, max(_BLOCK_SCORES // max(1, min(_BLOCK_QUERIES, queries)), 2 * k))
+
+
+def half_squares(rows: Floats) -> Floats:
+    """Half the squared lengths [N] of rows [N, E], summed in float64; the same for equal rows, wherever they are."""
+    found = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _BLOCK_QUERIES):
+        block = rows[start : start + _BLOCK_QUERIES].astype(np.float64)
+        found[start : start + len(block)] = (block * block).sum(axis=1) / 2
+    return found
+
+
+def minus_distances(rows: Floats, scores: Floats) -> Floats:
+    """L2 distances with their sign turned [q, k], from q·x − ‖x‖²/2 of queries [q, E]; −∞ stays."""
+    squares = 2 * (half_squares(rows)[:, None].astype(np.float64) - scores)
+    return -np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+
+
+def _adjust(block: Floats, items: slice, offsets: Floats | None, allowed: Flags | None) -> None:
+    """Products [b, w] of these items, made into scores in place."""
+    if offsets is not None:
+        block -= offsets[items]
+    if allowed is not None:
+        block[:, ~allowed[items]] = -np.inf
+
+
+def search_part(gallery: Floats, rows: Floats, k: int, metric: str, width: int) -> tuple[Floats, Ints]:
+    """Scores and ids [Q, k] of prepared queries among a part of a prepared gallery, in this thread.
+
+    `width` items are multiplied at once, as in the whole that this is part of (`block_items`); so bits are the same.
+    """
+    offsets = half_squares(gallery) if metric == "euclidean" else None
+    scores, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    starts = range(0, len(rows), min(_BLOCK_QUERIES, len(rows)))
+    Index._search_blocks(rows, gallery, starts, scores, ids, offsets, None, width)
+    return (scores if offsets is None else minus_distances(rows, scores)), ids
+
+
 def _best(scores: Floats, k: int) -> tuple[Floats, Ints]:
     """The k best of each row, by selection."""
-    ids = np.argpartition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
+    ids = best_columns(scores, k)
     found = np.take_along_axis(scores, ids, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(ids, order, axis=1).astype(np.int64)

@@ -31,9 +31,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRA_OF = {"data_prep": "data", "benchmarks": "benchmarks"}
 # Extras of packages that functions import, beside the extra of their own package.
 OPTIONAL = {
-    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora", "onnx", "peers"),
+    "mt2st": ("cpu", "gpu", "index", "diffusion", "lora", "milvus", "onnx", "peers", "ray"),
     "data_prep": (),
-    "benchmarks": ("cpu", "demo", "gpu", "peers", "ray", "slurm"),
+    "benchmarks": ("cpu", "demo", "gpu", "field", "peers", "ray", "slurm"),
 }
 # Functions whose first argument names a module or a distribution that is used without an import statement.
 _ASKS = {"find_spec", "import_module", "version"}

@@ -12,15 +12,8 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.commands.index import main
 from benchmarks.search import data as search_data
 from benchmarks.search.data import SearchData, available_bytes, generate, load
-from benchmarks.search.measure import (
-    Plan,
-    ann_recall,
-    default_plans,
-    exact_truth,
-    parse_plan,
-    similarities,
-    tolerant_recall,
-)
+from benchmarks.search.plans import Plan, default_plans, parse_plan
+from benchmarks.search.quality import ann_recall, exact_truth, similarities, tolerant_recall
 from benchmarks.search.report import cheapest, index_bytes, pareto, seconds_a_query
 from mt2st.errors import Mt2stError
 from mt2st.files import read_sealed_json
