@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,7 +132,7 @@ def bf16(device: str, dry: bool, data_folder: str = "data") -> dict[str, float]:
             if line["event"] == "train":
                 losses.append(line["loss/vqa"])
 
-        config = TrainConfig(steps, precision=precision, log_every_steps=1)  # type: ignore[arg-type]
+        config = TrainConfig(steps, precision=precision, log_every_steps=1)
         result = _trainer(case.build(0), config, log=log).fit()
         tail = losses[-max(1, steps // 6) :]
         found |= {f"{precision}/first": losses[0], f"{precision}/last": sum(tail) / len(tail)}
@@ -147,7 +148,7 @@ def peak(device: str, dry: bool) -> dict[str, float]:
         left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
         best = math.inf
         for _ in range(3 if dry else 20):
-            best = min(best, _seconds(device, lambda left=left, right=right: left @ right))
+            best = min(best, _seconds(device, partial(torch.matmul, left, right)))
         found[name] = 2 * size**3 / best
     return found
 
@@ -257,12 +258,13 @@ def loading(device: str, dry: bool) -> dict[str, float]:
             stream = Prefetched(captions, workers)
             steps = 3 if dry else 40
 
-            def moved(index: int, stream: Prefetched = stream) -> None:
-                for tensor in stream.batch(index).values():
-                    tensor.to(device, non_blocking=True)
+            def move(indices: range, stream: Prefetched = stream) -> None:
+                for index in indices:
+                    for tensor in stream.batch(index).values():
+                        tensor.to(device, non_blocking=True)
 
-            moved(0)
-            spent = _seconds(device, lambda moved=moved, steps=steps: [moved(1 + index) for index in range(steps)])
+            move(range(1))
+            spent = _seconds(device, partial(move, range(1, 1 + steps)))
             found[store] = steps * batch / spent
     return found
 

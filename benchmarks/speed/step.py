@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
@@ -77,10 +76,10 @@ def profiled(loop: Loop, steps: int) -> dict[str, Any]:
 
 def grouped(seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds of operators added up by what they do, most first."""
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for name, spent in seconds.items():
-        found[group_of(name)] += spent
-    return dict(found.most_common())
+        found[group_of(name)] = found.get(group_of(name), 0.0) + spent
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
 def group_of(operator: str) -> str:

@@ -29,7 +29,6 @@ class Towers(Protocol):
         vocabulary_size: V, mask token included.
         pad_id, mask_id: ids of the padding and the mask token.
         frame_ids: ids that frame every text, such as start and end; nothing is learned by predicting them.
-        logit_scale: learned log-temperature of contrastive objectives (scalar parameter), in the log domain.
     """
 
     image_size: int
@@ -41,7 +40,10 @@ class Towers(Protocol):
     pad_id: int
     mask_id: int
     frame_ids: tuple[int, ...]
-    logit_scale: Tensor
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Learned log-temperature of contrastive objectives (scalar parameter), in the log domain."""
 
     def encode_image(self, pixels: Tensor) -> TowerOutput:
         """Encode [B, 3, H, W] uint8 RGB pixels; the tower normalises them as its weights expect."""
