@@ -187,7 +187,9 @@ class TestTowers:
             "open_clip_folder",
             "pair",
             "preprocessing",
+            "reduced_images",
             "split_texts",
+            "stem",
             "text_tokenizer",
             "vision_language",
         }
