@@ -32,7 +32,7 @@ def test_knobs_reach_the_record_and_the_ledger(tmp_path: Path, monkeypatch: pyte
     plain = record(tmp_path, "plain")
     groups = {row["group"]: row for row in plain["model"]["trained"]}
     assert groups["text"]["learning_rate"] == 1e-4
-    assert groups["others"]["learning_rate"] == 2e-3, "MTL's own"
+    assert groups["others"]["learning_rate"] == 4e-3, "MTL's own"
     assert plain["warnings"] == [] or all("likely cure" in warning for warning in plain["warnings"])
 
     live = ("--encoder.cache-frozen", "off")
