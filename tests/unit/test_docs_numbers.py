@@ -24,7 +24,7 @@ PUBLISHED = ROOT / "results" / "published"
 CASES = [case for case in case_names() if (PUBLISHED / case / "default" / "summary.json").exists()]
 QUOTING = (ROOT / "README.md", *sorted((ROOT / "docs" / "methods").glob("*.md")), *CARDS)
 _VALUE = re.compile(r"\d+\.\d+ ± \d+\.\d+")
-_DIFFERENCE = re.compile(r"[+-]\d+\.\d+ \[[+-]\d+\.\d+,\s[+-]\d+\.\d+\]")
+_DIFFERENCE = re.compile(r"[+-]\d+\.\d+\s\[[+-]\d+\.\d+,\s[+-]\d+\.\d+\]")
 _BARE = re.compile(r"\[[−+-]?\d+\.\d+,\s[−+-]?\d+\.\d+\]")
 
 
