@@ -10,6 +10,8 @@ from benchmarks.cases import load_card
 from benchmarks.cases.shared.job_knobs import JobKnobs
 from benchmarks.options import parser_of
 from benchmarks.speed.options import ECONOMIES, with_economy
+from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.switch import Switching
 from mt2st.errors import Mt2stError, check_range, unknown_name
 
 
@@ -23,7 +25,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--case", default="vqa", help="case (default: vqa)")
     parser.add_argument("--recipe", default="default", help="its recipe (default: default)")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each (default: 3)")
-    parser.add_argument("--strategies", nargs="+", default=["MTL", "Switch"], help="strategies (default: MTL Switch)")
+    both = [MultiTask.name, Switching.name]
+    parser.add_argument("--strategies", nargs="+", default=both, help=f"strategies (default: {' '.join(both)})")
     parser.add_argument(
         "--economies", nargs="+", default=list(ECONOMIES), help=f"which ones (default: {' '.join(ECONOMIES)})"
     )

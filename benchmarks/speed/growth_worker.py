@@ -41,7 +41,7 @@ from mt2st.threads import computing_threads
 from mt2st.training.config import TrainConfig
 from mt2st.training.trainer import Trainer
 
-_STRATEGIES = ("STL", "MTL", "Diminish", "Switch", "Sampled Diminish")
+_STRATEGIES = strategy_names()[:5]
 _ITEMS = 400  # test items of a run of the report
 
 

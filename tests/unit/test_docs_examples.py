@@ -100,7 +100,7 @@ def test_a_strategy_of_the_readers_own(place: Path, capsys: pytest.CaptureFixtur
         runs = load_records(results, "vqa", "default-smoke").finished
         assert {run.strategy for run in runs} == {"STL", "MTL", "Cosine"}
         weights = {run.values["config"]["strategy"]["weight"] for run in runs if run.strategy == "Cosine"}
-        assert weights == {0.5 if number else 1.0}
+        assert weights == {0.5 if number else 1.414}, "else MTL's"
 
 
 @pytest.mark.parametrize("name", ["each.md", "methods/peers.md", "start.md"])

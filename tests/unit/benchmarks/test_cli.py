@@ -15,6 +15,7 @@ import pytest
 from benchmarks import cases as cases_package
 from benchmarks.cases import case_names, load_card
 from benchmarks.cli import main
+from benchmarks.commands import command_names
 from benchmarks.commands._case import parse_knobs
 from mt2st.errors import Mt2stError
 from tests.helpers.synthetic_runs import write_run, write_suite
@@ -88,6 +89,9 @@ def cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(cases_package, "CASES_FOLDER", package)
     monkeypatch.setattr(cases_package, "PACKAGE", name)
+    # The made-up case has the name of a command; here it is the case that is meant.
+    commands = [command for command in command_names() if command != "demo"]
+    monkeypatch.setattr("benchmarks.cli.command_names", lambda: commands)
     monkeypatch.setattr("benchmarks.commands._case.run_case", run_case)
     monkeypatch.setattr("benchmarks.suite.runner.resume_run", lambda run_dir: print(f"resumed {run_dir.name}") or 0)
     yield package
@@ -256,7 +260,7 @@ def test_all_runs_every_case_and_writes_one_table(cases: Path, tmp_path: Path, c
     captured = capsys.readouterr()
     assert captured.out.count("ran default") == 2
     table = (root / "TABLE.md").read_text()
-    assert "| demo | accuracy, % | STL |" in table  # case and metric once
+    assert "| demo | accuracy, % | full MTL |" in table  # case and metric once
     assert "|  |  | Switch |" in table
     assert "|  |  | floor: chance |" in table
     assert "two-words" in table
