@@ -9,12 +9,13 @@ Workers are spawned, so `work` is a function of a module, and a script that call
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -64,19 +65,39 @@ def side_by_side(
     numbers = context.SimpleQueue()
     for number in range(workers):
         numbers.put(number)
+    others = set(multiprocessing.active_children())
     with _started_with(threads):
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(numbers,))
         try:
-            futures = {pool.submit(work, piece): piece for piece in pieces}
+            futures = _submitted(pool, work, pieces)
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
         except BrokenProcessPool:
+            # The pool ends its workers when one dies, but not one that it was just starting, for which it waits then.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
             raise WorkerDiedError(
                 f"one of {workers} worker processes ended without a word, perhaps for want of memory; take fewer "
                 "(in a script of your own, call this below `if __name__ == '__main__':`)"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, work: Callable[[Piece], Result], pieces: Sequence[Piece]
+) -> dict[Future[Result], Piece]:
+    """Each piece's future. A worker is started with each, so one that dies may do so meanwhile.
+
+    Raises:
+        BrokenProcessPool: one died.
+    """
+    try:
+        return {pool.submit(work, piece): piece for piece in pieces}
+    except OSError as error:
+        if error.errno not in (None, errno.EPIPE):  # the system has no room for a process
+            raise
+        raise BrokenProcessPool(str(error)) from None  # the pool, or the worker itself, closed a pipe while it started
 
 
 @contextmanager

@@ -128,7 +128,6 @@ def killing(stop: threading.Event, most: int) -> Callable[[], None]:
     return run
 
 
-@pytest.mark.chaos  # a worker that is killed while it starts can take the pool's lock with it; see docs/search.md
 @pytest.mark.parametrize("most", [1, 10**9])
 def test_a_shard_that_dies_is_asked_again_or_named(
     most: int, gallery: np.ndarray, queries: np.ndarray, tmp_path: Path
