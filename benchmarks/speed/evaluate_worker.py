@@ -161,10 +161,13 @@ def _zero_shot(model: Any, tokenizer: Any, classes: list[str], loader: Any) -> d
     }
 
 
+def work(task: str, place: str, who: str, threads: int) -> dict[str, Any]:
+    """One measurement, by `ours` or `theirs`."""
+    with computing_threads(threads):
+        if task == GENERATION:
+            return {"ours": ours_generating, "theirs": bare_generating}[who](Path(place))
+        return {"ours": ours, "theirs": theirs}[who](task, Path(place))
+
+
 if __name__ == "__main__":
-    with computing_threads(int(sys.argv[4])):
-        if sys.argv[1] == GENERATION:
-            result = {"ours": ours_generating, "theirs": bare_generating}[sys.argv[3]](Path(sys.argv[2]))
-        else:
-            result = {"ours": ours, "theirs": theirs}[sys.argv[3]](sys.argv[1], Path(sys.argv[2]))
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(work(sys.argv[1], **json.loads(sys.argv[2]))) + "\n")

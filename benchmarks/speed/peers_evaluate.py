@@ -8,14 +8,9 @@ idle cores, a minute with --smoke.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,12 +19,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.options import parse_dataclass
-from benchmarks.records.machine import describe, environment
-from benchmarks.records.metrics_log import plain
-from benchmarks.report.text_table import TextTable, print_tables, to_markdown
 from benchmarks.speed.evaluate_worker import GENERATION, make_inputs
+from benchmarks.speed.lines import Comparison, Line, in_process, quartiles
 from mt2st.errors import Mt2stError, check_range, unknown_name
-from mt2st.files import new_folder, write_sealed_json, write_text
 from mt2st.threads import usable_threads
 
 PARTS = ("retrieval", "zero-shot", GENERATION)
@@ -88,17 +80,8 @@ def run(options: Options) -> int:
     sizes = (40, 64, 1, 2) if options.smoke else (options.images, options.width, options.layers, options.repetitions)
     images, width, layers, repetitions = sizes
     threads = options.threads or usable_threads()
-    started = datetime.now(timezone.utc)
-    record: dict[str, Any] = {
-        **environment(),
-        "schema_version": 1,
-        "benchmark": "peers evaluate",
-        "started_utc": started.isoformat(timespec="seconds"),
-        "config": plain(asdict(options), "options"),
-        "load_average_before": list(os.getloadavg()),
-        "measurements": {},
-    }
-    lines: list[dict[str, Any]] = []
+    title = f"Evaluation without training beside CLIP_benchmark; {threads} threads each"
+    found = Comparison("peers evaluate", title, options, options.results)
     with tempfile.TemporaryDirectory(prefix="evaluate-") as name:
         place = Path(name)
         make_inputs(place, images, width, layers)
@@ -107,29 +90,15 @@ def run(options: Options) -> int:
             runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
             for turn in range(repetitions):
                 for who in ("ours", "theirs") if turn % 2 else ("theirs", "ours"):
-                    runs[who].append(_work(part, place, who, threads))
+                    arguments = {"place": str(place), "who": who, "threads": threads}
+                    runs[who].append(in_process("benchmarks.speed.evaluate_worker", part, arguments))
                 shutil.rmtree(place / "data", ignore_errors=True)  # so that every turn prepares
-            record["measurements"][part] = runs
             lines_of = generation_lines if part == GENERATION else part_lines
-            lines += lines_of(f"{part}, {images} photos", runs, judge=not options.smoke)
-    record |= {"lines": lines, "load_average_after": list(os.getloadavg())}
-    folder = new_folder(options.results / "peers" / "evaluate", f"{started:%Y%m%dT%H%M%S}")
-    write_sealed_json(folder / "run.json", record)
-    judged = {True: "met", False: "MISSED", None: ""}
-    table = TextTable(
-        "Evaluation without training beside CLIP_benchmark",
-        ("measured", "value", "goal", ""),
-        tuple((line["what"], line["value"], line["goal"], judged[line["met"]]) for line in lines),
-        f"{describe(record['hardware'])}; {threads} threads each; load average {record['load_average_before'][0]:.1f} "
-        f"before, {record['load_average_after'][0]:.1f} after",
-    )
-    write_text(folder / "TABLE.md", to_markdown(table))
-    print_tables([table], console)
-    console.print(f"records: {folder}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if any(line["met"] is False for line in lines) else 0
+            found.keep(part, runs, lines_of(f"{part}, {images} photos", runs, judge=not options.smoke))
+    return found.show(console)
 
 
-def part_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> list[dict[str, Any]]:
+def part_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> list[Line]:
     """The table's lines of one part: agreement of the metrics, then times as theirs / ours, turn by turn."""
     ours, theirs = runs["ours"], runs["theirs"]
     peer = theirs[0]["metrics"]
@@ -138,15 +107,15 @@ def part_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge: bool)
     again = [other["seconds"] / mine["seconds"] for mine, other in zip(ours, theirs)]
     met = bool(np.median(whole) >= 1.0) if judge else None
     return [
-        _line(f"{what}: largest difference of {len(peer)} metrics", f"{largest:.1e}", "≤ 1e-6", largest <= 1e-6),
-        _line(f"{what}: times faster end to end, with preparing", quartiles(whole), "≥ 1" if judge else "", met),
-        _line(f"{what}: times faster, data prepared before", quartiles(again)),
-        _line(f"{what}: seconds ours", quartiles([mine["seconds"] + mine["prepare_seconds"] for mine in ours])),
-        _line(f"{what}: seconds CLIP_benchmark", quartiles([other["seconds"] for other in theirs])),
+        Line(f"{what}: largest difference of {len(peer)} metrics", f"{largest:.1e}", "≤ 1e-6", largest <= 1e-6),
+        Line(f"{what}: times faster end to end, with preparing", quartiles(whole), "≥ 1" if judge else "", met),
+        Line(f"{what}: times faster, data prepared before", quartiles(again)),
+        Line(f"{what}: seconds ours", quartiles([mine["seconds"] + mine["prepare_seconds"] for mine in ours])),
+        Line(f"{what}: seconds CLIP_benchmark", quartiles([other["seconds"] for other in theirs])),
     ]
 
 
-def generation_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> list[dict[str, Any]]:
+def generation_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> list[Line]:
     """The table's lines of generation: equal answers, and our throughput over that of a bare loop, turn by turn."""
     ours, bare = runs["ours"], runs["theirs"]
     equal = sum(mine == other for mine, other in zip(ours[0]["answers"], bare[0]["answers"], strict=True))
@@ -154,32 +123,7 @@ def generation_lines(what: str, runs: dict[str, list[dict[str, Any]]], *, judge:
     ratio = [other["seconds"] / mine["seconds"] for mine, other in zip(ours, bare)]
     met = bool(np.median(ratio) >= 0.95) if judge else None
     return [
-        _line(f"{what}: equal answers", f"{equal} of {count}", f"{count}", equal == count),
-        _line(f"{what}: throughput over a bare generate loop", quartiles(ratio), "≥ 0.95" if judge else "", met),
-        _line(f"{what}: answers a second", quartiles([count / mine["seconds"] for mine in ours])),
+        Line(f"{what}: equal answers", f"{equal} of {count}", f"{count}", equal == count),
+        Line(f"{what}: throughput over a bare generate loop", quartiles(ratio), "≥ 0.95" if judge else "", met),
+        Line(f"{what}: answers a second", quartiles([count / mine["seconds"] for mine in ours])),
     ]
-
-
-def quartiles(values: list[float]) -> str:
-    """ "1.52 [1.48, 1.60]": the median, and the quartiles around it."""
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _line(what: str, value: str, goal: str = "", met: bool | None = None) -> dict[str, Any]:
-    return {"what": what, "value": value, "goal": goal, "met": met}
-
-
-def _work(part: str, place: Path, who: str, threads: int) -> dict[str, Any]:
-    """One measurement in a fresh process.
-
-    Raises:
-        Mt2stError: the process failed; its last line of complaint is in the message.
-    """
-    command = [sys.executable, "-m", "benchmarks.speed.evaluate_worker", part, str(place), who, str(threads)]
-    repository = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Mt2stError(f"measuring {part} of {who} failed with exit code {done.returncode}: {reason}")
-    return json.loads(done.stdout.strip().splitlines()[-1])

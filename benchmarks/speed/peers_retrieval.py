@@ -11,13 +11,9 @@ the goals). A busy machine shifts all numbers; ratios are taken between neighbou
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -26,13 +22,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.options import parse_dataclass
-from benchmarks.records.machine import describe, environment
-from benchmarks.records.metrics_log import plain
-from benchmarks.report.text_table import TextTable, print_tables, to_markdown
+from benchmarks.speed.lines import Comparison, Line, in_process
 from mt2st.errors import Mt2stError, check_range, unknown_name
-from mt2st.files import new_folder, write_sealed_json, write_text
 
 PARTS = ("evaluation", "faiss", "exact")
+work = partial(in_process, "benchmarks.speed.retrieval_worker")
 _NAMES = {"image_retrieval_recall": "text_to_image/hit_rate", "text_retrieval_recall": "image_to_text/hit_rate"}
 
 
@@ -73,16 +67,6 @@ class Options:
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: what was measured, the goal, whether it was met (None: not judged)."""
-
-    what: str
-    value: str
-    goal: str = ""
-    met: bool | None = None
-
-
 def main(argv: list[str]) -> int:
     """Entry point. Returns 0, or 1 if a value differs or a goal is missed."""
     return run(parse_dataclass(Options(), argv, prog="python -m benchmarks peers retrieval"))
@@ -91,39 +75,13 @@ def main(argv: list[str]) -> int:
 def run(options: Options) -> int:
     """Measure, record, print."""
     console = Console()
-    started = datetime.now(timezone.utc)
-    folder = new_folder(options.results / "peers" / "retrieval", f"{started:%Y%m%dT%H%M%S}")
-    record: dict[str, Any] = {
-        **environment(),
-        "schema_version": 1,
-        "benchmark": "peers retrieval",
-        "started_utc": started.isoformat(timespec="seconds"),
-        "config": plain(asdict(options), "options"),
-        "load_average_before": list(os.getloadavg()),
-        "measurements": {},
-        "lines": [],
-    }
-    lines: list[Line] = []
+    title = "Retrieval beside its peers" + ("; smoke: too small to judge goals" if options.smoke else "")
+    found = Comparison("peers retrieval", title, options, options.results)
     for part, measure in (("evaluation", _evaluation), ("faiss", _faiss), ("exact", _exact)):
         if part in options.parts:
             console.print(f"measuring: {part}", highlight=False)
-            record["measurements"][part], found = measure(options)
-            lines += found
-            record["lines"] = [asdict(line) for line in lines]
-            record["load_average_after"] = list(os.getloadavg())
-            write_sealed_json(folder / "run.json", record)
-    judged = {True: "met", False: "MISSED", None: ""}
-    table = TextTable(
-        "Retrieval beside its peers",
-        ("measured", "value", "goal", ""),
-        tuple((line.what, line.value, line.goal, judged[line.met]) for line in lines),
-        f"{describe(record['hardware'])}; load average {record['load_average_before'][0]:.1f} before, "
-        f"{record['load_average_after'][0]:.1f} after" + ("; smoke: too small to judge goals" if options.smoke else ""),
-    )
-    write_text(folder / "TABLE.md", to_markdown(table))
-    print_tables([table], console)
-    console.print(f"records: {folder}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if any(line.met is False for line in lines) else 0
+            found.keep(part, *measure(options))
+    return found.show(console)
 
 
 def _goal(text: str, met: bool, judge: bool) -> dict[str, Any]:
@@ -273,21 +231,6 @@ def _exact(options: Options) -> tuple[dict[str, Any], list[Line]]:
         ),
     ]
     return {"peak_before": before, "wide": wide, "peak_after": after, "large": large}, lines
-
-
-def work(task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one task of `benchmarks.speed.retrieval_worker` in a fresh process and return its JSON.
-
-    Raises:
-        Mt2stError: the process failed; its last line of complaint is in the message.
-    """
-    command = [sys.executable, "-m", "benchmarks.speed.retrieval_worker", task, json.dumps(dict(arguments))]
-    repository = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Mt2stError(f"measuring {task} with {dict(arguments)} failed with exit code {done.returncode}: {reason}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def _ours_key(theirs: str) -> str:

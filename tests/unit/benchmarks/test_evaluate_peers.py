@@ -86,8 +86,8 @@ def test_evaluating_a_checkpoint_gives_their_values(tmp_path: Path) -> None:
     for task, metrics in (("retrieval", 6), ("zero-shot", 3)):
         runs = {who: [getattr(evaluate_worker, who)(task, tmp_path)] for who in ("ours", "theirs")}
         lines = peers_evaluate.part_lines(task, runs, judge=False)
-        assert f"largest difference of {metrics} metrics" in lines[0]["what"]
-        assert lines[0]["met"] is True
+        assert f"largest difference of {metrics} metrics" in lines[0].what
+        assert lines[0].met is True
         assert 0 < next(iter(runs["theirs"][0]["metrics"].values())) < 1
 
 
@@ -95,21 +95,21 @@ def test_lines_of_evaluation_tell_quartiles_and_missed_goals() -> None:
     ours = [{"metrics": {"a": 0.5}, "seconds": 2.0, "prepare_seconds": seconds} for seconds in (0.0, 1.0, 2.0)]
     theirs = [{"metrics": {"a": 0.5}, "seconds": seconds} for seconds in (6.0, 6.0, 2.0)]
     lines = peers_evaluate.part_lines("x", {"ours": ours, "theirs": theirs}, judge=True)
-    assert [line["value"] for line in lines[1:3]] == ["2.00 [1.25, 2.50]", "3.00 [2.00, 3.00]"]
-    assert (lines[0]["met"], lines[1]["met"]) == (True, True)
+    assert [line.value for line in lines[1:3]] == ["2.00 [1.25, 2.50]", "3.00 [2.00, 3.00]"]
+    assert (lines[0].met, lines[1].met) == (True, True)
     slower = [{**one, "seconds": 1.0} for one in theirs]
-    assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": slower}, judge=True)[1]["met"] is False
+    assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": slower}, judge=True)[1].met is False
     other = [{**one, "metrics": {"a": 0.6}} for one in theirs]
-    assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": other}, judge=False)[0]["met"] is False
+    assert peers_evaluate.part_lines("x", {"ours": ours, "theirs": other}, judge=False)[0].met is False
 
 
 def test_generation_is_compared_answer_by_answer(tmp_path: Path) -> None:
     evaluate_worker.make_inputs(tmp_path, 20, 64, 1)
     runs = {"ours": [evaluate_worker.ours_generating(tmp_path)], "theirs": [evaluate_worker.bare_generating(tmp_path)]}
     lines = peers_evaluate.generation_lines("x", runs, judge=False)
-    assert (lines[0]["value"], lines[0]["met"]) == ("20 of 20", True)
+    assert (lines[0].value, lines[0].met) == ("20 of 20", True)
     assert len(set(runs["theirs"][0]["answers"])) > 1
     slow = {"ours": [{**runs["ours"][0], "seconds": 2.0}], "theirs": [{**runs["theirs"][0], "seconds": 1.0}]}
-    assert peers_evaluate.generation_lines("x", slow, judge=True)[1]["met"] is False
+    assert peers_evaluate.generation_lines("x", slow, judge=True)[1].met is False
     other = {**runs, "ours": [{**runs["ours"][0], "answers": ["no"] * 20}]}
-    assert peers_evaluate.generation_lines("x", other, judge=False)[0]["met"] is False
+    assert peers_evaluate.generation_lines("x", other, judge=False)[0].met is False
