@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--economies", nargs="+", default=list(ECONOMIES), help=f"which ones (default: {' '.join(ECONOMIES)})"
     )
+    parser.add_argument("--steps", type=int, help="optimiser steps of every run (default: the recipe's)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: 0 = as many as fit)")
     parser.add_argument("--smoke", action="store_true", help="the case in small, for a first look")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the records")
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
         views=("equal-steps",),
         where=JobKnobs(jobs=options.jobs),
     )
-    base = replace(base, seeds=options.seeds)
+    base = replace(base, seeds=options.seeds, steps=base.steps if options.steps is None else options.steps)
     place, failed = options.results / "economy", False
     for name in [] if options.only_table else options.economies:
         from benchmarks.commands._case import run_case

@@ -17,6 +17,7 @@ from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter
 from mt2st.mixture import MT2ST, Task
 from mt2st.schedules import Constant, Schedule
+from mt2st.training.augment import check_images
 from mt2st.training.balanced import Balancing
 from mt2st.training.config import TrainConfig, TrainSettings
 from mt2st.training.economy import Economical, economise, turns
@@ -116,6 +117,15 @@ class StepCosts:
                 balancing.backward(losses(), weights, seed=0)
                 balancing.learn(0.0, losses)
         return ranks.summed(counter.total)
+
+    def check(self, settings: TrainSettings) -> None:
+        """Whether runs can train as `settings` say.
+
+        Raises:
+            Mt2stError: they ask for what the case does not have.
+        """
+        if settings.shift_pixels:
+            check_images(self._opened()[0].streams)
 
     @property
     def primary_only(self) -> int:

@@ -24,7 +24,7 @@ from benchmarks.records.weights import source_run
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.text_table import NOTHING, TextTable, print_tables, to_markdown
 from benchmarks.report.views import EQUAL_BUDGET, MULTI_TASK
-from benchmarks.strategies import StrategyKind, find_strategy, schedules_of, strategy_names
+from benchmarks.strategies import StrategyKind, find_strategy, schedules_of, strategy_names, training_of
 from benchmarks.suite.drive import drive
 from benchmarks.suite.pattern import PatternSearch, moves_of
 from benchmarks.suite.plan import SuiteCosts, plan_runs, training_flops
@@ -177,6 +177,7 @@ class _Tuning:
 
         def refusal(settings: Any) -> str:
             try:
+                costs.check(training_of(settings, self._knobs.train))
                 return why_degenerate(share_of(settings), usual)
             except Mt2stError as error:  # the knobs refuse these settings
                 return str(error)

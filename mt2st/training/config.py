@@ -76,6 +76,8 @@ class TrainSettings:
     """share of the training, from its start, in which a step takes one part of a batch; 0 = none of it, 1 = all"""
     small_batch_parts: int = off_at(2)
     """equal parts that a batch is cut into meanwhile, a step each"""
+    shift_pixels: int = off_at(0)
+    """training images are shifted at random by up to so many pixels in each direction, edges repeated; 0 = none"""
     average_decay: float = off_at(0.0)
     """decay of a moving average of the weights, which is validated and tested in place of the last ones, for example
     0.99; 0 = no average"""
@@ -101,6 +103,7 @@ class TrainSettings:
             check_range(name, getattr(self, name), 0.0, 1.0, "it is a share of the training, for example 0.4")
         check_range("low_resolution_scale", self.low_resolution_scale, 0.01, 1.0, "it is a share of the side")
         check_range("small_batch_parts", self.small_batch_parts, 2, 4096, "a batch is cut into so many parts")
+        check_range("shift_pixels", self.shift_pixels, 0, 4096, "in pixels; 1 to 4 suit images of 32")
         check_range("average_decay", self.average_decay, 0.0, 0.999999, "1 would never learn; for example 0.99")
 
 

@@ -29,6 +29,7 @@ from mt2st.errors import Mt2stError
 from mt2st.flops import FlopCounter, FlopLedger
 from mt2st.mixture import MT2ST
 from mt2st.torch_internals import forget_precision
+from mt2st.training.augment import augment
 from mt2st.training.average import AverageWeights
 from mt2st.training.balanced import Balancing, check_balancer
 from mt2st.training.best import BestWeights
@@ -107,7 +108,7 @@ class Trainer:
             )
         check_trackers(trackers, folder)
         self.config, self.folder = config, folder
-        self.streams = streams = economise(streams, mixture, config, encoder)
+        self.streams = streams = economise(augment(streams, config), mixture, config, encoder)
         self.validate, self.log, self.on_step = validate, log, on_step
         self.mixture = mixture
         # The active set changes while training, so parameters of finished tasks get no gradient.
