@@ -3,6 +3,7 @@
 1. Where the time goes: torch's profiler over multi-task steps, its operators grouped by what they do.
 2. What a switch saves: blocks of steps with all tasks and of the primary task alone, in turn; their ratio in seconds
    beside their ratio in FLOPs. Seconds show what FLOPs promise if the two ratios are within 10 % of each other.
+3. One run on several cores: as threads of one process, and as processes that share each batch (`--processes`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.cases import Case, load_card
 from benchmarks.speed.lines import Comparison, Line, quartiles
 from benchmarks.speed.loop import Loop
 from benchmarks.speed.options import StepOptions
+from benchmarks.speed.step_processes import cores_lines, on_cores
 from mt2st.schedules import Constant, Off, Schedule
 
 # First match wins; an operator's own name without its namespace.
@@ -50,6 +52,10 @@ def measure(options: StepOptions) -> int:
             comparison.keep(f"profile/{name}/{threads}", found, profile_lines(what, found))
             turns = switched(case, threads, options)
             comparison.keep(f"switch/{name}/{threads}", turns, switch_lines(what, turns))
+        if (cores := max(options.threads)) > 1:
+            console.print(f"measuring: {name}, one run on {cores} cores", highlight=False)
+            told = on_cores(name, cores, options)
+            comparison.keep(f"cores/{name}/{cores}", told, cores_lines(name, cores, told))
     return comparison.show(console)
 
 

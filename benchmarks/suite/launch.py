@@ -34,20 +34,13 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
             f"--processes {processes} are more than {gpus} GPUs; start at most {gpus}, or hide the GPUs "
             "(CUDA_VISIBLE_DEVICES=)"
         )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     children: list[subprocess.Popen[bytes]] = []
     errors: list[IO[bytes]] = []
     kept = contextlib.ExitStack()
     try:
         for rank in range(processes):
-            environment = {
-                **os.environ,
-                **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
-                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
-                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), ranks.LAUNCHED_BY_US: "1"},
-            }
+            environment = {**surroundings(rank, processes, threads, port), ranks.LAUNCHED_BY_US: "1"}
             said = kept.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
             errors.append(said)
             child = subprocess.Popen(
@@ -66,6 +59,24 @@ def launch(processes: int, threads: int, argv: Sequence[str]) -> int:
     finally:
         _end(children, signal.SIGKILL, _GRACE_SECONDS)
         kept.close()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def surroundings(rank: int, processes: int, threads: int, port: int) -> dict[str, str]:
+    """The environment of process `rank` of `processes` on this machine, as torchrun would make it."""
+    return {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+    }
 
 
 def _watched(children: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[bytes]]) -> int:

@@ -13,7 +13,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult, load_ca
 from benchmarks.commands import economy as command
 from benchmarks.records.folder import RunFolder
 from benchmarks.report.spec import ReportSpec, accuracy
-from benchmarks.speed import economy, step
+from benchmarks.speed import economy, step, step_processes
 from benchmarks.speed.options import ECONOMIES, StepOptions, with_economy
 from benchmarks.suite.costs import StepCosts, mixture_of
 from benchmarks.suite.plan import training_flops
@@ -111,6 +111,25 @@ def test_seconds_are_judged_against_flops() -> None:
     assert (missed.value, missed.met) == ("1.25", False)
     with pytest.raises(Mt2stError, match="pairs = 0"):
         StepOptions(pairs=0)
+
+
+def test_processes_that_train_one_run_answer_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_processes, "_MODULE", "tests.helpers.echo_steps")
+    workers = step_processes.Workers("vqa", processes=2, threads=1)
+    assert workers.block(5) == {"seconds": 2.0, "images": 50, "flops": 6}  # the slowest; the sum of their shares
+    with pytest.raises(Mt2stError, match="a process of 2 that train one run ended"):
+        workers.block(0)
+    workers.close()
+
+
+def test_processes_are_judged_against_threads() -> None:
+    def turns(seconds: float) -> list[dict[str, float]]:
+        return [{"seconds": seconds, "images": 100, "flops": 1}] * 3
+
+    lines = step_processes.cores_lines("vqa", 2, {"threads": turns(1.0), "processes": turns(0.75)})
+    assert [(line.value, line.met) for line in lines][-1] == ("1.33 [1.33, 1.33]", True)
+    *_, missed = step_processes.cores_lines("vqa", 2, {"threads": turns(1.0), "processes": turns(0.9)})
+    assert missed.met is False
 
 
 def test_the_forecast_of_a_plan_is_what_the_ledger_measures() -> None:
