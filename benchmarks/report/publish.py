@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.records.check import CONFIG_FILE, RECORD_FILE
 from benchmarks.records.metrics_log import plain
-from benchmarks.records.pack import PACK_FILE, write_pack
-from benchmarks.records.read import Records, load_records
+from benchmarks.records.pack import PACK_FILE, read_pack, write_pack
+from benchmarks.records.read import Hole, Records, load_records
 from benchmarks.report.spec import ReportSpec
 from benchmarks.report.summary import summarise
 from benchmarks.report.write import ReportPaths, Reproduce, report
@@ -46,6 +46,8 @@ def publish(
 ) -> ReportPaths:
     """Pack the runs of `results/benchmark/recipe` into `out/benchmark/recipe/runs.zip`, and write the report beside it.
 
+    A pack beside the run folders is taken in: what is published grows by further budgets, strategies or seeds.
+
     The report is derived from the pack, after a check that runs and pack give the same summary to the last bit.
 
     Args:
@@ -57,8 +59,6 @@ def publish(
         Mt2stError: the suite has holes, `out` holds run folders, or a table would change.
     """
     source, target = results / benchmark / recipe, out / benchmark / recipe
-    if (source / PACK_FILE).exists():
-        raise Mt2stError(f"{source} holds a pack; publish from a folder with run folders alone")
     if target.is_dir() and any(
         (path / name).exists() for path in target.iterdir() for name in (CONFIG_FILE, RECORD_FILE)
     ):
@@ -94,7 +94,7 @@ def _checked_pack(records: Records, benchmark: str, recipe: str, spec: ReportSpe
     runs: list[tuple[Mapping[str, Any], Mapping[str, np.ndarray]]] = [
         (run.values, run.items) for run in records.finished
     ]
-    runs += [(read_sealed_json(hole.folder / RECORD_FILE, "repeat the run"), {}) for hole in records.holes]
+    runs += [(_record_of(hole), {}) for hole in records.holes]
     with TemporaryDirectory() as scratch:
         pack = Path(scratch, benchmark, recipe, PACK_FILE)
         write_pack(pack, runs, ROUNDED)
@@ -104,3 +104,11 @@ def _checked_pack(records: Records, benchmark: str, recipe: str, spec: ReportSpe
                 f"{benchmark}: its tables change when {rounded} is rounded; take it off ROUNDED in {__file__}"
             )
         return pack.read_bytes()
+
+
+def _record_of(hole: Hole) -> Mapping[str, Any]:
+    """run.json of a run that ended without a result; it lies in its folder or in the pack beside that."""
+    path = hole.folder / RECORD_FILE
+    if path.exists():
+        return read_sealed_json(path, "repeat the run")
+    return read_pack(hole.folder.parent / PACK_FILE).records[hole.folder.name]

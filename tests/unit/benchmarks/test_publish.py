@@ -167,9 +167,25 @@ def test_a_table_that_rounding_would_change_is_refused(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_packs_and_run_folders_are_not_published_over_one_another(suite: Path, tmp_path: Path) -> None:
-    published(suite, tmp_path)
-    with pytest.raises(Mt2stError, match="holds a pack; publish from a folder with run folders alone"):
-        published(tmp_path, tmp_path / "again")
+def test_what_is_published_grows(tmp_path: Path) -> None:
+    """A pack with a failed run, and further run folders beside it, give what all of them at once give."""
+    first, more, whole = tmp_path / "first", tmp_path / "more", tmp_path / "whole"
+    for results in (first, whole):
+        write_suite(results, seeds=2, items=50, views=("equal-steps",))
+        write_run(results, "MTL", "equal-steps", 2, fail="no memory")
+    published(first, more, with_holes=True)
+    for results in (more, whole):
+        write_run(results, "STL", "equal-steps", 2, items=50)
+    published(more, tmp_path / "grown", with_holes=True)
+    published(whole, tmp_path / "at once", with_holes=True)
+    grown, at_once = (load_records(tmp_path / name, "demo", "default") for name in ("grown", "at once"))
+    assert [run.folder.name for run in grown.finished] == [run.folder.name for run in at_once.finished]
+    assert [(hole.kind, hole.seed) for hole in grown.holes] == [("failed", 2)]
+    assert (tmp_path / "grown" / "demo" / "default" / "TABLE.md").read_text() == (
+        tmp_path / "at once" / "demo" / "default" / "TABLE.md"
+    ).read_text()
+
+
+def test_a_pack_is_not_written_beside_run_folders(suite: Path) -> None:
     with pytest.raises(Mt2stError, match="holds run folders, which a pack would stand beside"):
         published(suite, suite)
