@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from statistics import median
@@ -20,11 +19,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.options import parse_dataclass
-from benchmarks.records.machine import describe, environment
-from benchmarks.records.metrics_log import plain
-from benchmarks.report.text_table import TextTable, print_tables
+from benchmarks.speed.lines import Comparison, Line
 from mt2st.errors import check_range
-from mt2st.files import new_folder, write_sealed_json
 from mt2st.index import create_index
 from mt2st.vectors import unit_rows
 
@@ -73,29 +69,24 @@ def main(argv: list[str]) -> int:
     for batch in options.batches:
         asked = unit_rows("queries", rng.standard_normal((batch, options.width), dtype=np.float32))
         measured[str(batch)] = _seconds(index, asked, options.k, pairs)
-    ratios = {batch: overheads(seconds) for batch, seconds in measured.items()}
-    body = tuple(_line(batch, measured[batch], *ratios[batch]) for batch in ratios)
-    head = ("queries a call", "ours ms", "client ms", "overhead", "client beside itself")
-    record = {
-        **environment(),
-        "benchmark": "peers-milvus",
-        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "config": plain(asdict(options), "options"),
-        "seconds": measured,
-        "overheads": {batch: {"ours": ours, "control": control} for batch, (ours, control) in ratios.items()},
-        "promised_overhead": PROMISED_OVERHEAD,
-    }
-    about = f"{items:,} × {options.width}, medians of {pairs} pairs; {describe(record['hardware'])}"
-    print_tables([TextTable(f"Milvus {options.kind}: ours against its own client", head, body, about)], console)
-    folder = new_folder(options.results / "peers-milvus", f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}")
-    write_sealed_json(folder / "run.json", record)
-    console.print(f"record: {folder / 'run.json'}", markup=False, highlight=False, soft_wrap=True)
-    return 0 if options.smoke or all(ours <= PROMISED_OVERHEAD for ours, _ in ratios.values()) else 1
+    comparison = Comparison(
+        "peers milvus", f"Milvus {options.kind}: ours beside its own client", options, options.results
+    )
+    for batch, seconds in measured.items():
+        comparison.keep(f"batch {batch}", seconds, _lines(batch, seconds, items, options))
+    return comparison.show(console)
 
 
-def _line(batch: str, seconds: dict[str, list[float]], ours: float, control: float) -> tuple[str, ...]:
-    times = (f"{1e3 * median(seconds[way]):.2f}" for way in ("ours", "direct"))
-    return (batch, *times, f"{ours:+.1%}", f"{control:+.1%}")
+def _lines(batch: str, seconds: dict[str, list[float]], items: int, options: Options) -> list[Line]:
+    ours, control = overheads(seconds)
+    what = f"{options.kind}, {items:,} × {options.width}, {batch} queries a call"
+    times = (f"{1e3 * median(seconds[way]):.2f} ms" for way in ("ours", "direct"))
+    goal, met = (f"≤ {PROMISED_OVERHEAD:.0%}", ours <= PROMISED_OVERHEAD) if not options.smoke else ("", None)
+    return [
+        Line(f"{what}: ours / its client", " / ".join(times)),
+        Line(f"{what}: ours is slower by", f"{ours:+.1%}", goal, met),
+        Line(f"{what}: its client beside itself", f"{control:+.1%}"),
+    ]
 
 
 def overheads(seconds: dict[str, list[float]]) -> tuple[float, float]:

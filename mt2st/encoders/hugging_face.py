@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,8 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
         )
     load: Callable[..., Any] = kind.from_pretrained
     try:
-        return load(name, revision=revision, trust_remote_code=False, **options)
+        with _quiet():
+            return load(name, revision=revision, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -290,6 +292,20 @@ def load_pretrained(kind: Any, name: str, revision: str | None, **options: Any) 
             "wrote with safetensors weights and tokenizer; models that bring their own code or pickled weights are "
             "refused"
         ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bar that transformers draws for every load: each run of a suite loads, in a process of its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:

@@ -27,7 +27,7 @@ def test_a_small_run(tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite")
     pytest.importorskip("pymilvus")
     assert main(["--smoke", "--kind", "FLAT", "--width", "8", "--batches", "3", "--results", str(tmp_path)]) == 0
-    (folder,) = (tmp_path / "peers-milvus").iterdir()
+    (folder,) = (tmp_path / "peers" / "milvus").iterdir()
     record = read_sealed_json(folder / "run.json", "")
-    assert {len(times) for times in record["seconds"]["3"].values()} == {4}
-    assert record["overheads"]["3"].keys() == {"ours", "control"}
+    assert {len(times) for times in record["measurements"]["batch 3"].values()} == {4}
+    assert len(record["lines"]) == 3
