@@ -60,6 +60,30 @@ class ThroughputOptions:
     """where the record is written"""
 
 
+@dataclass(frozen=True)
+class FrozenOptions:
+    """Run a short suite with a frozen tower's outputs kept, and once more with the tower run at every step."""
+
+    case: str = "text"
+    """case"""
+    recipe: str = "text-pretrained"
+    """one of its recipes, with a tower that is frozen whole"""
+    strategies: tuple[str, ...] = ("STL", "MTL")
+    """strategies, a run each and seed"""
+    seeds: int = 1
+    """seeds of the suite"""
+    steps: int = 80
+    """optimiser steps of a run"""
+    threads: int = 0
+    """CPU threads; 0 = as many as there are cores"""
+    results: Path = Path("results")
+    """where the record is written"""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps"):
+            check_range(name, getattr(self, name), 1, 10**6)
+
+
 GPU_CHECKS = ("tests", "flops", "accuracy", "resume", "bf16", "step", "contrastive", "loading")
 
 
