@@ -213,7 +213,7 @@ class ScaleOptions:
     case: str = "vqa"
     """case whose suite is made"""
     seeds: int = 2
-    """seeds of the suite; with the defaults of vqa two give 20 runs"""
+    """seeds of the suite"""
     steps: int = 0
     """optimiser steps; 0 = the case's own"""
     jobs: int = 2
