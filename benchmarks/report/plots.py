@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from benchmarks.report.spec import Metric, ReportSpec
 from benchmarks.report.style import FRONT_COLOUR, Look, looks
 from benchmarks.report.views import view_title
 
+_GREY = "#777777"
+_LINE_INCHES, _AROUND_INCHES = 0.17, 1.4  # height of a line of small print, and of what lies around the axes
+_LETTERS = 62  # of small print in a line of the left picture
+
 
 def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, view: str, path: Path) -> None:
     """Left: the primary metric with its interval and every seed. Right: validation metric against training FLOPs."""
@@ -25,7 +30,8 @@ def view_picture(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, 
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
         _intervals(left, summary, rows, spec.primary)
         _curves(right, summary, rows, [run for run in runs if view in run.views], spec)
-        figure.suptitle(safe(f"{spec.title}. {view_title(view)}"), x=0.01, ha="left", fontsize=12)
+        title = wrap(f"{spec.title.rstrip('.')}. {view_title(view)}", 115)
+        figure.suptitle(safe("\n".join(title)), x=0.01, ha="left", fontsize=12)
         save(figure, path)
 
 
@@ -124,34 +130,45 @@ def _floors(axes: Any, summary: Summary, rows: Sequence[Row], metric: Metric) ->
         return
     low, high = min(values + ends), max(values + ends)
     reach = 1.5 * (high - low) or 0.1 * abs(high) or 1.0
-    far = []
+    near, far = [], []
     for name, floor in summary.floors.items():
-        if metric.id not in floor:
-            continue
-        value = floor[metric.id] * metric.scale
-        if low - reach <= value <= high + reach:
-            axes.axvline(value, color="#777777", ls=":", lw=1.3, zorder=1)
-            axes.annotate(
-                safe(name),
-                (value, 0.02),
-                (3, 0),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                fontsize=8,
-                color="#555555",
-            )
-        else:
-            far.append(f"{name} {metric.text(floor[metric.id])}")
-    if far:
-        axes.annotate(
-            safe("off the scale: " + ", ".join(far)),
-            (1.0, 1.0),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
+        if metric.id in floor:
+            value = floor[metric.id] * metric.scale
+            if low - reach <= value <= high + reach:
+                near.append((value, name))
+            else:
+                far.append(f"{name} {metric.text(floor[metric.id])}")
+    # Each name has a line of its own below the strategies, so that names of neighbours do not lie on one another.
+    sentence = wrap("off the scale: " + ", ".join(far), _LETTERS) if far else []
+    lines, top, bottom = len(near) + len(sentence), -0.65, len(rows) - 0.45
+    share = _LINE_INCHES / (axes.figure.get_figheight() - _AROUND_INCHES)
+    line_height = (bottom - top) * share / max(1 - lines * share, 0.3)
+    axes.set_ylim(bottom + lines * line_height, top)
+    places = [bottom + (line + 0.5) * line_height for line in range(lines)]
+    middle = sum(axes.get_xlim()) / 2
+    for place, (value, name) in zip(places, sorted(near), strict=False):
+        before = value > middle
+        axes.plot([value, value], [top, place + line_height / 3], color=_GREY, ls=":", lw=1.3, zorder=1, scaley=False)
+        note = axes.annotate(
+            safe(name),
+            (value, place),
+            (-3 if before else 3, 0),
+            textcoords="offset points",
+            ha="right" if before else "left",
+            va="center",
             fontsize=8,
             color="#555555",
         )
+        note.set_in_layout(False)
+    for place, line in zip(places[len(near) :], sentence, strict=True):
+        note = axes.annotate(
+            *(safe(line), (0.01, place)),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            color="#555555",
+        )
+        note.set_in_layout(False)
 
 
 def _curves(axes: Any, summary: Summary, rows: Sequence[Row], runs: Sequence[RunRecord], spec: ReportSpec) -> None:
