@@ -345,6 +345,17 @@ def test_which_knobs_decide_numbers_stands_on_the_knob() -> None:
     assert shared["train"]["weight_decay"] == 0.01
 
 
+@pytest.mark.parametrize("case", case_names())
+def test_a_case_changes_defaults_and_not_what_a_knob_decides(case: str) -> None:
+    """A run knows nothing of how many seeds its suite has: its process plans it again from its own seed."""
+    knobs = load_card(case).knobs("default")
+    assert replace(knobs, seeds=knobs.seeds + 1).shared() == knobs.shared()
+    own = {each.name: each.metadata for each in fields(knobs)}
+    assert {each.name: own[each.name] for each in fields(SuiteKnobs)} == {
+        each.name: each.metadata for each in fields(SuiteKnobs)
+    }
+
+
 @pytest.mark.parametrize(
     "module", ["benchmarks.strategies", *[f"benchmarks.cases.{name}.knobs" for name in case_names()]]
 )
