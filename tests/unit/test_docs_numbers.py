@@ -96,7 +96,8 @@ def test_a_card_says_what_auxiliaries_add_and_how_strong_the_floors_are(case: st
     metric = metric_of(case)
     assert difference_text(interval(rows(case)[BUDGET, "MTL"], "to_single"), metric) in card
     for floor, values in summaries(case)[0]["floors"].items():
-        assert f"{floor} {metric.text(values[metric.id])}" in card
+        if metric.id in values:  # some are floors of another metric
+            assert f"{floor} {metric.text(values[metric.id])}" in card
 
 
 @pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.relative_to(ROOT).as_posix())
