@@ -25,6 +25,7 @@ RESAMPLES = 2_000
 _CHUNK_CELLS = 2_000_000  # draws held at once: 16 MB of int64, whatever C and R are
 # Draw counts kept between calls: at most 25 MB for each of eight numbers of clusters (groups differ).
 _CACHE_CELLS = 25_000_000
+_NEARBY = 8  # distinct values on each side of the median of all items among which medians of resamples are looked for
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,10 @@ def _by_item(seeds: list[list[np.ndarray]], statistic: Statistic, resamples: int
         # resamples.
         drawn = _times_drawn(count, resamples, random_seed)
         return np.concatenate([times.astype(np.float64) @ first.T for times in drawn]) / count
+    if statistic == "median":
+        return _medians(first, np.arange(count), _times_drawn(count, resamples, random_seed))
     picked = (chosen for chunk in _draws(count, resamples, random_seed) for chosen in chunk)
-    return np.array([_on(chosen, seeds, first, statistic) for chosen in picked])
+    return np.array([_on(chosen, seeds, statistic) for chosen in picked])
 
 
 def _by_cluster(
@@ -140,17 +143,62 @@ def _by_cluster(
         sizes = np.bincount(members, minlength=count).astype(np.float64)
         chunks = [times.astype(np.float64) for times in drawn]
         return np.concatenate([(times @ sums.T) / (times @ sizes)[:, None] for times in chunks])
+    if statistic == "median":
+        return _medians(first, members, drawn)
     places = np.arange(len(members))
     rows = (np.repeat(places, row[members]) for times in drawn for row in times)
-    return np.array([_on(chosen, seeds, first, statistic) for chosen in rows])
+    return np.array([_on(chosen, seeds, statistic) for chosen in rows])
 
 
-def _on(
-    chosen: np.ndarray, seeds: list[list[np.ndarray]], first: np.ndarray, statistic: Statistic
-) -> np.ndarray | list[float]:
+def _medians(first: np.ndarray, members: np.ndarray, drawn: Iterable[np.ndarray]) -> np.ndarray:
+    """The median of every seed's values `first` [S, N] on each resample of the clusters `members` [N]: [R, S].
+
+    How many drawn items have a value of at most v is a product with how often each cluster was drawn. Medians of
+    resamples lie near the median of all, so v runs over the values around it alone, and over more where those do not
+    hold a median.
+    """
+    sizes = np.bincount(members).astype(np.float64)  # [C]
+    columns = [_Near(row, members, len(sizes)) for row in first]
+    found = []
+    for times in drawn:
+        chunk = times.astype(np.float64)  # [r, C]
+        items = chunk @ sizes
+        low, high = np.floor((items - 1) / 2), np.floor(items / 2)  # places of the two middle items, from 0
+        found.append(np.stack([column.medians(chunk, low, high) for column in columns], axis=1))
+    return np.concatenate(found)
+
+
+class _Near:
+    """One seed's values [N], and for those around their median how many items of each cluster are at most as large."""
+
+    def __init__(self, row: np.ndarray, members: np.ndarray, clusters: int) -> None:
+        self._row, self._members, self._clusters = row, members, clusters
+        self._values = np.unique(row)
+        self._middle = int(np.searchsorted(self._values, np.median(row)))
+        self._look(_NEARBY)
+
+    def _look(self, reach: int) -> None:
+        self._reach = reach
+        self._near = self._values[max(0, self._middle - reach) : self._middle + reach + 1]  # [V]
+        self._below = self._count(self._row < self._near[0])  # [C]
+        self._at_most = np.stack([self._count(self._row <= value) for value in self._near], axis=1)  # [C, V]
+
+    def _count(self, flags: np.ndarray) -> np.ndarray:
+        return np.bincount(self._members, weights=flags, minlength=self._clusters)
+
+    def medians(self, times: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The median on each resample, which draws clusters `times` [r, C]; its middle items are `low` and `high`."""
+        while True:
+            counts = times @ self._at_most  # [r, V]
+            if (times @ self._below <= low).all() and (counts[:, -1] > high).all():
+                one, other = (self._near[(counts <= place[:, None]).sum(1)] for place in (low, high))
+                middle: np.ndarray = (one + other) / 2
+                return middle
+            self._look(4 * self._reach)
+
+
+def _on(chosen: np.ndarray, seeds: list[list[np.ndarray]], statistic: Statistic) -> list[float]:
     """The statistic of every seed on the chosen items: [S]."""
-    if statistic == "median":
-        return np.median(first[:, chosen], axis=1)
     return [_call(statistic, [array[chosen] for array in items]) for items in seeds]
 
 

@@ -80,6 +80,7 @@ def outcome(results: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.chaos
 def test_a_ray_node_dies_and_its_runs_go_on_elsewhere_to_the_same_bits(
     folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

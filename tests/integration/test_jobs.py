@@ -96,7 +96,7 @@ def no_children_left() -> bool:
     return not [child for child in psutil.Process().children() if "work" in child.cmdline()]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.chaos)])
 def test_a_worker_that_is_killed_is_named_and_its_run_goes_on(
     alone: dict[str, Any], data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: signal.Signals
 ) -> None:
@@ -145,6 +145,7 @@ def test_a_run_that_kills_its_worker_twice_is_failed_and_the_others_go_on(
     assert no_children_left()
 
 
+@pytest.mark.chaos
 def test_driver_interrupted_then_killed_and_the_same_command_goes_on(
     alone: dict[str, Any], data_folder: Path, tmp_path: Path
 ) -> None:

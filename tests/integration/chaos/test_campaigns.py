@@ -62,6 +62,7 @@ def test_processes_that_start_one_suite_at_once_share_it() -> None:
 
 
 @LINUX
+@pytest.mark.chaos
 def test_the_soak_starts() -> None:
     """A short training: too little to tell whether memory is flat (exit code 0 or 1)."""
     assert script("soak.py", "--steps", 20, seconds=850, codes=(0, 1))["steps"] == 20

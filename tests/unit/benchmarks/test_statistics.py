@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmarks.report import resampling
 from benchmarks.report.statistics import (
     bootstrap,
     compression,
@@ -98,6 +99,21 @@ def slow_twin(
         found.append(total / (count - 1))
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
+
+
+@pytest.mark.parametrize("items", [1, 2, 7, 300, 301])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_medians_of_resamples_are_exact(items: int, clustered: bool) -> None:
+    """Against numpy's median of every resample; ties, equal values, and medians far from the one of all items."""
+    random = np.random.default_rng(items)
+    far = np.where(np.arange(items) % 2 == 0, 0.0, 1e6) + random.normal(size=items)
+    rows = [random.integers(1, 9, items), random.normal(size=items), np.full(items, 3.0), far]
+    clusters = np.arange(items) // 5 if clustered and items > 5 else None
+    seeds = [[np.asarray(row)] for row in rows]
+    fast = resampling.resample(seeds, "median", clusters, resamples=200)
+    slow = resampling.resample(seeds, lambda values: float(np.median(values)), clusters, resamples=200)
+    assert (fast.values == slow.values).all()
+    assert (fast.point == slow.point).all()
 
 
 @pytest.mark.parametrize(
