@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -220,6 +222,8 @@ def test_knobs_are_checked(make: Callable[[], Any], message: str) -> None:
 
 @pytest.mark.parametrize(("method", "package"), [(UPGrad, "quadprog"), (PCGrad, "torchjd"), (PCD, "torchjd")])
 def test_without_the_package_the_cure_is_named(method: Any, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("qpsolvers"):  # it looks once, when it is first imported, which solvers there are
+        importlib.import_module("qpsolvers")
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
