@@ -98,6 +98,10 @@ def _submitted(
         if error.errno not in (None, errno.EPIPE):  # the system has no room for a process
             raise
         raise BrokenProcessPool(str(error)) from None  # the pool, or the worker itself, closed a pipe while it started
+    except ValueError as error:  # the same, and the number of the closed pipe was given out again at once
+        if "fds_to_keep" not in str(error):
+            raise
+        raise BrokenProcessPool(str(error)) from None
 
 
 @contextmanager
