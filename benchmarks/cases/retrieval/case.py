@@ -10,17 +10,19 @@ from typing import Any, ClassVar
 import numpy as np
 from rich.console import Console
 from safetensors.numpy import save
+from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult
 from benchmarks.cases.retrieval.captions import MAIN_CAPTION, Captions, captions_of, words
 from benchmarks.cases.retrieval.examples import examples_of
-from benchmarks.cases.retrieval.floors import RidgeFloor, chance
+from benchmarks.cases.retrieval.floors import COMPONENTS, FrozenFloor, RidgeFloor, chance
 from benchmarks.cases.retrieval.gallery import draw_gallery
 from benchmarks.cases.retrieval.knobs import Knobs
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
+from benchmarks.cases.shared.frozen_features import frozen_features
 from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import (
     build_encoder,
@@ -33,6 +35,7 @@ from benchmarks.cases.shared.vision_language import (
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream
 from mt2st.encoders.preprocessing import own_fit
+from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
 from mt2st.evaluate import evaluate_retrieval
 from mt2st.files import write_bytes
@@ -56,6 +59,7 @@ class RetrievalCase:
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
+        self._frozen_floor: FrozenFloor | None = None
         options = {"languages": knobs.languages} if knobs.data == "openmoji" else None
         dataset = prepared(knobs, knobs.image_size, options=options, fit=own_fit(knobs.encoder.towers), console=console)
         self.fit = str(dataset.manifest["fit"])
@@ -105,9 +109,26 @@ class RetrievalCase:
         """The tuned floor; found once, when the first run is tested."""
         return RidgeFloor(self.train, self.names, self.further, self.validation)
 
+    def floors(
+        self, encoder: VisionLanguageEncoder, tokenize: Callable[[list[str]], Tensor]
+    ) -> dict[str, Callable[[Captions], Mapping[str, float]]]:
+        """Floor → what grades it on a test split; the tuned ones are found once, when the first run is tested."""
+        if self._frozen_floor is None:
+            features = frozen_features(
+                *(self.knobs.encoder, encoder, lambda: self._encoder(0), tokenize),
+                *(self.train, self.train.caption_texts(self.further), (COMPONENTS, COMPONENTS)),
+            )
+            if features is not None:
+                self._frozen_floor = FrozenFloor(features, self.names, self.validation)
+        found: dict[str, Callable[[Captions], Mapping[str, float]]] = {"ridge": self.ridge, "chance": chance}
+        return found if self._frozen_floor is None else {"frozen": self._frozen_floor, **found}
+
+    def _encoder(self, seed: int) -> VisionLanguageEncoder:
+        return build_encoder(self.knobs.encoder, self.knobs.image_size, self.tokenizer, seed)
+
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
-        encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
+        encoder = self._encoder(seed)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
         splits = [self.whole, *(captions.split for captions in self.tests.values())]
         inputs = tower_inputs(encoder, tokenize, splits, lambda: [split.caption_texts() for split in splits])
@@ -162,7 +183,6 @@ class RetrievalCase:
                 items[f"{slug}cluster"] = clusters_of(captions.bases())
                 if not prefix:
                     examples = examples_of(captions, images, texts, ranks.text_to_image)
-            floors: dict[str, Callable[[Captions], Mapping[str, float]]] = {"ridge": self.ridge, "chance": chance}
             return TestResult(
                 metrics,
                 items,
@@ -173,7 +193,7 @@ class RetrievalCase:
                         for prefix, captions in self.tests.items()
                         for name, value in measure(captions).items()
                     }
-                    for floor, measure in floors.items()
+                    for floor, measure in self.floors(encoder, tokenize).items()
                 },
                 examples,
             )

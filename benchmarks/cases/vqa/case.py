@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
+from torch import Tensor
 
 from benchmarks.cases import AUXILIARY, PRIMARY, Experiment
 from benchmarks.cases.shared.auxiliaries import Builder, build_auxiliaries
 from benchmarks.cases.shared.data import carved, facts, guarded, prepared
 from benchmarks.cases.shared.fine_tuning import tune_towers
+from benchmarks.cases.shared.frozen_features import frozen_features
 from benchmarks.cases.shared.init_from import inherited_tokenizer
 from benchmarks.cases.shared.vision_language import (
     build_encoder,
@@ -23,6 +25,7 @@ from benchmarks.cases.shared.vision_language import (
     train_tokenizer,
     trimming,
 )
+from benchmarks.cases.vqa.frozen_answers import COMPONENTS, FrozenAnswers
 from benchmarks.cases.vqa.grading import AnswerGrader
 from benchmarks.cases.vqa.knobs import Knobs
 from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
@@ -30,6 +33,7 @@ from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import CaptionStream, QuestionStream
 from mt2st.data.vocabulary import AnswerVocabulary
 from mt2st.encoders.preprocessing import own_fit
+from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
 from mt2st.objectives.contrastive import ContrastiveObjective
@@ -50,6 +54,7 @@ class VqaCase:
 
     def __init__(self, knobs: Knobs, console: Console, draw: int = 0) -> None:
         self.knobs = knobs
+        self._frozen_answers: FrozenAnswers | None = None
         dataset = prepared(knobs, knobs.image_size, fit=own_fit(knobs.encoder.towers), console=console)
         self.fit = str(dataset.manifest["fit"])
         self.protocol = dataset.card.protocol or "official-2021"
@@ -94,9 +99,24 @@ class VqaCase:
         """The tuned floor; found once, when the first run is tested."""
         return RidgeAnswers(self.labelled, self.validation, self.vocabulary, self.protocol)
 
+    def floors(
+        self, encoder: VisionLanguageEncoder, tokenize: Callable[[list[str]], Tensor]
+    ) -> dict[str, Callable[[PreparedSplit], np.ndarray]]:
+        """The tuned floors; found once, when the first run is tested."""
+        if self._frozen_answers is None:
+            features = frozen_features(
+                *(self.knobs.encoder, encoder, lambda: self._encoder(0), tokenize),
+                *(self.labelled, self.labelled.question_texts(), COMPONENTS),
+            )
+            if features is not None:
+                parts = (self.labelled, self.validation)
+                self._frozen_answers = FrozenAnswers(features, *parts, self.vocabulary, self.protocol)
+        found: dict[str, Callable[[PreparedSplit], np.ndarray]] = {"ridge": self.ridge}
+        return found if self._frozen_answers is None else {"frozen": self._frozen_answers, **found}
+
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs
-        encoder = build_encoder(knobs.encoder, knobs.image_size, self.tokenizer, seed)
+        encoder = self._encoder(seed)
         tokenize = trimming(encoder.towers.tokenize, encoder.towers.pad_id)
         inputs = tower_inputs(encoder, tokenize, [self.whole, self.test_split], self._texts)
         tuning = tune_towers(knobs.encoder, encoder, inputs, folder=knobs.data_folder)
@@ -133,10 +153,13 @@ class VqaCase:
             streams=streams(self.labelled, self.train),
             validation_streams=lambda: streams(self.validation, self.validation),
             validate=grader.validator(self.validation),
-            test=lambda: grader.test(self.test_split, self.labelled, self.ridge),
+            test=lambda: grader.test(self.test_split, self.labelled, self.floors(encoder, tokenize)),
             save=save,
             loadable=loadable(knobs.encoder, knobs.image_size, self.fit, primary.name),
         )
+
+    def _encoder(self, seed: int) -> VisionLanguageEncoder:
+        return build_encoder(self.knobs.encoder, self.knobs.image_size, self.tokenizer, seed)
 
     def _texts(self) -> list[list[str]]:
         """The texts that the encoder is given, masks aside, whichever questions a seed labels or holds out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from benchmarks.cases import TestResult
 from benchmarks.cases.shared.clusters import clusters_of
 from benchmarks.cases.shared.examples import sample_rows, thumbnails
-from benchmarks.cases.vqa.ridge_answers import RidgeAnswers
 from benchmarks.records.examples import Example, Examples
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.vocabulary import AnswerVocabulary
@@ -57,8 +56,17 @@ class AnswerGrader:
             dtype=np.float32,
         )
 
-    def test(self, split: PreparedSplit, labelled: PreparedSplit, ridge: RidgeAnswers) -> TestResult:
-        """Everything measured on the test split; `ridge` is the tuned floor."""
+    def test(
+        self,
+        split: PreparedSplit,
+        labelled: PreparedSplit,
+        simple: Mapping[str, Callable[[PreparedSplit], np.ndarray]],
+    ) -> TestResult:
+        """Everything measured on the test split.
+
+        Args:
+            simple: tuned floor → what answers a split's questions, as positions in the vocabulary.
+        """
         answers, wordings = split.answer_texts(), split.question_texts()
         result = predict_answers(self.encoder, self.objective, split, self.tokenize(wordings))
         score = self.scores(result.prediction, answers, self.protocol)
@@ -84,7 +92,10 @@ class AnswerGrader:
         prior = language_prior(labelled.question_texts(), labelled.answer_texts(), wordings, self.vocabulary.answers)
         floors = {
             "language prior": {"vqa_accuracy": float(np.nanmean(self.scores(prior, answers, self.protocol)))},
-            "ridge": {"vqa_accuracy": float(np.nanmean(self.scores(ridge(split), answers, self.protocol)))},
+            **{
+                floor: {"vqa_accuracy": float(np.nanmean(self.scores(answer(split), answers, self.protocol)))}
+                for floor, answer in simple.items()
+            },
             "chance": {"vqa_accuracy": self.chance(answers)},
         }
         names = {"question_type": question_names, "answer_type": answer_names}

@@ -5,7 +5,7 @@ Shapes: Q questions, W words, C principal components, A answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,18 @@ from mt2st.metrics import vqa_accuracy
 
 _WORDS = 60  # the most frequent ones of the labelled questions
 _COMPONENTS = 24
+
+
+def mean_accuracy(
+    vocabulary: AnswerVocabulary, chosen: np.ndarray, answers: Sequence[tuple[str, ...]], protocol: str
+) -> float:
+    """VQA accuracy of the answers at `chosen` [Q] of the vocabulary, over the questions that have answers."""
+    scores = [
+        vqa_accuracy(vocabulary.answers[at], given, protocol)
+        for at, given in zip(chosen, answers, strict=True)
+        if given
+    ]
+    return float(np.mean(scores))
 
 
 class RidgeAnswers:
@@ -40,14 +52,9 @@ class RidgeAnswers:
         best = -1.0
         parts = list(self._inputs(labelled, rows))
         for weights in ridges((inputs, targets.dense(own).numpy()) for inputs, own in zip(parts, rows, strict=True)):
-            chosen = self._answers(validation, weights)
-            scores = [
-                vqa_accuracy(vocabulary.answers[at], texts, protocol)
-                for at, texts in zip(chosen, given, strict=True)
-                if texts
-            ]
-            if np.mean(scores) > best:
-                best, self._weights = float(np.mean(scores)), weights
+            score = mean_accuracy(vocabulary, self._answers(validation, weights), given, protocol)
+            if score > best:
+                best, self._weights = score, weights
 
     def __call__(self, split: PreparedSplit) -> np.ndarray:
         """Answers to the questions of a split, as positions in the vocabulary, int64 [Q]."""
