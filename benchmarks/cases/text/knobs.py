@@ -138,8 +138,22 @@ PRETRAINED = replace(
 RECIPES = {
     "default": PAIRS,
     "text-pretrained": PRETRAINED,
-    "text-pretrained-tuned": replace(  # its upper three layers are trained too
-        PRETRAINED, steps=80, seeds=3, budgets=(0.44,), encoder=replace(PRETRAINED.encoder, freeze=("text:3",))
+    # Its upper three layers are trained too, at 1e-4: MTL's validation accuracy was 70.3, 78.2 and 76.2 % at 3e-5, 1e-4
+    # and 3e-4. Settings are the best of three trials each (results/published/text/text-pretrained-tuned/tuning.md).
+    "text-pretrained-tuned": replace(
+        PRETRAINED,
+        steps=80,
+        seeds=3,
+        budgets=(0.44,),
+        encoder=replace(PRETRAINED.encoder, freeze=("text:3",)),
+        settings=(
+            SingleTask(4e-3),
+            MultiTask(8e-3, 1.0),
+            Diminishing(8e-3, 1.0, rate=5.0, shape=1.0),
+            Switching(8e-3, 1.0, at=0.55),
+            SampledDiminishing(8e-3, 1.0, rate=5.0, shape=2.0),
+            Thinning(8e-3, 1.0, share=0.5),
+        ),
     ),
     "supersense": SUPERSENSE,
     "10-percent": replace(SUPERSENSE, label_fraction=0.1),
