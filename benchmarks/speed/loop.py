@@ -47,12 +47,19 @@ class Loop:
         precision: Any = "no",
         compile: bool = False,
         schedule: Schedule | None = None,
+        parallel_streams: bool = True,
     ) -> None:
         self.threads = threads or torch.get_num_threads()
         experiment = case.build(0)
         if channels_last:
             experiment.encoder.to(memory_format=torch.channels_last)
-        config = TrainConfig(total_steps=10**6, log_every_steps=10**6, precision=precision, compile=compile)
+        config = TrainConfig(
+            total_steps=10**6,
+            log_every_steps=10**6,
+            precision=precision,
+            compile=compile,
+            parallel_streams=parallel_streams,
+        )
         self.trainer = Trainer(
             experiment.encoder,
             mixture_of(experiment, lambda name: schedule or Constant()),

@@ -3,7 +3,8 @@
 1. Where the time goes: torch's profiler over multi-task steps, its operators grouped by what they do.
 2. What a switch saves: blocks of steps with all tasks and of the primary task alone, in turn; their ratio in seconds
    beside their ratio in FLOPs. Seconds show what FLOPs promise if the two ratios are within 10 % of each other.
-3. One run on several cores: as threads of one process, and as processes that share each batch (`--processes`).
+3. What parallel streams bring: multi-task steps with them and without, in turn, and how far their losses part.
+4. One run on several cores: as threads of one process, and as processes that share each batch (`--processes`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _GROUPS = (
     ("views and allocation", re.compile(r"view|empty|transpose|^t$|reshape|resize|expand|slice|select|detach|strided")),
 )
 OTHER = "elementwise and the rest"
-OUTSIDE = "outside of operators"
+_COMPARED = 20  # steps whose losses are compared
 
 
 def measure(options: StepOptions) -> int:
@@ -53,6 +54,9 @@ def measure(options: StepOptions) -> int:
             turns = switched(case, threads, options)
             comparison.keep(f"switch/{name}/{threads}", turns, switch_lines(what, turns))
         if (cores := max(options.threads)) > 1:
+            console.print(f"measuring: {name}, parallel streams on {cores} threads", highlight=False)
+            both = streams(case, cores, options)
+            comparison.keep(f"streams/{name}/{cores}", both, streams_lines(f"{name}, {cores} threads", both))
             console.print(f"measuring: {name}, one run on {cores} cores", highlight=False)
             told = on_cores(name, cores, options)
             comparison.keep(f"cores/{name}/{cores}", told, cores_lines(name, cores, told))
@@ -106,6 +110,41 @@ def profile_lines(what: str, found: Mapping[str, Any]) -> list[Line]:
         Line(f"{what}: time of operators", shares),
         Line(f"{what}: longest operators", longest),
         Line(f"{what}: operators a step", f"{found['operators_per_step']:,.0f}"),
+    ]
+
+
+def streams(case: Case, threads: int, options: StepOptions) -> dict[str, Any]:
+    """Blocks of multi-task steps with parallel streams and without, in turn; and both losses of the same steps."""
+    loops = {name: Loop(case, threads=threads, parallel_streams=name == "parallel") for name in ("parallel", "serial")}
+    losses: dict[str, list[float]] = {
+        name: [float(sum(loop.trainer.train_step(step).values())) for step in range(_COMPARED)]
+        for name, loop in loops.items()
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
+    for pair in range(options.pairs + 1):
+        for name in sorted(loops, reverse=bool(pair % 2)):
+            timed = _timed(loops[name], options.steps)
+            if pair:  # the first one warms up
+                found[name].append(timed)
+    return {"turns": found, "losses": losses}
+
+
+def streams_lines(what: str, both: Mapping[str, Any]) -> list[Line]:
+    """The table's lines of parallel streams."""
+    turns, losses = both["turns"], both["losses"]
+    ratios = [
+        serial["seconds"] / parallel["seconds"]
+        for serial, parallel in zip(turns["serial"], turns["parallel"], strict=True)
+    ]
+    parted = max(abs(own - other) / abs(other) for own, other in zip(losses["parallel"], losses["serial"], strict=True))
+    return [
+        Line(f"{what}: rate with parallel streams / without", quartiles(ratios, 2), "≥ 1.25", median(ratios) >= 1.25),
+        Line(
+            f"{what}: largest relative difference of the loss in {_COMPARED} steps",
+            f"{parted:.1e}",
+            "≤ 1e-3",
+            parted <= 1e-3,
+        ),
     ]
 
 

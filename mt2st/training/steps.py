@@ -26,6 +26,7 @@ from mt2st.training.config import TrainConfig, learning_rate_at, learning_rate_o
 from mt2st.training.interface import ALL_FROZEN, Stream
 from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
+from mt2st.training.parallel_streams import ParallelStreams
 from mt2st.training.peers import Peers
 from mt2st.training.side_costs import optimiser_flops
 
@@ -38,6 +39,7 @@ class Steps:
         optimizer: accelerate's.
         balancing: makes the gradients while two or more tasks are active; None = those of the weighted sum.
         average: takes in the weights after each step; None = they are not averaged.
+        parallel_streams: makes the gradients of steps whose streams may run side by side; None = one after the other.
 
     Attributes:
         learning_rate: of the last step, for parameters without a peak of their own.
@@ -58,8 +60,9 @@ class Steps:
         balancing: Balancing | None = None,
         freezes: Freezes | None = None,
         average: AverageWeights | None = None,
+        parallel_streams: ParallelStreams | None = None,
     ) -> None:
-        self._average = average
+        self._average, self._parallel = average, parallel_streams
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
         self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
@@ -184,13 +187,17 @@ class Steps:
             exchange = micro == config.accumulation - 1 and not (balancing and balancing.weighs_gradients)
             # The first step of a kind runs under the counter, which only observes.
             counter = None if self._ledger.knows(kind) else FlopCounter()
+            parallel = None if counter or balancing else self._parallel
             with self._watched(counter), nullcontext() if exchange else accelerator.no_sync(self._model):
-                losses = self._model(batches, weights, counter.task if counter else None)
-                if balancing:
-                    balancing.backward(losses, weights, step_seed(config.seed, step, config.accumulation, 0))
-                    losses = {name: loss.detach() for name, loss in losses.items()}  # lets the graphs go
+                if parallel and parallel.serves(batches, weights):
+                    losses = parallel.gradients(batches, weights, 1 / config.accumulation)
                 else:
-                    self._backward(losses, weights)
+                    losses = self._model(batches, weights, counter.task if counter else None)
+                    if balancing:
+                        balancing.backward(losses, weights, step_seed(config.seed, step, config.accumulation, 0))
+                        losses = {name: loss.detach() for name, loss in losses.items()}  # lets the graphs go
+                    else:
+                        self._backward(losses, weights)
             if counter:
                 counts = as_listening(counter.counts) if forked else counter.counts
                 self._ledger.learn(kind, counts, counter.unknown_operations)

@@ -42,6 +42,7 @@ from mt2st.training.interface import ALL_FROZEN, Encoder, Progress, Stream, Trai
 from mt2st.training.joint_model import JointModel
 from mt2st.training.joint_norm import join_norms
 from mt2st.training.listening import LISTENING, Listening
+from mt2st.training.parallel_streams import ParallelStreams
 from mt2st.training.peers import Peers
 from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
@@ -149,12 +150,15 @@ class Trainer:
             self._balancing = Balancing(
                 balancer, list(joint.parameters()), backward=self.accelerator.backward, mean=self._peers.mean
             )
+        alone = self._peers.alone and self.accelerator.device.type == "cpu"
+        plain = config.parallel_streams and config.precision == "no" and not config.compile
         self._average = AverageWeights(joint, config.average_decay) if config.average_decay else None
         self.steps = Steps(
             *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
             balancing=self._balancing,
             freezes=freezes,
             average=self._average,
+            parallel_streams=ParallelStreams(joint) if alone and plain else None,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(

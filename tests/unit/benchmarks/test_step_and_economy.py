@@ -113,6 +113,18 @@ def test_seconds_are_judged_against_flops() -> None:
         StepOptions(pairs=0)
 
 
+def test_parallel_streams_are_judged_by_rate_and_by_loss() -> None:
+    def both(parallel: float, loss: float) -> dict[str, Any]:
+        turns = {"serial": [{"seconds": 1.3}] * 3, "parallel": [{"seconds": parallel}] * 3}
+        return {"turns": turns, "losses": {"serial": [2.0, 1.0], "parallel": [2.0, loss]}}
+
+    rate, parted = step.streams_lines("vqa", both(1.0, 1.0001))
+    assert (rate.value, rate.met) == ("1.30 [1.30, 1.30]", True)
+    assert (parted.value, parted.met) == ("1.0e-04", True)
+    rate, parted = step.streams_lines("vqa", both(1.1, 1.1))
+    assert (rate.met, parted.met) == (False, False)
+
+
 def test_processes_that_train_one_run_answer_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_processes, "_MODULE", "tests.helpers.echo_steps")
     workers = step_processes.Workers("vqa", processes=2, threads=1)
