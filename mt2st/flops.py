@@ -27,7 +27,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -160,6 +160,7 @@ class FlopCounter(TorchDispatchMode):
 
     Args:
         fastpath: leave attention's evaluation fast path on.
+        alone: what runs inside is not counted by a counter around this one.
 
     Attributes:
         counts: task → phase → FLOPs.
@@ -171,9 +172,9 @@ class FlopCounter(TorchDispatchMode):
             `torch.utils.flop_counter.register_flop_formula`.
     """
 
-    def __init__(self, *, fastpath: bool = False) -> None:
+    def __init__(self, *, fastpath: bool = False, alone: bool = False) -> None:
         super().__init__()
-        self._keep_fastpath = fastpath
+        self._keep_fastpath, self._alone = fastpath, alone
         self.counts: Counts = {}
         self.by_operation: Counter[str] = Counter()
         self.unknown_operations: Counter[str] = Counter()
@@ -221,7 +222,8 @@ class FlopCounter(TorchDispatchMode):
         formula = self._formulas.get(packet)
         if formula is None:
             return self._uncounted(func, args, kwargs)
-        out = func(*args, **kwargs)
+        with uncounted() if self._alone else nullcontext():
+            out = func(*args, **kwargs)
         flops = int(formula(*args, **kwargs, out_val=out))
         task, phase = self._place()
         phases = self.counts.setdefault(task, {FORWARD: 0, BACKWARD: 0})

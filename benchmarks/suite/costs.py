@@ -38,6 +38,8 @@ class StepCosts:
     Attributes:
         primary: the primary task's name.
         auxiliaries: the auxiliary tasks' names.
+        remembers: whether a tower is frozen to the end from a point on, so that what its passes cost follows from which
+            inputs come again.
         checkpoint_bytes: bytes of one checkpoint.
         weight_bytes: bytes of its weights alone.
     """
@@ -55,6 +57,7 @@ class StepCosts:
         self.primary = experiment.primary.name
         freezes = experiment.tuning.freezes
         self._timed = freezes.entries if freezes is not None else ()
+        self.remembers = freezes is not None and bool(freezes.remembered) and ranks.world() == 1
         self.auxiliaries = tuple(objective.name for objective in experiment.auxiliaries)
         self.checkpoint_bytes = checkpoint_bytes([experiment.encoder, mixture])
         self.weight_bytes = weight_bytes([experiment.encoder, mixture])

@@ -74,7 +74,8 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
             for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
                 steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed, step.turns)
-                if hears:  # when it stops an auxiliary is known only afterwards, so the budget itself ends it
+                # When it stops an auxiliary, or which inputs come again, is known only afterwards: the budget ends it.
+                if hears or step.remembers:
                     budget, view = int(share * everything), (budget_view(share),)
                     runs.append(Run(kind.name, seed, steps, view, budget, share_of_auxiliaries, budget=budget))
                     continue

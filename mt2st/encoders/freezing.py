@@ -15,11 +15,14 @@ import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from mt2st.errors import Mt2stError
+
+if TYPE_CHECKING:
+    from mt2st.encoders.fine_tuning import Source
 
 _FORMS = "PART, PART:LAYER, or one of them with @until=PROGRESS or @from=PROGRESS, such as text@until=0.3"
 
@@ -93,10 +96,17 @@ class Freezes:
 
     Args:
         timed: entry → its parameters, and its module if that is frozen whole, else None.
+        remembered: entry → where its outputs come from, for those that are frozen whole to the end; see
+            `mt2st.training.remembered`.
     """
 
-    def __init__(self, timed: Mapping[FreezeEntry, tuple[Sequence[nn.Parameter], nn.Module | None]] | None = None):
+    def __init__(
+        self,
+        timed: Mapping[FreezeEntry, tuple[Sequence[nn.Parameter], nn.Module | None]] | None = None,
+        remembered: Mapping[FreezeEntry, Source] | None = None,
+    ):
         self.entries = tuple(timed or {})
+        self.remembered = dict(remembered or {})
         self._timed = dict(timed or {})
         self._held: dict[FreezeEntry, bool] = dict.fromkeys(self._timed, False)
         for entry, (_, module) in self._timed.items():
@@ -104,11 +114,12 @@ class Freezes:
                 self._keep_mode(entry, module)
 
     @classmethod
-    def of(cls, parts: Mapping[str, Any], freeze: Sequence[str]) -> Freezes:
+    def of(cls, parts: Mapping[str, Any], freeze: Sequence[str], *, remember: bool = False) -> Freezes:
         """The timed ones of `freeze`, once `fine_tune` has refused what makes no sense and done the others.
 
         Args:
             parts: an encoder's `parts()`. Their parameters that are trainable now are those that are frozen for a time.
+            remember: the trainer computes the outputs of a tower that is frozen whole to the end once an input.
         """
         from mt2st.encoders.fine_tuning import layer_numbers
 
@@ -123,7 +134,16 @@ class Freezes:
                     if parameter.requires_grad and (entry.whole or numbers[name] <= int(entry.layer))
                 ]
                 timed[entry] = chosen, module if entry.whole else None
-        return cls(timed)
+        sources = {
+            entry: parts[entry.part].source
+            for entry in timed
+            if remember and entry.whole and entry.stop == math.inf and parts[entry.part].source is not None
+        }
+        return cls(timed, sources)
+
+    def holds(self, entry: FreezeEntry) -> bool:
+        """Whether `entry` holds now."""
+        return self._held[entry]
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -132,8 +152,12 @@ class Freezes:
 
     def hold(self, progress: float) -> None:
         """Freeze what is frozen at `progress`, and let go of the rest, in place."""
+        self.hold_these(frozen_at(self._timed, progress))
+
+    def hold_these(self, texts: Sequence[str]) -> None:
+        """Freeze the entries that were written so, and let go of the rest, in place."""
         for entry, (parameters, module) in self._timed.items():
-            held = entry.holds(progress)
+            held = entry.text in texts
             if held != self._held[entry]:
                 self._held[entry] = held
                 for parameter in parameters:

@@ -43,6 +43,8 @@ def fingerprint(
         whole["trained"] = list(trained)
     if freezes is not None and freezes.entries:
         whole["freezes"] = [entry.text for entry in freezes.entries]
+        if freezes.remembered and processes == 1:
+            whole["remembered"] = [entry.text for entry in freezes.remembered]
     if balancer is not None:
         whole["balancer"] = describe_value(balancer)
     return content_hash(whole)

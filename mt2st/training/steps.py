@@ -28,6 +28,7 @@ from mt2st.training.joint_model import JointModel
 from mt2st.training.listening import LISTENING, as_listening
 from mt2st.training.parallel_streams import ParallelStreams
 from mt2st.training.peers import Peers
+from mt2st.training.remembered import Remembered
 from mt2st.training.side_costs import optimiser_flops
 
 
@@ -39,6 +40,7 @@ class Steps:
         optimizer: accelerate's.
         balancing: makes the gradients while two or more tasks are active; None = those of the weighted sum.
         average: takes in the weights after each step; None = they are not averaged.
+        remembered: outputs of towers that are frozen for good from a point on; None = they run at every step.
         parallel_streams: makes the gradients of steps whose streams may run side by side; None = one after the other.
 
     Attributes:
@@ -61,11 +63,13 @@ class Steps:
         freezes: Freezes | None = None,
         average: AverageWeights | None = None,
         parallel_streams: ParallelStreams | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self._average, self._parallel = average, parallel_streams
         self._model, self._bare, self._optimizer, self._streams = model, bare, optimizer, streams
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
         self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
+        self._remembered = remembered
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
@@ -140,7 +144,9 @@ class Steps:
             self._ahead |= {(stream, index): batch for stream, batch in batches.items()}
             kind = self.kind(batches, weights)
             if self._peers.any_of(not self._ledger.knows(kind))[0]:  # all measure, for losses may wait for each other
-                self._measure(kind, batches, weights)
+                self._pass_again()
+                with self._reading(step, micro, weights, self.progress(step)):
+                    self._measure(kind, batches, weights)
             own += self._ledger.cost(kind)
         return self._peers.total(own)
 
@@ -154,6 +160,39 @@ class Steps:
                 raise Mt2stError(ALL_FROZEN)
             torch.autograd.grad(total, trained, allow_unused=True)
         self._ledger.learn(kind, counter.counts, counter.unknown_operations)
+
+    @contextmanager
+    def _reading(self, step: int, micro: int, weights: Mapping[str, float], progress: float) -> Iterator[None]:
+        """Inside, towers that are frozen for good read what they made; passes that they make go to the ledger."""
+        if self._remembered is None:
+            yield
+            return
+        with self._remembered.reading():
+            yield
+        passes = self._remembered.passes()
+        if passes:
+            self._remembered.made.append((step, micro, tuple(weights), progress))
+        for kind, counts in passes:
+            self._ledger.learn(kind, counts)
+            self._ledger.add(kind)
+
+    def _pass_again(self) -> None:
+        """After a resume: the passes that the run had made, in the same batches; they are counted already."""
+        if self._remembered is None or not self._remembered.again:
+            return
+        events, self._remembered.again = self._remembered.again, []
+        now = self._freezes.held
+        with aside(self._bare), torch.no_grad():
+            for step, micro, tasks, progress in events:
+                self._freezes.hold(progress)
+                weights = dict.fromkeys(tasks, 1.0)
+                index = step * self._config.accumulation + micro
+                batches = {stream: self._batch(stream, index) for stream in self._mixture.streams(weights)}
+                self._seed(step_seed(self._config.seed, step, micro, self._accelerator.process_index))
+                with self._remembered.reading():
+                    self._bare.forward(batches, weights)
+        self._remembered.passes()
+        self._freezes.hold_these(now)
 
     def _weights(self, step: int, progress: float) -> dict[str, float]:
         config = self._config
@@ -170,6 +209,7 @@ class Steps:
         self, step: int, weights: Mapping[str, float], start: float, end: float, *, forked: bool = False
     ) -> dict[str, Tensor]:
         """One optimiser step that takes progress from `start` to `end`. That of a fork counts as listening."""
+        self._pass_again()
         config, accelerator = self._config, self._accelerator
         streams = self._mixture.streams(weights)
         self._freezes.hold(start)
@@ -187,8 +227,10 @@ class Steps:
             exchange = micro == config.accumulation - 1 and not (balancing and balancing.weighs_gradients)
             # The first step of a kind runs under the counter, which only observes.
             counter = None if self._ledger.knows(kind) else FlopCounter()
-            parallel = None if counter or balancing else self._parallel
-            with self._watched(counter), nullcontext() if exchange else accelerator.no_sync(self._model):
+            remembers = self._remembered is not None and self._remembered.active  # one stream after the other
+            parallel = None if counter or balancing or remembers else self._parallel
+            exchanged = nullcontext() if exchange else accelerator.no_sync(self._model)
+            with self._watched(counter), exchanged, self._reading(step, micro, weights, start):
                 if parallel and parallel.serves(batches, weights):
                     losses = parallel.gradients(batches, weights, 1 / config.accumulation)
                 else:
@@ -216,7 +258,7 @@ class Steps:
 
             def losses_again() -> dict[str, Tensor]:
                 self._seed(random)
-                with self._watched(counter):
+                with self._watched(counter), self._reading(step, micro, weights, start):
                     again: dict[str, Tensor] = self._model(batches, weights, counter.task if counter else None)
                 if counter:
                     self._ledger.learn(kind, counter.counts, counter.unknown_operations)

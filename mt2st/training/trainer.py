@@ -44,6 +44,7 @@ from mt2st.training.joint_norm import join_norms
 from mt2st.training.listening import LISTENING, Listening
 from mt2st.training.parallel_streams import ParallelStreams
 from mt2st.training.peers import Peers
+from mt2st.training.remembered import FROZEN, Remembered
 from mt2st.training.sharding import adamw, gather_states, recompute_activations
 from mt2st.training.stateful import Stateful, load_states, states_of
 from mt2st.training.steps import Steps
@@ -152,6 +153,7 @@ class Trainer:
             )
         alone = self._peers.alone and self.accelerator.device.type == "cpu"
         plain = config.parallel_streams and config.precision == "no" and not config.compile
+        remembered = Remembered(freezes) if freezes is not None and freezes.remembered and self._peers.alone else None
         self._average = AverageWeights(joint, config.average_decay) if config.average_decay else None
         self.steps = Steps(
             *(self._model, joint, self._optimizer, streams, config, self.ledger, self.accelerator, self._peers),
@@ -159,6 +161,7 @@ class Trainer:
             freezes=freezes,
             average=self._average,
             parallel_streams=ParallelStreams(joint) if alone and plain else None,
+            remembered=remembered,
         )
         heard = validation_streams() if validation_streams and mixture.listening else {}
         self.listening = Listening(
@@ -172,6 +175,8 @@ class Trainer:
         self._parts: dict[str, Stateful] = {LISTENING: self.listening} if mixture.listening else {}
         if balancer is not None:
             self._parts["balancer"] = balancer
+        if remembered is not None:
+            self._parts[FROZEN] = remembered
         if config.keep_best and (validate is None or best_by is None):
             raise Mt2stError("keep_best chooses by validation; give the trainer validate and best_by")
         self._best = BestWeights(joint, *best_by) if config.keep_best and best_by else None

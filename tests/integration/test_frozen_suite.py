@@ -72,7 +72,14 @@ def test_budgets_know_what_is_frozen_and_when(place: Path, capsys: pytest.Captur
         runs = suite(freeze, *options, "--encoder.freeze", freeze)
         assert len(runs) == 2
         found = forecast(runs)
-        assert all(planned == counted for planned, counted in found), (freeze, found)
+        if freeze == "text@from=0.25":  # each text once more, then never; how many come is not known before
+            once = [run.values["flops"]["by_task"]["frozen towers"]["forward"] for run in runs.values()]
+            assert min(once) > 0
+            assert all(counted <= planned + own for (planned, counted), own in zip(found, once, strict=True)), found
+            planned, counted = found[list(runs).index(("Switch", "equal-steps", 0))]
+            assert counted < planned
+        else:
+            assert all(planned == counted for planned, counted in found), (freeze, found)
         kinds = [row["kind"] for row in runs["Switch", "equal-steps", 0].values["flops"]["by_kind"]]
         assert {freeze in kind for kind in kinds} == ({False} if freeze == "text" else {False, True})
     assert "frozen text tower" in capsys.readouterr().out

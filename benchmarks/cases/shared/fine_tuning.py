@@ -49,4 +49,4 @@ def tune_towers(
         whole = {entry.part for entry in entries(knobs.freeze) if entry.whole and not entry.timed}
         kept = {name: parts[name] for name in whole & set(inputs or {}) if parts[name].source is not None}
     towers = FrozenTowers(kept, inputs or {}, folder, tokens, knobs.cache_frozen)
-    return Tuning(rates, Freezes.of(parts, knobs.freeze), towers.run_once)
+    return Tuning(rates, Freezes.of(parts, knobs.freeze, remember=knobs.cache_frozen != "off"), towers.run_once)
