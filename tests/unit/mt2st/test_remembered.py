@@ -112,16 +112,17 @@ class Stop(Exception):  # noqa: N818
     pass
 
 
-@pytest.mark.parametrize(("last", "budget"), [(5, False), (6, False), (10, False), (8, True), (0, True)])
+@pytest.mark.parametrize(("last", "budget"), [(5, False), (6, False), (10, False), (4, True), (0, True)])
 def test_a_resumed_run_comes_to_the_same_bits_and_counts(tmp_path: Path, last: int, budget: bool) -> None:
     config: dict[str, Any] = {}
     if budget:  # frozen late, because a step costs next to nothing then
         flops = trainer_of(tmp_path / "bert", masked=True).fit().ledger.total
-        config = {"total_steps": 0, "total_flops": flops, "point": 0.95}
+        config = {"total_steps": 0, "total_flops": flops, "point": 0.85}
     whole = trainer_of(tmp_path / "bert", masked=True, **config)
     expected = whole.fit()
     last = last or expected.steps - 1
     assert last < expected.steps
+    assert frozen_flops(expected) > 0
 
     def stop(step: int) -> None:
         if step == last:
