@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from mt2st.encoders.open_clip_towers import LOAD_ERRORS, OpenClipTowers, towers_of
 from mt2st.errors import Mt2stError
 from mt2st.files import write_text
@@ -28,6 +26,8 @@ def folder_towers(folder: Path, *, weights: bool = True) -> OpenClipTowers:
     Raises:
         Mt2stError: no folder of open_clip, no safetensors in it, or a model that takes more than the folder.
     """
+    import open_clip  # see `mt2st.encoders.open_clip_towers`
+
     config = read_config(folder)
     if weights and not any(folder.glob("*.safetensors")):
         raise Mt2stError(f"{folder} holds no safetensors; other formats can execute code when loaded, so convert them")
@@ -75,6 +75,8 @@ def write_config(folder: Path, name: str, tag: str) -> None:
         name: as in `open_clip.list_models()`, or "local-dir" with a folder as `tag`.
         tag: of pretrained weights, or their file; "" = none.
     """
+    import open_clip
+
     if f"{name}:" == LOCAL:
         config, tokenizer = read_config(Path(tag)), open_clip.get_tokenizer(f"{LOCAL}{tag}")
     else:

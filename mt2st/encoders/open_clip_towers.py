@@ -1,6 +1,7 @@
 """Towers by open_clip: a small configuration that is trained from scratch, or any model name with weights.
 
-The small configuration is the default.
+The small configuration is the default. open_clip is imported where a function needs it, because that takes seconds and
+many who import this module, for a name or a class, build no towers.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import open_clip
 import torch
-from open_clip import pretrained as open_clip_pretrained
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -216,6 +215,8 @@ def small_towers(config: SmallConfig, tokenizer: TextTokenizer, *, sigmoid: bool
         )
     if config.width % config.heads:
         raise Mt2stError(f"width = {config.width} is not divisible by heads = {config.heads}; choose a multiple")
+    import open_clip
+
     model = open_clip.CustomTextCLIP(
         embed_dim=config.embedding_width,
         vision_cfg={
@@ -268,6 +269,8 @@ def named_towers(name: str, pretrained: str | None = None, *, weights_only: bool
         Mt2stError: unknown name or tag; a weights file that is missing, torn, of another model, or not safetensors
             without `weights_only`; weights that cannot be downloaded; a model whose text tower is one of transformers.
     """
+    import open_clip
+
     known = open_clip.list_models()
     if name not in known:
         raise unknown_name("open_clip model", name, known)
@@ -340,6 +343,8 @@ def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only:
     `tag` is open_clip's entry. Left to itself open_clip takes whatever format a tag has, a pickle if there is nothing
     else.
     """
+    import open_clip
+
     allow = f"convert them, or allow them with {pretrained}:{WEIGHTS_ONLY} (torch.load with weights_only=True)"
     if not tag:
         if Path(pretrained).suffix != ".safetensors" and not weights_only:
@@ -357,7 +362,7 @@ def _weights_file(name: str, pretrained: str, tag: dict[str, Any], weights_only:
         )
     safe = str(Path(wanted).with_suffix(".safetensors")) if wanted else _HUB_NAME
     try:
-        return str(open_clip_pretrained.download_pretrained_from_hf(repository, filename=safe))
+        return str(open_clip.pretrained.download_pretrained_from_hf(repository, filename=safe))
     except OSError as error:
         reason = " ".join(str(error).split())[:300]
         raise Mt2stError(

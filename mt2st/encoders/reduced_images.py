@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,6 +43,8 @@ def patches_of(visual: Any, image_size: int, side: int) -> int:
     Raises:
         Mt2stError: another kind of tower, or its patches do not divide the side.
     """
+    from open_clip.transformer import VisionTransformer
+
     if not isinstance(visual, VisionTransformer):
         raise Mt2stError(NO_REDUCED_IMAGES.format(tower=type(visual).__name__))
     patch = image_size // visual.grid_size[0]

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 
 def adamw(
@@ -23,14 +22,17 @@ def adamw(
     """
     fused = device.type in ("cpu", "cuda")
     if sharded:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # seconds to load, for the few who share states
+
         return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=learning_rate, fused=fused)
     return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
 
 
 def gather_states(optimizer: torch.optim.Optimizer) -> None:
     """Bring the states of a sharded optimiser to the first process, for a checkpoint; all processes call it."""
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
-        optimizer.consolidate_state_dict(to=0)
+    consolidate = getattr(optimizer, "consolidate_state_dict", None)  # a sharded one has it
+    if consolidate is not None:
+        consolidate(to=0)
 
 
 def recompute_activations(module: nn.Module) -> int:

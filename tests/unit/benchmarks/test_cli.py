@@ -312,3 +312,14 @@ def test_help_of_the_real_cases_imports_nothing_heavy(arguments: list[str]) -> N
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.endswith("heavy: []\n")
+
+
+@pytest.mark.parametrize("module", ["benchmarks.suite.worker", "benchmarks.cases.text.case", "mt2st.training.trainer"])
+def test_what_builds_no_towers_does_not_wait_for_open_clip(module: str) -> None:
+    """open_clip and torch's sharding take seconds to import, in every process that starts a run."""
+    code = (
+        f"import sys, {module}\n"
+        "print([name for name in ('open_clip', 'torch.distributed.fsdp', 'sklearn') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
