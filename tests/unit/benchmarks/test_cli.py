@@ -321,5 +321,5 @@ def test_what_builds_no_towers_does_not_wait_for_open_clip(module: str) -> None:
         f"import sys, {module}\n"
         "print([name for name in ('open_clip', 'torch.distributed.fsdp', 'sklearn') if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
