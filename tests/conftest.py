@@ -11,6 +11,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each would wait for one another
 
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
+
+# A plugin may have loaded NumPy before this file was read, with as many threads as there are cores.
+threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.load_profile("suite")

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
+from mt2st.torch_internals import pairwise_sums
 from mt2st.training.aside import aside
 from mt2st.training.interface import ALL_FROZEN
 from mt2st.training.joint_model import JointModel
@@ -165,7 +166,6 @@ class _ApartMixin:
         if own is None:
             found: Tensor = super().forward(inputs)  # type: ignore[misc]
             return found
-        norm._check_input_dim(inputs)
         own.times += 1
         return F.batch_norm(inputs, own.mean, own.variance, norm.weight, norm.bias, True, norm.momentum, norm.eps)
 
@@ -217,7 +217,7 @@ def _add(parameters: list[nn.Parameter], gradients: tuple[Tensor | None, ...]) -
         parameter.grad = gradient.clone() if gradient.data_ptr() in taken else gradient
         taken.add(gradient.data_ptr())
     if sums:
-        for parameter, total in zip(second, torch._foreach_add(sums, parts), strict=True):
+        for parameter, total in zip(second, pairwise_sums(sums, parts), strict=True):
             parameter.grad = total
 
 
@@ -237,5 +237,6 @@ def _follow_each_other(norm: Any, streams: list[_Statistics]) -> None:
             for own, last, start in zip((stream.mean, stream.variance), now, running, strict=True)
         ]
     if moved:
-        torch._foreach_copy_(running, now)
+        for old, new in zip(running, now, strict=True):
+            old.copy_(new)
         norm.num_batches_tracked += sum(stream.times for stream in moved)
