@@ -121,7 +121,7 @@ class RetrievalCase:
             if features is not None:
                 self._frozen_floor = FrozenFloor(features, self.names, self.validation)
         found: dict[str, Callable[[Captions], Mapping[str, float]]] = {"ridge": self.ridge, "chance": chance}
-        return found if self._frozen_floor is None else {"frozen": self._frozen_floor, **found}
+        return found if self._frozen_floor is None else {"frozen_regression": self._frozen_floor, **found}
 
     def _encoder(self, seed: int) -> VisionLanguageEncoder:
         return build_encoder(self.knobs.encoder, self.knobs.image_size, self.tokenizer, seed)

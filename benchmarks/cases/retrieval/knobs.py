@@ -45,7 +45,7 @@ SPEC = ReportSpec(
         compositional(mean_reciprocal_rank("image_to_text")),
     ),
     floors=(
-        ("frozen", "logistic regression on frozen embeddings"),
+        ("frozen_regression", "logistic regression on frozen embeddings"),
         ("ridge", "ridge from pixels to words"),
         ("chance", "chance"),
     ),

@@ -112,7 +112,7 @@ class VqaCase:
                 parts = (self.labelled, self.validation)
                 self._frozen_answers = FrozenAnswers(features, *parts, self.vocabulary, self.protocol)
         found: dict[str, Callable[[PreparedSplit], np.ndarray]] = {"ridge": self.ridge}
-        return found if self._frozen_answers is None else {"frozen": self._frozen_answers, **found}
+        return found if self._frozen_answers is None else {"frozen_regression": self._frozen_answers, **found}
 
     def build(self, seed: int) -> Experiment:
         knobs = self.knobs

@@ -29,7 +29,7 @@ SPEC = ReportSpec(
     margin=0.005,
     margin_reason="half a point is less than two runs of one setting differ by",
     floors=(
-        ("frozen", "logistic regression on frozen embeddings"),
+        ("frozen_regression", "logistic regression on frozen embeddings"),
         ("ridge", "ridge on words × pixels"),
         ("language prior", "language prior"),
         ("chance", "chance"),

@@ -142,7 +142,7 @@ def test_a_case_has_the_floor_where_a_half_is_pretrained(which: str, folder: Pat
         "label_fraction": 1.0,
     }
     sizes = {"width": 16, "embedding_width": 16, "fusion_width": 16, "stem_width": 4, "vocabulary_size": 300}
-    for towers, floors in (("small", {"ridge"}), (f"small+hf:{folder / 'bert'}", {"frozen", "ridge"})):
+    for towers, floors in (("small", {"ridge"}), (f"small+hf:{folder / 'bert'}", {"frozen_regression", "ridge"})):
         encoder_knobs = EncoderKnobs(towers=towers, freeze=() if towers == "small" else ("text",), **sizes)
         case: RetrievalCase | VqaCase
         if which == "vqa":
@@ -151,5 +151,5 @@ def test_a_case_has_the_floor_where_a_half_is_pretrained(which: str, folder: Pat
             case = RetrievalCase(retrieval.Knobs(encoder=encoder_knobs, **known), Console(quiet=True))
         result = case.build(0).test()
         assert {name for name in result.floors if name not in ("chance", "language prior")} == floors
-        if "frozen" in floors and which == "vqa":
-            assert result.floors["frozen"]["vqa_accuracy"] > result.floors["language prior"]["vqa_accuracy"]
+        if "frozen_regression" in floors and which == "vqa":
+            assert result.floors["frozen_regression"]["vqa_accuracy"] > result.floors["language prior"]["vqa_accuracy"]
