@@ -65,7 +65,8 @@ class TrainSettings:
     """torch.compile the model"""
     parallel_streams: bool = off_at(True)
     """where torch has several CPU threads, the streams of a step run side by side, each with threads of its own; where
-    that cannot be (a GPU, several processes, half precision, compiled, balanced), one after the other"""
+    that cannot be (a GPU, several processes, half precision, compiled, balanced, reduced images), one after the
+    other"""
     shard: bool = False
     """share AdamW's states out over the processes, and compute activations again; for towers that do not fit"""
     patch_dropout: float = off_at(0.0)

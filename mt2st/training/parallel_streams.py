@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from mt2st.training.aside import aside
 from mt2st.training.interface import ALL_FROZEN
 from mt2st.training.joint_model import JointModel
 
+_RECOMPUTES = ("gradient_checkpointing", "grad_checkpointing")  # as transformers and open_clip call it
 _helpers: ThreadPoolExecutor | None = None  # of this process; made when first needed
 
 
@@ -55,13 +56,18 @@ class ParallelStreams:
         self._norms = [each for each in model.modules() if _tracks(each)]
         for norm in self._norms:
             norm.__class__ = _APART[type(norm)]
-        self._safe: dict[tuple[str, ...], bool] = {}  # active tasks → whether their streams may run side by side
+        # active tasks and what is frozen for a time → whether their streams may run side by side
+        self._safe: dict[tuple[str, ...], bool] = {}
 
-    def serves(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> bool:
-        """Whether a step of these tasks has several streams that may run so, and there are threads for them."""
+    def serves(self, batches: Mapping[str, Batch], weights: Mapping[str, float], held: Sequence[str] = ()) -> bool:
+        """Whether a step of these tasks has several streams that may run so, and there are threads for them.
+
+        Args:
+            held: what is frozen for a time now; a frozen part drops nothing out.
+        """
         if len(batches) < 2 or torch.get_num_threads() < 2:
             return False
-        active = tuple(weights)
+        active = (*weights, "|", *held)
         if active not in self._safe:
             self._safe[active] = self._looked_at(batches, weights)
         return self._safe[active]
@@ -108,7 +114,12 @@ class ParallelStreams:
         return {name: weight for name, weight in weights.items() if tasks[name].stream == stream}
 
     def _looked_at(self, batches: Mapping[str, Batch], weights: Mapping[str, float]) -> bool:
-        """Whether at most one stream draws random numbers, and none changes a buffer but running statistics."""
+        """Whether at most one stream draws random numbers, and none changes a buffer but running statistics.
+
+        Nor does any compute activations again in its backward pass: that turns the one generator back for a while.
+        """
+        if any(getattr(each, name, False) is True for each in self._model.modules() for name in _RECOMPUTES):
+            return False
         known = {id(buffer) for norm in self._norms for buffer in norm.buffers()}
         others = [buffer for buffer in self._model.buffers() if id(buffer) not in known]
         before, random = [buffer.clone() for buffer in others], torch.default_generator.get_state()

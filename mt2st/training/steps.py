@@ -231,7 +231,7 @@ class Steps:
             parallel = None if counter or balancing or remembers else self._parallel
             exchanged = nullcontext() if exchange else accelerator.no_sync(self._model)
             with self._watched(counter), exchanged, self._reading(step, micro, weights, start):
-                if parallel and parallel.serves(batches, weights):
+                if parallel and parallel.serves(batches, weights, self._freezes.held):
                     losses = parallel.gradients(batches, weights, 1 / config.accumulation)
                 else:
                     losses = self._model(batches, weights, counter.task if counter else None)

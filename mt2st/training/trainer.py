@@ -153,6 +153,8 @@ class Trainer:
             )
         alone = self._peers.alone and self.accelerator.device.type == "cpu"
         plain = config.parallel_streams and config.precision == "no" and not config.compile
+        # Reduced images change the tower for a moment, which the other stream would see.
+        plain = plain and not (config.patch_dropout or config.low_resolution_until)
         remembered = Remembered(freezes) if freezes is not None and freezes.remembered and self._peers.alone else None
         self._average = AverageWeights(joint, config.average_decay) if config.average_decay else None
         self.steps = Steps(

@@ -147,6 +147,34 @@ def test_an_encoder_that_changes_a_buffer_is_served_one_after_the_other() -> Non
     assert model.encoder.seen == 0
 
 
+def test_what_drops_out_when_it_is_not_frozen_is_looked_at_anew() -> None:
+    def dropping(encoder: Normalised, hidden: Tensor) -> Tensor:
+        return functional.dropout(hidden, 0.5, training=encoder.last.training)
+
+    model, batches, weights = setting(Normalised(dropping))
+    streams = ParallelStreams(model)
+    model.encoder.last.eval()
+    assert streams.serves(batches, weights, ("text@until=0.5",))
+    model.encoder.last.train()
+    assert not streams.serves(batches, weights)
+
+
+def test_activations_that_are_computed_again_keep_streams_apart() -> None:
+    model, batches, weights = setting()
+    model.encoder.grad_checkpointing = True  # as open_clip's transformers have it
+    assert not ParallelStreams(model).serves(batches, weights)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"parallel_streams": False}, {"precision": "bf16"}, {"patch_dropout": 0.5}, {"low_resolution_until": 0.5}],
+)
+def test_trainings_that_cannot_have_them(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt2st.training.trainer.economise", lambda streams, *_: streams)
+    assert trained(None, 2)[0].steps._parallel is not None
+    assert trained(None, 2, **config)[0].steps._parallel is None
+
+
 def test_one_stream_or_one_thread_is_not_parallel() -> None:
     model, batches, weights = setting()
     streams = ParallelStreams(model)
