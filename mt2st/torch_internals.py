@@ -10,7 +10,6 @@ Why each is needed:
   node that runs is known to torch alone.
 * A tensor counts how often it was written to. Comparing counts tells at once whether weights may have changed; hashing
   them takes a second.
-* Adding a hundred pairs of small tensors in one call takes a tenth of the time of a hundred calls.
 * accelerate keeps the first mixed precision of a process, and has no public way to forget it.
 """
 
@@ -72,12 +71,6 @@ def times_written(tensor: torch.Tensor) -> int:
     if not hasattr(tensor, "_version"):
         raise _lacking(torch, "torch.Tensor._version")
     return int(tensor._version)
-
-
-def pairwise_sums(left: list[torch.Tensor], right: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """New tensors: the sum of each pair, in one call."""
-    found: tuple[torch.Tensor, ...] = tuple(_torch_name("_foreach_add")(left, right))
-    return found
 
 
 def forget_precision(precision: str) -> None:

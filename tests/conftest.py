@@ -14,7 +14,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 # A plugin may have loaded NumPy before this file was read, with as many threads as there are cores.
-threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
+threadpool_limits(int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
 
 settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 settings.load_profile("suite")

@@ -70,6 +70,17 @@ class Loop:
         self.images = sum(len(experiment.streams[name].batch(0)["pixels"]) for name in (PRIMARY, AUXILIARY))
         self.step = 0
 
+    def losses(self, steps: int) -> list[float]:
+        """Run `steps` optimiser steps; the sum of the tasks' losses at each."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        found = []
+        for _ in range(steps):
+            found.append(float(sum(self.trainer.train_step(self.step).values())))
+            self.step += 1
+        torch.set_num_threads(before)
+        return found
+
     def block(self, steps: int) -> Block:
         """Run `steps` optimiser steps."""
         before = torch.get_num_threads()

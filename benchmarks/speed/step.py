@@ -116,17 +116,8 @@ def profile_lines(what: str, found: Mapping[str, Any]) -> list[Line]:
 def streams(case: Case, threads: int, options: StepOptions) -> dict[str, Any]:
     """Blocks of multi-task steps with parallel streams and without, in turn; and both losses of the same steps."""
     loops = {name: Loop(case, threads=threads, parallel_streams=name == "parallel") for name in ("parallel", "serial")}
-    losses: dict[str, list[float]] = {
-        name: [float(sum(loop.trainer.train_step(step).values())) for step in range(_COMPARED)]
-        for name, loop in loops.items()
-    }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
-    for pair in range(options.pairs + 1):
-        for name in sorted(loops, reverse=bool(pair % 2)):
-            timed = _timed(loops[name], options.steps)
-            if pair:  # the first one warms up
-                found[name].append(timed)
-    return {"turns": found, "losses": losses}
+    losses = {name: loop.losses(_COMPARED) for name, loop in loops.items()}
+    return {"turns": _in_turn(loops, options), "losses": losses}
 
 
 def streams_lines(what: str, both: Mapping[str, Any]) -> list[Line]:
@@ -151,7 +142,13 @@ def streams_lines(what: str, both: Mapping[str, Any]) -> list[Line]:
 def switched(case: Case, threads: int, options: StepOptions) -> dict[str, Any]:
     """Blocks of steps before and after a switch, in turn: seconds, processor seconds and FLOPs of a step of each."""
     schedules: dict[str, Schedule] = {"before": Constant(), "after": Off()}
-    loops = {name: Loop(case, threads=threads, schedule=schedule) for name, schedule in schedules.items()}
+    return _in_turn(
+        {name: Loop(case, threads=threads, schedule=schedule) for name, schedule in schedules.items()}, options
+    )
+
+
+def _in_turn(loops: Mapping[str, Loop], options: StepOptions) -> dict[str, list[dict[str, float]]]:
+    """Blocks of the loops, one after the other, which of them comes first changing from pair to pair."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
     for pair in range(options.pairs + 1):
         for name in sorted(loops, reverse=bool(pair % 2)):

@@ -40,7 +40,7 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
     """The runs of a suite, seed by seed; one that counts for several views is planned once.
 
     What a schedule that listens will cost is not known: at equal steps its forecast is that of an auxiliary that never
-    stops, without what listening costs.
+    stops, without what listening costs; and that of a tower that is frozen from a point on, as if it ran at every step.
 
     Args:
         seeds: None = the suite's own.

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from mt2st.batch import Batch
 from mt2st.errors import Mt2stError
-from mt2st.torch_internals import pairwise_sums
 from mt2st.training.aside import aside
 from mt2st.training.interface import ALL_FROZEN
 from mt2st.training.joint_model import JointModel
@@ -215,21 +214,15 @@ def _add(parameters: list[nn.Parameter], gradients: tuple[Tensor | None, ...]) -
     gradients in place, so both are copied.
     """
     taken: set[int] = set()
-    second, sums, parts = [], [], []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is None:
             continue
         if parameter.grad is not None:
-            second.append(parameter)
-            sums.append(parameter.grad)
-            parts.append(gradient)
+            parameter.grad = parameter.grad + gradient
             continue
         gradient = gradient.contiguous()
         parameter.grad = gradient.clone() if gradient.data_ptr() in taken else gradient
         taken.add(gradient.data_ptr())
-    if sums:
-        for parameter, total in zip(second, pairwise_sums(sums, parts), strict=True):
-            parameter.grad = total
 
 
 def _follow_each_other(norm: Any, streams: list[_Statistics]) -> None:

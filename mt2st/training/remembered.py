@@ -34,8 +34,9 @@ class Remembered:
     """The outputs of all parts that `freezes` lets remember theirs. Reads and keeps inside `reading` only.
 
     Attributes:
-        made: (step, micro-batch, active tasks, progress) of each micro-batch that made a pass; the state of a
-            checkpoint.
+        made: (step, micro-batch, active tasks, progress) of each micro-batch of which something was kept; the state of
+            a checkpoint.
+        kept: outputs that are kept.
         again: those that a resumed run must pass again before it goes on.
     """
 
@@ -44,6 +45,7 @@ class Remembered:
         self._on = False
         self._parts = [_Part(self, entry, source, most_bytes) for entry, source in freezes.remembered.items()]
         self._passes: list[tuple[str, Counts]] = []
+        self.kept = 0
         self.made: list[_Event] = []
         self.again: list[_Event] = []
 
@@ -147,6 +149,7 @@ class _Part:
             beside[key] = embedding, states
             return
         self._bytes += size
+        self._all.kept += 1
         self._rows[key] = len(self._embeddings)
         self._embeddings.append(embedding)
         self._states.append(states)

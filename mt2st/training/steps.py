@@ -167,12 +167,12 @@ class Steps:
         if self._remembered is None:
             yield
             return
+        before = self._remembered.kept
         with self._remembered.reading():
             yield
-        passes = self._remembered.passes()
-        if passes:
+        if self._remembered.kept > before:
             self._remembered.made.append((step, micro, tuple(weights), progress))
-        for kind, counts in passes:
+        for kind, counts in self._remembered.passes():
             self._ledger.learn(kind, counts)
             self._ledger.add(kind)
 

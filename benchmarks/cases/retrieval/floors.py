@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from benchmarks.cases.retrieval.captions import Captions
 from benchmarks.cases.shared.frozen_features import FrozenFeatures
-from benchmarks.cases.shared.ridge import PixelComponents, in_parts, ridges
+from benchmarks.cases.shared.ridge import PixelComponents, TextComponents, in_parts, ridges
 from mt2st.data.prepared import PreparedSplit
 from mt2st.evaluate import evaluate_retrieval
 
@@ -30,13 +29,8 @@ class RidgeFloor:
     """
 
     def __init__(self, train: PreparedSplit, queries: Captions, further: np.ndarray, validation: Captions) -> None:
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         texts = train.caption_texts(further)
-        self._words: Any = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        counts = self._words.fit_transform(texts)
-        self._svd: Any = TruncatedSVD(max(1, min(COMPONENTS, min(counts.shape) - 1)), random_state=0).fit(counts)
+        self._words = TextComponents(texts, COMPONENTS, longest=2)
         self._pixels = PixelComponents(train, COMPONENTS)
         everything = (self._pixels.of(train)[train.caption_images()[further]], self._texts(texts))
         labelled = (self._pixels.of(queries.split)[queries.images], self._texts(queries.texts))
@@ -54,7 +48,7 @@ class RidgeFloor:
 
     def _texts(self, texts: list[str]) -> np.ndarray:
         """Unit vectors [len(texts), K], float32."""
-        return _unit(self._svd.transform(self._words.transform(texts)).astype(np.float32))
+        return _unit(self._words.of(texts))
 
 
 class FrozenFloor:
@@ -72,36 +66,42 @@ class FrozenFloor:
         places = queries.images[rows]
         images, texts = self._images(queries)[places], features.texts([queries.texts[row] for row in rows.tolist()])
         same = (places[:, None] == places).astype(np.float32)
+        truth = same / same.sum(1, keepdims=True)
+        shown, asked = self._images(validation), features.texts(validation.texts)
         best, shape = -1.0, (images.shape[1], texts.shape[1])
         for penalty in _PENALTIES:
 
             def loss(flat: np.ndarray, penalty: float = penalty) -> tuple[float, np.ndarray]:
                 weights = flat.reshape(shape).astype(np.float32)
-                value, slope = _cross_entropy(images @ weights @ texts.T, same / same.sum(1, keepdims=True))
+                value, slope = _cross_entropy(images @ weights @ texts.T, truth)
                 value += penalty / 2 * float((weights**2).sum())
                 return value, (images.T @ slope @ texts + penalty * weights).astype(np.float64).ravel()
 
             found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 40})
             weights = found.x.reshape(shape).astype(np.float32)
-            score = self._graded(validation, weights)["text_to_image/mrr"]
+            score = _scores_of_products(shown @ weights, asked, validation)["text_to_image/mrr"]
             if score > best:
                 best, self._weights = score, weights
 
     def __call__(self, captions: Captions) -> Mapping[str, float]:
         """The retrieval metrics on a test split."""
-        return self._graded(captions, self._weights)
-
-    def _graded(self, captions: Captions, weights: np.ndarray) -> dict[str, float]:
-        images, texts = self._images(captions) @ weights, self._features.texts(captions.texts)
-        # Vectors are ranked by cosine. A dimension that the other side has not makes all of a side equally long, so the
-        # order is that of the products.
-        nothing = np.zeros((len(images), 1), dtype=np.float32), np.zeros((len(texts), 1), dtype=np.float32)
-        images = np.hstack([images, _missing_length(images), nothing[0]])
-        return _scores(images, _unit(np.hstack([texts, nothing[1], _missing_length(texts)])), captions)
+        return _scores_of_products(
+            self._images(captions) @ self._weights, self._features.texts(captions.texts), captions
+        )
 
     def _images(self, captions: Captions) -> np.ndarray:
         found = self._features.images(captions.split)
         return np.hstack([found, np.ones((len(found), 1), dtype=np.float32)])
+
+
+def _scores_of_products(images: np.ndarray, texts: np.ndarray, captions: Captions) -> dict[str, float]:
+    """The metrics where the order is that of the products of `images` and `texts`.
+
+    Vectors are ranked by cosine. A dimension that the other side has not makes all of a side equally long.
+    """
+    nothing = np.zeros((len(images), 1), dtype=np.float32), np.zeros((len(texts), 1), dtype=np.float32)
+    images = np.hstack([images, _missing_length(images), nothing[0]])
+    return _scores(images, _unit(np.hstack([texts, nothing[1], _missing_length(texts)])), captions)
 
 
 def _missing_length(vectors: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class FineTuningKnobs:
     time, such as text@until=0.3 (then it is trained) or text@from=0.7 (until then it is)"""
     cache_frozen: CacheFrozen = "float32"
     """a tower that is frozen whole is run once, and its outputs are kept in the data folder in this precision for all
-    runs; off = it runs at every step"""
+    runs; one that is frozen whole from a point on computes each input once more, in memory; off = at every step"""
     gradient_checkpointing: bool = False
     """compute the towers' activations again in the backward pass: less memory, another forward pass of FLOPs"""
     lora_rank: int = 0

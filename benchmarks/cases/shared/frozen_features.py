@@ -6,14 +6,13 @@ Shapes: N pictures or texts, C and K components.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
-from benchmarks.cases.shared.ridge import PixelComponents
+from benchmarks.cases.shared.ridge import PixelComponents, TextComponents
 from mt2st.data.prepared import PreparedSplit
 from mt2st.data.streams import pixels_tensor
 from mt2st.encoders.fine_tuning import Part
@@ -68,9 +67,6 @@ class FrozenFeatures:
         texts: Sequence[str],
         components: tuple[int, int],
     ) -> None:
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         self._halves, self._tokenize = halves, tokenize
         image_components, text_components = components
         self._pixels = None if "image" in halves else PixelComponents(split, image_components)
@@ -79,13 +75,9 @@ class FrozenFeatures:
             self._images = _Components(self._embedded_images(split, rows), image_components)
         distinct = sorted(set(texts))
         distinct = distinct[:: -(-len(distinct) // _FITTED)]
-        if "text" in halves:
+        self._words = None if "text" in halves else TextComponents(distinct, text_components)
+        if self._words is None:
             self._texts = _Components(self._embedded_texts(distinct), text_components)
-        else:
-            self._words: Any = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-            counts = self._words.fit_transform(distinct)
-            kept = max(1, min(text_components, min(counts.shape) - 1))
-            self._svd: Any = TruncatedSVD(kept, random_state=0).fit(counts)
 
     def images(self, split: PreparedSplit) -> np.ndarray:
         """[split.num_images, C], float32."""
@@ -97,10 +89,8 @@ class FrozenFeatures:
         """[len(texts), K], float32; each distinct text is embedded once."""
         distinct, places = np.unique(np.asarray(texts, dtype=object).astype(str), return_inverse=True)
         given = [str(text) for text in distinct]
-        if "text" in self._halves:
-            return self._texts(self._embedded_texts(given))[places]
-        found: np.ndarray = self._svd.transform(self._words.transform(given)).astype(np.float32)[places]
-        return found
+        found = self._words.of(given) if self._words is not None else self._texts(self._embedded_texts(given))
+        return found[places]
 
     def _embedded_images(self, split: PreparedSplit, rows: np.ndarray) -> np.ndarray:
         parts = (rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE))

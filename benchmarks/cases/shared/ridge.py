@@ -1,11 +1,11 @@
-"""Ridge regression for floors: closed-form, its strength chosen on validation; pixels as principal components.
+"""Ridge regression for floors, closed-form, its strength chosen on validation; components of pixels and of texts.
 
 Shapes: N training rows, D inputs, K outputs, P pixels, C components.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,28 @@ class PixelComponents:
         step = max(1, split.image_size // _FLOOR_SIDE)
         pixels = split.pixels(rows)[:, step // 2 :: step, step // 2 :: step]
         return pixels.reshape(len(rows), -1).astype(np.float32) / 255
+
+
+class TextComponents:
+    """Singular vectors of texts' TF-IDF, found on `texts`.
+
+    Args:
+        components: K, at most.
+        longest: words of the longest n-grams.
+    """
+
+    def __init__(self, texts: Sequence[str], components: int, longest: int = 1) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._words: Any = TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        counts = self._words.fit_transform(texts)
+        self._svd: Any = TruncatedSVD(max(1, min(components, min(counts.shape) - 1)), random_state=0).fit(counts)
+
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        """Components of every text, float32 [len(texts), K]."""
+        found: np.ndarray = self._svd.transform(self._words.transform(texts)).astype(np.float32)
+        return found
 
 
 def in_parts(count: int) -> Iterator[slice]:

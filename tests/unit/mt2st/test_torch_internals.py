@@ -14,13 +14,7 @@ from torch import nn
 import mt2st
 from mt2st import torch_internals
 from mt2st.errors import Mt2stError
-from mt2st.torch_internals import (
-    autograd_sequence_number,
-    forget_precision,
-    pairwise_sums,
-    running_node_number,
-    times_written,
-)
+from mt2st.torch_internals import autograd_sequence_number, forget_precision, running_node_number, times_written
 
 ROOT = Path(mt2st.__file__).parents[1]
 PACKAGES = ("mt2st", "data_prep", "benchmarks")
@@ -51,21 +45,12 @@ def test_a_precision_is_forgotten_for_another_one() -> None:
     [
         (autograd_sequence_number, "_C._autograd._get_sequence_nr"),
         (running_node_number, "_C._current_autograd_node"),
-        (lambda: pairwise_sums([torch.ones(1)], [torch.ones(1)]), "_foreach_add"),
     ],
 )
 def test_what_torch_lacks_is_named(use: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(f"torch.{name}")
     with pytest.raises(Mt2stError, match=rf"^torch \S+ has no torch\.{name}, {CURE.format('torch')}$"):
         use()  # type: ignore[operator]
-
-
-def test_sums_are_new_tensors() -> None:
-    left, right = [torch.ones(2), torch.ones(3, 1)], [torch.ones(2), 2 * torch.ones(3, 1)]
-    first, second = pairwise_sums(left, right)
-    assert first.tolist() == [2, 2]
-    assert second.flatten().tolist() == [3, 3, 3]
-    assert left[0].tolist() == [1, 1]
 
 
 def test_writing_to_a_tensor_is_noticed() -> None:
