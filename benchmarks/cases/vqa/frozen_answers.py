@@ -47,7 +47,8 @@ class FrozenAnswers:
         inputs, given = self._inputs(labelled, rows[taught]), validation.answer_texts()
         # Not standardised: that makes the smallest components as loud as the first, and costs five points.
         models: list[Any] = [
-            LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(inputs, classes[taught]) for penalty in _PENALTIES
+            LogisticRegression(C=penalty, max_iter=1000, tol=1e-3).fit(inputs, classes[taught])
+            for penalty in _PENALTIES
         ]
         chosen = self._answers(validation, models)
         scores = [mean_accuracy(vocabulary, answers, given, protocol) for answers in chosen]
