@@ -222,6 +222,18 @@ def _seeds_needed(tested: Sequence[tuple[Interval, float]], confidence: float, c
     return None if None in holding else max(needed for needed in holding if needed is not None)
 
 
+def leading(verdicts: Sequence[Verdict], curves: Sequence[Curve], metric: Metric) -> Verdict:
+    """The one that the sentence names: of the best kind, the one that saves most at no loss, then the smallest p."""
+    rank = ("holds", "undecided", "fails")
+    costs = {curve.strategy: curve.no_loss for curve in curves if curve.no_loss is not None}
+
+    def place(one: Verdict) -> tuple[float, ...]:
+        difference = oriented(one.to_full, metric).estimate
+        return rank.index(one.kind), costs.get(one.strategy, 1.0), one.p, -difference
+
+    return min(verdicts, key=place)
+
+
 def _sentence(verdicts: Sequence[Verdict], curves: Sequence[Curve], spec: ReportSpec, budget: float | None) -> str:
     """Holds, fails or undecided, of which strategy, with intervals, budget and the largest savings."""
     metric = spec.primary
@@ -232,8 +244,7 @@ def _sentence(verdicts: Sequence[Verdict], curves: Sequence[Curve], spec: Report
             f"Not decided: that needs {MULTI_TASK} at full length, and {MULTI_TASK} and a strategy that fades at a "
             "smaller budget."
         )
-    rank = ("holds", "undecided", "fails")
-    best = min(verdicts, key=lambda one: (rank.index(one.kind), one.p, -oriented(one.to_full, metric).estimate))
+    best = leading(verdicts, curves, metric)
     unit = "points" if metric.unit == "%" else metric.unit or metric.label
     head = best.kind.capitalize()
     if best.kind == "fails":

@@ -25,6 +25,7 @@ from benchmarks.report.resampling import resample
 from benchmarks.report.spec import Metric, ReportSpec, accuracy
 from benchmarks.report.statistics import bootstrap, interval_of
 from benchmarks.report.student import Interval, p_value, student_half_width
+from benchmarks.report.verdict import Verdict, leading
 from benchmarks.report.write import report
 from mt2st.errors import Mt2stError
 from tests.helpers.synthetic_runs import LEVEL, write_run
@@ -120,6 +121,20 @@ def test_the_report_says_the_verdict_first_and_last(tmp_path: Path, capsys) -> N
     report("demo", "default", tmp_path, spec=SPEC, known=tuple(LEVEL))
     printed = capsys.readouterr().out.split("raw records:")[1]
     assert "44% of full MTL's training FLOPs" in " ".join(printed.split())
+
+
+def test_the_sentence_names_what_saves_most_at_no_loss() -> None:
+    def verdict(name: str, kind: str, p: float) -> Verdict:
+        to_full, to_short = Interval(-0.01, -0.02, 0.0, 8, "seeds"), Interval(0.01, -0.01, 0.03, 8, "seeds")
+        return Verdict(name, to_full, to_short, kind, p, None)
+
+    full = points({1.0: 0.9})[0]
+    curve = fit_curve("never", [full], [full], full, 0.005)
+    saves, never = replace(curve, strategy="saves", no_loss=0.6), replace(curve, no_loss=None)
+    undecided = [verdict("never", "undecided", 0.2), verdict("saves", "undecided", 0.3)]
+    assert leading(undecided, [saves, never], SPEC.primary).strategy == "saves"
+    assert leading(undecided, [never], SPEC.primary).strategy == "never", "without savings the smaller p"
+    assert leading([*undecided, verdict("third", "holds", 0.01)], [saves], SPEC.primary).strategy == "third"
 
 
 def test_without_a_margin_nothing_is_decided(tmp_path: Path) -> None:
