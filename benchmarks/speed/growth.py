@@ -9,11 +9,13 @@ the work: FLOPs for a step, and the number of runs or images otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from benchmarks.report.figures import figure_of, save, style
 from benchmarks.speed.lines import Comparison, Line, in_process
 from benchmarks.speed.options import GrowthOptions
 from mt2st.errors import Mt2stError
@@ -39,6 +41,7 @@ def measure(options: GrowthOptions) -> int:
         console.print(f"measuring: {curve}", highlight=False)
         points = measured(curve, options)
         comparison.keep(curve, points, curve_lines(curve, points))
+        picture(comparison.record["measurements"], comparison.folder / "growth.png")
     return comparison.show(console)
 
 
@@ -84,8 +87,38 @@ def curve_lines(curve: str, points: Sequence[Mapping[str, Any]]) -> list[Line]:
     ]
 
 
+def picture(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Both axes are logarithmic. A line is as steep as its exponent; the dashed one is as steep as the work's."""
+    rows = -(-len(curves) // 3)
+    with style():
+        figure = figure_of(10.0, 2.9 * rows)
+        for place, (curve, points) in enumerate(curves.items(), 1):
+            axes = figure.add_subplot(rows, 3, place)
+            sizes, seconds, work = (
+                np.array([point[key] for point in points]) for key in ("size", "processor_seconds", "work")
+            )
+            half = _larger_half(sizes)
+            axes.loglog(sizes, seconds, marker="o")
+            axes.loglog(half, work[-len(half) :] / work[-1] * seconds[-1], ls="--", color="#777777")
+            slopes = [exponent(points, name) for name in ("processor_seconds", "work")]
+            axes.minorticks_off()
+            axes.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8)
+            axes.set_yticks(seconds[[0, -1]], [f"{value:.3g}" for value in seconds[[0, -1]]])
+            axes.set_title(f"{curve}: {slopes[0]:.2f} (work {slopes[1]:.2f})")
+            axes.set_xlabel(CURVES[curve][2].split(" against ")[1])
+            axes.set_ylabel("processor seconds")
+        save(figure, path)
+
+
 def exponent(points: Sequence[Mapping[str, Any]], name: str) -> float:
     """Slope of log `name` over log size on the larger half of the points, at least two."""
-    half = points[-max(2, -(-len(points) // 2)) :]
-    size, value = (np.log([point[key] for point in half]) for key in ("size", name))
+    size, value = (np.log([point[key] for point in _larger_half(points)]) for key in ("size", name))
     return float(np.polyfit(size, value, 1)[0])
+
+
+def _short(size: int) -> str:
+    return f"{size:,}".replace(",000,000", "M").replace(",000", "k")
+
+
+def _larger_half(points: Any) -> Any:
+    return points[-max(2, -(-len(points) // 2)) :]

@@ -52,6 +52,7 @@ def test_a_curve_is_measured_round_by_round(tmp_path: Path, monkeypatch: pytest.
     found = json.loads(path.read_text())["measurements"]["auxiliaries"]
     assert [row["size"] for row in found] == [1, 2, 4]
     assert found[0]["seconds"] == pytest.approx(1.01)
+    assert path.with_name("growth.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(Mt2stError, match=r"leaves 1 sizes of report"):
         growth.measured("report", GrowthOptions(largest=0.02))
     with pytest.raises(Mt2stError, match="did you mean 'report'"):
