@@ -47,7 +47,7 @@ class Loop:
         precision: Any = "no",
         compile: bool = False,
         schedule: Schedule | None = None,
-        parallel_streams: bool = True,
+        parallel_streams: bool = False,
     ) -> None:
         self.threads = threads or torch.get_num_threads()
         experiment = case.build(0)
@@ -76,7 +76,7 @@ class Loop:
         torch.set_num_threads(self.threads)
         found = []
         for _ in range(steps):
-            found.append(float(sum(self.trainer.train_step(self.step).values())))
+            found.append(sum(float(loss.detach()) for loss in self.trainer.train_step(self.step).values()))
             self.step += 1
         torch.set_num_threads(before)
         return found

@@ -63,7 +63,7 @@ class TrainSettings:
     """micro-batches an optimiser step"""
     compile: bool = False
     """torch.compile the model"""
-    parallel_streams: bool = off_at(True)
+    parallel_streams: bool = off_at(False)
     """where torch has several CPU threads, the streams of a step run side by side, each with threads of its own; where
     that cannot be (a GPU, several processes, half precision, compiled, balanced, reduced images), one after the
     other"""

@@ -274,7 +274,7 @@ def trained(folder: Path | None, steps: int, until: int = 0, **config: Any) -> t
         encoder,
         mixture,
         streams,
-        TrainConfig(total_steps=steps, checkpoint_every_steps=3, **config),
+        TrainConfig(total_steps=steps, checkpoint_every_steps=3, **{"parallel_streams": True, **config}),
         folder=folder,
         on_step=stop,
     )
