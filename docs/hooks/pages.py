@@ -48,7 +48,7 @@ def pages_of(root: Path) -> dict[str, str]:
         benchmark, recipe, name = path.split("/")
         kind = "" if name == "TABLE.md" else f"-{name.removesuffix('.md').lower()}"
         found[f"{PUBLISHED}/{path}"] = f"results/{benchmark}-{recipe}{kind}.md"
-    for path in _under(root / PUBLISHED, "*/tuning*.md"):
+    for path in _under(root / PUBLISHED, "*/*.md"):
         benchmark, name = path.split("/")
         found[f"{PUBLISHED}/{path}"] = f"results/{benchmark}-{name}"
     return found

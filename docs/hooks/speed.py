@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import mean, median, median_high
+from statistics import median, median_high
 from typing import Any
 
 
@@ -21,7 +21,6 @@ def speed_page(read: Callable[[str], Any]) -> str:
             *_trained(read),
             *_peers(read("peers/retrieval.json"), "`python -m benchmarks peers retrieval`"),
             *_peers(read("peers/faiss.json"), "`python -m benchmarks peers retrieval --parts faiss`"),
-            *_economy(read),
             *_published_since(read),
         ]
     )
@@ -123,37 +122,6 @@ def _trained(read: Callable[[str], Any]) -> list[str]:
         "## A trained model in use: `python -m benchmarks trained`",
         "",
         *_table(("what", "median", "promised"), rows),
-        _machine(record),
-        "",
-    ]
-
-
-def _economy(read: Callable[[str], Any]) -> list[str]:
-    try:
-        record = read("economy/vqa-default.json")
-    except FileNotFoundError:
-        return []
-    rows = []
-    for row in record["rows"]:
-        values, differences = list(row["seeds"].values()), row.get("differences")
-        rows.append(
-            (
-                f"{row['strategy']}, {row['economy']}",
-                f"{100 * mean(values):.1f}",
-                f"{100 * mean(differences):+.1f} ({100 * min(differences):+.1f} … {100 * max(differences):+.1f})"
-                if differences
-                else "–",
-                f"{row['flops'] / 1e12:.2f}",
-                f"{row['share_of_flops']:.0%}" if differences else "–",
-            )
-        )
-    head = ("strategy, economy", "accuracy %", "difference to none, smallest … largest", "TFLOPs", "of none's")
-    return [
-        "## Fewer FLOPs per quality, in VQA: `python -m benchmarks economy --steps 484`",
-        "",
-        f"Equal steps, {len(record['rows'][0]['seeds'])} seeds; a difference is taken seed by seed.",
-        "",
-        *_table(head, rows),
         _machine(record),
         "",
     ]
