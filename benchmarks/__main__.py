@@ -3,6 +3,7 @@
 import sys
 
 from benchmarks.cli import main
+from benchmarks.suite import ranks
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ranks.end(main(sys.argv[1:]))

@@ -42,3 +42,4 @@ def main(case: str, threads: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]))
+    ranks.end(0)

@@ -7,15 +7,17 @@ group of its own on the CPU (gloo), so that it is never mixed up with the tensor
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from mt2st.errors import Mt2stError
 from mt2st.files import content_hash
@@ -26,6 +28,7 @@ _CONNECT_SECONDS = 120
 _AGREE_SECONDS = 20  # for the others to come to where one gave up
 _PATIENCE = timedelta(days=7)  # a dead process is noticed by its closed connection, not by waiting
 _control: Any = None
+_met = False  # whether this process ever met others
 
 
 class RankError(Mt2stError):
@@ -61,7 +64,7 @@ def join() -> None:
     Raises:
         Mt2stError: they do not come, or there are fewer GPUs than processes.
     """
-    global _control
+    global _control, _met
     if world() == 1 or _control is not None:
         return
     import torch
@@ -71,6 +74,7 @@ def join() -> None:
     warnings.filterwarnings("ignore", r".*all_gather is deprecated", FutureWarning)
     if os.environ.get(LAUNCHED_BY_US):
         threading.Thread(target=_follow_the_launcher, daemon=True).start()
+    _met = True
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         local, there = _number("LOCAL_RANK", rank()), torch.cuda.device_count()
@@ -120,6 +124,22 @@ def leave() -> None:
 
         _control = None
         distributed.destroy_process_group()
+
+
+def end(code: int) -> NoReturn:
+    """End this process with `code`, at the end of everything.
+
+    The thread that carried the last message lets its tensors go after the message has arrived, and needs Python's lock
+    for it. Where Python is shutting down by then, torch aborts a process whose work is done. So a process that met
+    others flushes what it said, and leaves without Python's shutdown.
+    """
+    if _met:
+        logging.shutdown()
+        with suppress(BrokenPipeError):  # whoever read it is gone
+            sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def from_first(value: Any) -> Any:
