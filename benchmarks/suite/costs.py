@@ -146,9 +146,10 @@ class StepCosts:
         return 1 - self.primary_only / self.everything
 
     def close(self) -> None:
-        """Let go of the model; what was measured stays known."""
-        self._open = None
-        gc.collect()  # modules refer to each other in circles
+        """Let go of the model, if there is one; what was measured stays known."""
+        if self._open is not None:
+            self._open = None
+            gc.collect()  # modules refer to each other in circles
 
 
 def checkpoint_bytes(modules: Iterable[nn.Module]) -> int:

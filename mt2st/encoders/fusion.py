@@ -78,27 +78,48 @@ class Fusion(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, text: Tensor, text_mask: Tensor, image_of: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Fuse.
 
         Args:
-            image: image tokens [B, P, image_width].
+            image: image tokens [B images, P, image_width].
             text: text tokens [B, T, text_width].
             text_mask: [B, T] bool, True at real tokens.
+            image_of: the image of each text, int64 [B]; None = they go one by one. What is computed of an image alone
+                is computed once for all texts about it.
 
         Returns:
             fused tokens [B, T, D] and the joint embedding [B, D] of image and text.
         """
-        image_pooled = self.image_pooled(image.mean(dim=1))  # [B, D]
-        tokens = self.text_tokens(text)  # [B, T, D]
-        tokens = self.norm(tokens + tokens * image_pooled[:, None])
+        pooled = self._pooled(image, image_of)
+        tokens = self._tokens(image, pooled, text, text_mask, image_of)
+        share = text_mask[:, None].to(tokens.dtype)  # [B, 1, T]: of each token in the mean of the real ones
+        share = share / share.sum(-1, keepdim=True).clamp_min(1.0)
+        question = self.text_pooled(torch.bmm(share, text).squeeze(1))
+        joint: Tensor = self.joint(torch.bmm(share, tokens).squeeze(1) + question * pooled)
+        return tokens, joint
+
+    def tokens(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        """The fused tokens [B, T, D] alone, for who has no use for the joint embedding; arguments as above."""
+        return self._tokens(image, self._pooled(image, None), text, text_mask, None)
+
+    def _pooled(self, image: Tensor, image_of: Tensor | None) -> Tensor:
+        """The image of each text, in one vector: [B, D]."""
+        pooled: Tensor = self.image_pooled(image.mean(dim=1))
+        return pooled if image_of is None else pooled.index_select(0, image_of)
+
+    def _tokens(
+        self, image: Tensor, pooled: Tensor, text: Tensor, text_mask: Tensor, image_of: Tensor | None
+    ) -> Tensor:
+        tokens: Tensor = self.text_tokens(text)  # [B, T, D]
+        tokens = self.norm(torch.addcmul(tokens, tokens, pooled[:, None]))
         if self.blocks:
             memory = self.image_tokens(image)
-            seen = torch.cat([text_mask, text_mask.new_ones(image.shape[:2])], dim=1)[:, None, None]  # [B, 1, 1, T + P]
+            memory = memory if image_of is None else memory.index_select(0, image_of)
+            real = text_mask.new_ones(memory.shape[:2])
+            seen = torch.cat([text_mask, real], dim=1)[:, None, None]  # [B, 1, 1, T + P]
             for block in self.blocks:
                 tokens = block(tokens, memory, seen)
-        weights = text_mask[..., None].to(tokens.dtype)
-        pooled = (tokens * weights).sum(1) / weights.sum(1).clamp_min(1.0)  # [B, D]
-        question = self.text_pooled((text * weights).sum(1) / weights.sum(1).clamp_min(1.0))
-        joint: Tensor = self.joint(pooled + question * image_pooled)
-        return tokens, joint
+        return tokens

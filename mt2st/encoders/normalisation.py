@@ -46,4 +46,12 @@ class PixelNormalizer(nn.Module):
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """The same for images of any size, for towers that are given reduced ones on purpose."""
-        return (pixels.to(self.mean.dtype) - self.mean) * self.scale
+        images, _, height, width = pixels.shape
+        channels_last = pixels.permute(0, 2, 3, 1)
+        if not channels_last.is_contiguous():
+            return (pixels.to(self.mean.dtype) - self.mean) * self.scale
+        # As the store has them. A whole line of pixels against the channels repeated is several times as fast as
+        # three values against three, and the same to the last bit.
+        lines = channels_last.reshape(images, height, 3 * width).to(self.mean.dtype)
+        mean, scale = (channels.flatten().repeat(width) for channels in (self.mean, self.scale))
+        return ((lines - mean) * scale).view(images, height, width, 3).permute(0, 3, 1, 2)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mt2st.encoders import TowerOutput
+from mt2st.encoders.attention import pack_attention
 from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.reduced_images import patches_of, run_reduced
@@ -89,6 +90,7 @@ class OpenClipTowers(nn.Module):
     ) -> None:
         super().__init__()
         self._loaded = loaded
+        pack_attention(model)
         self.model: Any = model
         self._tokenize = tokenize
         visual: Any = self.model.visual

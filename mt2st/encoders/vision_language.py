@@ -116,10 +116,11 @@ class VisionLanguageFeatures(LazyFeatures):
     def question_joint(self) -> Tensor:
         """[B questions, D]: image and question, fused."""
         tokens = self["question_tokens"]
-        image = self.image_tokens
-        if "question_image" in self.batch:
-            image = image.index_select(0, self["question_image"])
-        return self.fuse(image, self.encoder.towers.encode_text(tokens).tokens, self.text_mask(tokens))[1]
+        text = self.encoder.towers.encode_text(tokens).tokens
+        joint: Tensor = self.encoder.fusion(
+            self.image_tokens, text, self.text_mask(tokens), self.batch.get("question_image")
+        )[1]
+        return joint
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
         """The text tower on other tokens than the batch's (masked ones, say); not memoised."""
@@ -128,6 +129,10 @@ class VisionLanguageFeatures(LazyFeatures):
     def text_mask(self, tokens: Tensor) -> Tensor:
         """[B, T] bool, True at real tokens."""
         return torch.ne(tokens, self.encoder.towers.pad_id)
+
+    def fused_tokens(self, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
+        """Tokens [B, T, D] that have seen the batch's images [B]; not memoised."""
+        return self.encoder.fusion.tokens(self.image_tokens, text_tokens, text_mask)
 
     def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Fused tokens [B, T, D] and joint embedding [B, D]; not memoised."""

@@ -86,9 +86,8 @@ class MaskedLanguageObjective(nn.Module):
 
     def forward(self, features: Any) -> Tensor:
         def encode(masked: Tensor) -> Tensor:
-            text = features.encode_text(masked).tokens
-            fused: Tensor = features.fuse(features.image_tokens, text, features.caption_mask)[0]  # [B, T, D]
-            return fused
+            fused: Tensor = features.fused_tokens(features.encode_text(masked).tokens, features.caption_mask)
+            return fused  # [B, T, D]
 
         def logits(hidden: Tensor) -> Tensor:
             return vocabulary_logits(self.head, hidden, features.encoder)

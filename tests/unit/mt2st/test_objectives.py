@@ -319,12 +319,13 @@ class TestAnswering:
 
 
 class Calls:
-    """Counts the calls of towers and fusion of an encoder."""
+    """Counts the calls of an encoder's towers, of the fusion of tokens, and of joint embeddings."""
 
     def __init__(self, encoder: VisionLanguageEncoder) -> None:
-        self.counts = {"image": 0, "text": 0, "fusion": 0}
+        self.counts = {"image": 0, "text": 0, "fusion": 0, "joint": 0}
         towers: Any = encoder.towers
-        for name, module in (("image", towers.model.visual), ("text", towers.model.text), ("fusion", encoder.fusion)):
+        fusion = {"fusion": encoder.fusion.norm, "joint": encoder.fusion.joint}
+        for name, module in {"image": towers.model.visual, "text": towers.model.text, **fusion}.items():
             module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
@@ -335,21 +336,21 @@ class Calls:
 
 
 @pytest.mark.parametrize(
-    ("active", "image", "text", "fusion"),
+    ("active", "image", "text", "fusion", "joint"),
     [
-        (["vqa"], 1, 1, 1),
-        (["contrastive"], 1, 1, 0),
-        (["masked_lm"], 1, 1, 1),
-        (["matching"], 1, 1, 1),
-        (["contrastive", "sigmoid"], 1, 1, 0),
-        (["contrastive", "matching"], 1, 1, 1),
-        (["contrastive", "masked_lm", "matching"], 1, 2, 2),
-        (["vqa", "contrastive", "masked_lm"], 2, 3, 2),
+        (["vqa"], 1, 1, 1, 1),
+        (["contrastive"], 1, 1, 0, 0),
+        (["masked_lm"], 1, 1, 1, 0),
+        (["matching"], 1, 1, 1, 1),
+        (["contrastive", "sigmoid"], 1, 1, 0, 0),
+        (["contrastive", "matching"], 1, 1, 1, 1),
+        (["contrastive", "masked_lm", "matching"], 1, 2, 2, 1),
+        (["vqa", "contrastive", "masked_lm"], 2, 3, 2, 1),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else str(value),
 )
 def test_what_no_active_objective_asks_for_is_not_computed(
-    active: list[str], image: int, text: int, fusion: int
+    active: list[str], image: int, text: int, fusion: int, joint: int
 ) -> None:
     encoder = tiny_encoder(tiny_towers(sigmoid=True))
     tasks = mixture(encoder, **{name: Constant() for name in ("contrastive", "sigmoid", "masked_lm", "matching")})
@@ -357,7 +358,7 @@ def test_what_no_active_objective_asks_for_is_not_computed(
     calls = Calls(encoder)
     losses = tasks(encoder.features, batches, dict.fromkeys(active, 1.0))
     assert list(losses) == active
-    assert calls.counts == {"image": image, "text": text, "fusion": fusion}
+    assert calls.counts == {"image": image, "text": text, "fusion": fusion, "joint": joint}
 
 
 def test_the_stream_of_inactive_tasks_is_not_even_read() -> None:

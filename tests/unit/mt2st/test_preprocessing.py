@@ -17,7 +17,7 @@ from data_prep.svg import draw_svg
 from mt2st.data.images import checked_fit, decode_image, load_rgb
 from mt2st.encoders.hugging_face import hugging_face_images
 from mt2st.encoders.image_transformer import ImageEncoder
-from mt2st.encoders.normalisation import PixelNormalizer
+from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.preprocessing import image_processor, mean_and_std, open_clip_fit, own_fit, processor_fit
 from mt2st.errors import Mt2stError
 from tests.helpers.checkpoints import vit
@@ -133,3 +133,17 @@ def test_the_square_must_fit_into_the_edge() -> None:
     assert decode_image(photo(60, 40), 32, fit="edge:40:bicubic").shape == (32, 32, 3)
     with pytest.raises(Mt2stError, match=r"image_size = 48 is outside \[1, 40\]; the square is cut out"):
         decode_image(photo(60, 40), 48, fit="edge:40")
+
+
+@pytest.mark.parametrize("size", [1, 8, 33])
+def test_the_order_of_memory_does_not_matter_to_the_last_bit(size: int) -> None:
+    normalize = PixelNormalizer(size, CLIP_MEAN, CLIP_STD)
+    stored = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # channels last
+    found, expected = normalize(stored), normalize(stored.contiguous())
+    assert torch.equal(found, expected)
+    assert found.shape == (3, 3, size, size)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    by_hand = (stored.double() / 255 - torch.tensor(CLIP_MEAN).view(1, 3, 1, 1).double()) / torch.tensor(CLIP_STD).view(
+        1, 3, 1, 1
+    ).double()
+    torch.testing.assert_close(found.double(), by_hand, rtol=1e-5, atol=1e-5)
