@@ -36,6 +36,8 @@ class StepOptions:
     """optimiser steps a block, and steps that are profiled"""
     threads: tuple[int, ...] = (1, 2)
     """numbers of threads, each measured by itself"""
+    against: Path | None = None
+    """another checkout, such as one of an earlier commit: this one's step is measured beside its step, and no more"""
     results: Path = Path("results")
     """where the record is written"""
 

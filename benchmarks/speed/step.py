@@ -5,6 +5,8 @@
    beside their ratio in FLOPs. Seconds show what FLOPs promise if the two ratios are within 10 % of each other.
 3. What parallel streams bring: multi-task steps with them and without, in turn, and how far their losses part.
 4. One run on several cores: as threads of one process, and as processes that share each batch (`--processes`).
+
+With `--against CHECKOUT` it measures this code's step beside that of another checkout, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -22,6 +25,7 @@ from benchmarks.cases import Case, load_card
 from benchmarks.speed.lines import Comparison, Line, quartiles
 from benchmarks.speed.loop import Loop
 from benchmarks.speed.options import StepOptions
+from benchmarks.speed.step_against import against, against_lines
 from benchmarks.speed.step_processes import cores_lines, on_cores
 from mt2st.schedules import Constant, Off, Schedule
 
@@ -40,9 +44,16 @@ _COMPARED = 20  # steps whose losses are compared
 
 
 def measure(options: StepOptions) -> int:
-    """Profile, time, print and write the record; returns 0 if seconds show what FLOPs promise, else 1."""
+    """Profile, time, print and write the record; returns 0 if every goal is met, else 1."""
     console = Console()
     comparison = Comparison("step", "The training step", options, options.results)
+    if options.against is not None:
+        for name, threads in product(options.cases, options.threads):
+            what = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+            console.print(f"measuring: {what}, against {options.against}", highlight=False, markup=False)
+            beside = against(name, threads, options.against, options)
+            comparison.keep(f"against/{name}/{threads}", beside, against_lines(what, beside))
+        return comparison.show(console)
     for name in options.cases:
         card = load_card(name)
         case = card.open(card.knobs("default"), console)

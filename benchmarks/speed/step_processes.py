@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,14 +26,14 @@ _MODULE = "benchmarks.speed.step_worker"
 
 
 class Workers:
-    """Processes of `step_worker` that train one run, each with so many threads."""
+    """Processes of `step_worker` that train one run, each with so many threads; `root` = whose code they run."""
 
-    def __init__(self, case: str, processes: int, threads: int) -> None:
+    def __init__(self, case: str, processes: int, threads: int, root: str | Path = ROOT) -> None:
         port = free_port()
         self._all = [
             subprocess.Popen(
                 [sys.executable, "-m", _MODULE, case, str(threads)],
-                cwd=ROOT,
+                cwd=root,
                 # a single process needs nobody to meet
                 env=surroundings(rank, processes, threads, port) if processes > 1 else dict(os.environ),
                 stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ from benchmarks.cases import AUXILIARY, PRIMARY, Experiment, TestResult, load_ca
 from benchmarks.commands import economy as command
 from benchmarks.records.folder import RunFolder
 from benchmarks.report.spec import ReportSpec, accuracy
-from benchmarks.speed import economy, step, step_processes
+from benchmarks.speed import economy, step, step_against, step_processes
 from benchmarks.speed.options import ECONOMIES, StepOptions, with_economy
 from benchmarks.suite.costs import StepCosts, mixture_of
 from benchmarks.suite.plan import training_flops
@@ -142,6 +142,47 @@ def test_processes_are_judged_against_threads() -> None:
     assert [(line.value, line.met) for line in lines][-1] == ("1.33 [1.33, 1.33]", True)
     *_, missed = step_processes.cores_lines("vqa", 2, {"threads": turns(1.0), "processes": turns(0.9)})
     assert missed.met is False
+
+
+def test_a_step_is_judged_against_another_checkouts() -> None:
+    def found(ours: float, loss: float) -> dict[str, Any]:
+        turns = {"ours": [{"seconds": ours, "steps": 10}] * 3, "theirs": [{"seconds": 0.4, "steps": 10}] * 3}
+        first = {"ours": {"losses": [2.0, loss], "flops": 99}, "theirs": {"losses": [2.0, 1.0], "flops": 100}}
+        return {"turns": turns, "first_steps": first, "commits": {"ours": None, "theirs": {"hash": "abcdef0123"}}}
+
+    seconds, rate, flops, parted = step_against.against_lines("vqa", found(0.3, 1.00001))
+    assert seconds.value == "30.0 [30.0, 30.0]"
+    assert (rate.what, rate.value, rate.met) == ("vqa: rate / that of abcdef0", "1.33 [1.33, 1.33]", True)
+    assert flops.value == "0.9900"
+    assert (parted.value, parted.met) == ("1.0e-05", True)
+    _, rate, _, parted = step_against.against_lines("vqa", found(0.4, 1.01))
+    assert (rate.met, parted.met) == (False, False)
+
+
+def test_another_checkout_runs_its_own_code(tmp_path: Path) -> None:
+    with pytest.raises(Mt2stError, match=r"is no checkout with benchmarks/speed/loop\.py"):
+        step_against.first_steps("vqa", 1, tmp_path)
+    (tmp_path / "mt2st").mkdir()
+    (tmp_path / "mt2st" / "__init__.py").touch()
+    (tmp_path / "benchmarks" / "speed").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "speed" / "loop.py").touch()
+    (tmp_path / "benchmarks" / "cases.py").write_text("raise RuntimeError('an older layout')")
+    with pytest.raises(Mt2stError, match="does not make a step of vqa: RuntimeError: an older layout"):
+        step_against.first_steps("vqa", 1, tmp_path)
+    made_up = """
+class Loop:
+    def __init__(self, case, threads): self.trainer = self.ledger = self; self.total = 7
+    def losses(self, steps): return [0.5] * steps
+"""
+    (tmp_path / "benchmarks" / "speed" / "loop.py").write_text(made_up)
+    (tmp_path / "benchmarks" / "cases.py").write_text(
+        "class Card:\n    def knobs(self, name): pass\n    def open(self, knobs, console): pass\n"
+        "def load_card(name): return Card()\n"
+    )
+    assert step_against.first_steps("vqa", 1, tmp_path) == {"losses": [0.5] * 20, "flops": 7}
+    (tmp_path / "mt2st" / "__init__.py").write_text("__file__ = '/elsewhere/mt2st/__init__.py'")
+    with pytest.raises(Mt2stError, match="another mt2st was imported"):
+        step_against.first_steps("vqa", 1, tmp_path)
 
 
 def test_the_forecast_of_a_plan_is_what_the_ledger_measures() -> None:
