@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
 from mt2st.batch import Batch, shape_key
@@ -30,6 +30,8 @@ from mt2st.training.parallel_streams import ParallelStreams
 from mt2st.training.peers import Peers
 from mt2st.training.remembered import Remembered
 from mt2st.training.side_costs import optimiser_flops
+
+_PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class Steps:
@@ -70,6 +72,9 @@ class Steps:
         self._config, self._ledger, self._accelerator, self._peers = config, ledger, accelerator, peers
         self._mixture, self._balancing, self._freezes = bare.mixture, balancing, freezes or Freezes()
         self._remembered = remembered
+        # Without a loss scaler accelerate's wrappers only look around, for installed packages among others, which takes
+        # more than a per cent of a small step.
+        self._plain = accelerator.scaler is None and accelerator.distributed_type in _PLAIN
         self._parameters = list(model.parameters())  # gathered once: walking all modules each step takes time
         self._ahead: dict[tuple[str, int], Batch] = {}  # batches that were made to know the next step's cost
         self.learning_rate = 0.0
@@ -248,9 +253,11 @@ class Steps:
                 self.unchecked += [(step, name, loss.detach()) for name, loss in losses.items()]
         self.optimiser_flops += self._optimiser_cost(weights)
         if config.clip_norm:
-            accelerator.clip_grad_norm_(self._parameters, config.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+            clip = nn.utils.clip_grad_norm_ if self._plain else accelerator.clip_grad_norm_
+            clip(self._parameters, config.clip_norm)
+        optimizer = self._optimizer.optimizer if self._plain else self._optimizer
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         if self._average and not forked:
             self._average.update()
             self.optimiser_flops += self._average.flops
@@ -277,13 +284,16 @@ class Steps:
 
     def _backward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         """The gradients of the weighted sum."""
-        total = sum(
-            (weights[name] * loss for name, loss in losses.items()),
-            start=torch.zeros((), device=self._accelerator.device),
-        )
-        if not total.requires_grad:
+        trained = {name: loss for name, loss in losses.items() if loss.requires_grad}
+        if not trained:
             raise Mt2stError(ALL_FROZEN)
-        self._accelerator.backward(total / self._config.accumulation)
+        shares = [weights[name] / self._config.accumulation for name in trained]
+        if self._plain:  # the weights are where the pass starts, which needs no operator
+            starts = [torch.full_like(loss, share) for loss, share in zip(trained.values(), shares, strict=True)]
+            torch.autograd.backward(list(trained.values()), starts)
+            return
+        parts = [share * loss for loss, share in zip(trained.values(), shares, strict=True)]
+        self._accelerator.backward(torch.stack(parts).sum())
 
     @contextmanager
     def _watched(self, counter: FlopCounter | None) -> Iterator[None]:
