@@ -176,6 +176,7 @@ class TestTowers:
         families = {"open_clip_towers", "hugging_face"}
         around = {
             "_lazy",
+            "attention",
             "architecture",
             "factory",
             "fine_tuning",
