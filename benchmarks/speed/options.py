@@ -14,7 +14,7 @@ from mt2st.errors import Mt2stError, check_range, unknown_name
 class OverheadOptions:
     """Compare the trainer's loop with a bare loop."""
 
-    blocks: int = 20
+    blocks: int = 60
     """pairs of blocks to time"""
     steps: int = 10
     """optimiser steps a block"""
