@@ -328,9 +328,11 @@ class PreparedSplit:
 
     def _checked_pixel_rows(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         rows = _checked_rows(rows, self.num_images, f"split {self.name!r}")
-        if textual := self.image_ids(rows[self._pixel_rows[rows] < 0][:1]):
+        textual = rows[self._pixel_rows[rows] < 0]
+        if textual.size:
+            (item,) = self.image_ids(textual[:1])
             cure = "ask only for rows where has_pixels() is true"
-            raise Mt2stError(f"split {self.name!r}: item {textual[0]!r} is text-only and has no pixels; {cure}")
+            raise Mt2stError(f"split {self.name!r}: item {item!r} is text-only and has no pixels; {cure}")
         return rows
 
     def _encoded(self, rows: np.ndarray) -> Iterator[bytes]:
