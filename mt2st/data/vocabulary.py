@@ -83,7 +83,7 @@ class SoftTargets:
         """The targets of `rows`, [n, A] float32."""
         starts = self.matrix.indptr[rows]
         counts = self.matrix.indptr[rows + 1] - starts
-        # Where the rows' entries lie, one row after another. scipy's own selection takes as long as all else of a batch.
+        # Where the rows' entries lie, one row after another. scipy's selection takes as long as the rest of a batch.
         places = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
         dense = np.zeros((len(rows), self.matrix.shape[1]), dtype=np.float32)
         dense[np.repeat(np.arange(len(rows)), counts), self.matrix.indices[places]] = self.matrix.data[places]
