@@ -107,7 +107,8 @@ class PreparedDataset:
         )
         if size == 0:
             return np.zeros(shape, dtype=np.uint8)
-        return np.memmap(self.folder / IMAGES_BIN, dtype=np.uint8, mode="r", shape=shape)
+        mapped = np.memmap(self.folder / IMAGES_BIN, dtype=np.uint8, mode="r", shape=shape)
+        return mapped.view(np.ndarray)  # a plain array is read from without the checks of its subclass
 
 
 class PreparedSplit:

@@ -87,7 +87,7 @@ def _fused(packed: Tensor, heads: int, mask: Tensor | None, dropout: float) -> T
     """torch's attention of a packed projection [B, T, 3 · E] → [B, T, E]."""
     rows, length, thrice = packed.shape
     if mask is not None and mask.ndim == 3:
-        mask = mask.view(rows, heads, length, length)
+        mask = mask.reshape(rows, heads, length, length)
     query, key, value = (part.view(rows, length, heads, -1).transpose(1, 2) for part in packed.chunk(3, dim=-1))
     mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)  # [B, H, T, E / H]
     return mixed.transpose(1, 2).reshape(rows, length, thrice // 3)
