@@ -90,5 +90,8 @@ def test_everything_published_stays_small() -> None:
 
 @pytest.mark.parametrize("log", sorted(PUBLISHED.rglob("tuning.json")), ids=lambda path: path.parent.name)
 def test_recipes_have_the_settings_that_the_published_search_found(log: Path) -> None:
+    """A log that lies in a recipe's folder is that recipe's, also where the search began with another one."""
     found = read_sealed_json(log, "publish it again")
-    assert not_taken(found, load_card(found["case"]).knobs(found["recipe"])) == []
+    card = load_card(found["case"])
+    recipe = log.parent.name if log.parent.name in card.module.RECIPES else found["recipe"]
+    assert not_taken(found, card.knobs(recipe)) == []
