@@ -33,6 +33,7 @@ def _published_since(read: Callable[[str], Any]) -> list[str]:
         ("peers/training.json", "Training beside its peers", "peers training"),
         ("peers/evaluate.json", "Evaluation without training beside CLIP_benchmark", "peers evaluate"),
         ("peers/milvus.json", "Milvus beside its own client", "peers milvus"),
+        ("loop/against.json", "The default step beside that of an earlier commit", "step --against CHECKOUT"),
         ("loop/step.json", "Where a step's time goes, and what a switch saves", "step"),
         ("loop/frozen.json", "A frozen tower, run once", "frozen"),
         ("loop/growth.json", "Cost as it grows", "growth"),
