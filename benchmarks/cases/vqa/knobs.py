@@ -157,8 +157,8 @@ RECIPES = {
             PriorityConstrained(0.004, at=0.925),
         ),
     ),
-    # Tells a switch from merely stopping early, at the paper's budget and where a switch loses nothing. In the default's
-    # eight seeds differences at 54 % deviate by 1.9 points; then 64 seeds show 0.6 points seven times in ten.
+    # Tells a switch from merely stopping early, at the paper's budget and where a switch loses nothing. In the
+    # default's eight seeds differences at 54 % deviate by 1.9 points; then 64 seeds show 0.6 points seven times in ten.
     "head-to-head": replace(
         TUNED, seeds=64, strategies=("MTL", "Switch"), views=("equal-budget",), budgets=(0.44, 0.55, 1.0)
     ),
