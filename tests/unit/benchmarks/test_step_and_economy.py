@@ -165,6 +165,8 @@ def test_another_checkout_runs_its_own_code(tmp_path: Path) -> None:
     (tmp_path / "mt2st").mkdir()
     (tmp_path / "mt2st" / "__init__.py").touch()
     (tmp_path / "benchmarks" / "speed").mkdir(parents=True)
+    for package in ("benchmarks", "benchmarks/speed"):  # whole packages, which no other one of the name hides
+        (tmp_path / package / "__init__.py").touch()
     (tmp_path / "benchmarks" / "speed" / "loop.py").touch()
     (tmp_path / "benchmarks" / "cases.py").write_text("raise RuntimeError('an older layout')")
     with pytest.raises(Mt2stError, match="does not make a step of vqa: RuntimeError: an older layout"):
