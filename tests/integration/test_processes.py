@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(900)  # on a machine that has other work to do
 STEPS = 80
 KNOBS = ("--strategies", "STL", "Switch", "--steps", STEPS, "--checkpoint-every-steps", 10, "--log-every-steps", 5)
 ENDS_WITHIN_SECONDS = 90.0
-FIRST_STEPS = 25  # afterwards roundings in another order have grown
+FIRST_STEPS = 20  # afterwards roundings in another order have grown: 4e-7 at step 5, 3e-4 at 25 in retrieval
 
 
 @pytest.fixture(scope="module")
