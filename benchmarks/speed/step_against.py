@@ -1,17 +1,15 @@
 """This checkout's default step beside another checkout's: the same batches, each in a process of its own, in turn.
 
-    git worktree add ../before v0.2
+    git worktree add ../before COMMIT
     python -m benchmarks step --against ../before
 
-So a change of the step is measured against what was there, on one machine and in one run. The other checkout needs the
-commands of today: it is run with this environment's Python, and prepares its own data.
+So a change of the step is measured against what was there, on one machine and in one run. The other checkout needs
+`step_worker` and `loop.py`: it is run with this environment's Python, and prepares its own data.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,7 +20,7 @@ from typing import Any
 from benchmarks.records.machine import commit
 from benchmarks.speed.lines import Line, quartiles
 from benchmarks.speed.options import StepOptions
-from benchmarks.speed.step_processes import Workers
+from benchmarks.speed.step_processes import blocks_in_turn
 from benchmarks.suite.machine import ROOT
 from mt2st.errors import Mt2stError
 
@@ -51,17 +49,8 @@ def against(case: str, threads: int, other: Path, options: StepOptions) -> dict[
     roots = {"ours": Path(ROOT), "theirs": other.resolve()}
     found: dict[str, Any] = {"commits": {name: commit(root) for name, root in roots.items()}}
     found["first_steps"] = {name: first_steps(case, threads, root) for name, root in roots.items()}
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
-    with contextlib.ExitStack() as open_ones:
-        workers = {name: Workers(case, 1, threads, root) for name, root in roots.items()}
-        for each in workers.values():
-            open_ones.callback(each.close)
-        for pair in range(options.pairs + 1):
-            for name in sorted(workers, reverse=bool(pair % 2)):
-                told = {**workers[name].block(options.steps), "steps": options.steps}
-                if pair:  # the first one warms up
-                    turns[name].append(told)
-    return {**found, "turns": turns}
+    found["turns"] = blocks_in_turn({name: (1, threads, root) for name, root in roots.items()}, case, options)
+    return {**found, "steps": options.steps}
 
 
 def first_steps(case: str, threads: int, root: Path) -> dict[str, Any]:
@@ -73,9 +62,8 @@ def first_steps(case: str, threads: int, root: Path) -> dict[str, Any]:
     if not (root / "benchmarks" / "speed" / "loop.py").is_file():
         raise Mt2stError(f"--against {root} is no checkout with benchmarks/speed/loop.py; make one: git worktree add")
     command = [sys.executable, "-c", _LOSSES, case, str(threads), str(_STEPS)]
-    ended = subprocess.run(
-        command, cwd=root, env=dict(os.environ), capture_output=True, text=True, check=False
-    )  # the folder it runs in comes first among those that Python imports from
+    # The folder it runs in comes first among those that Python imports from.
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if ended.returncode:
         said = next((line for line in reversed(ended.stderr.splitlines()) if line.strip()), "nothing")
         raise Mt2stError(f"the code of {root} does not make a step of {case}: {said.strip():.300}")
@@ -87,8 +75,8 @@ def first_steps(case: str, threads: int, root: Path) -> dict[str, Any]:
 
 def against_lines(what: str, found: Mapping[str, Any]) -> list[Line]:
     """The table's lines: the rate beside the other checkout's, and how far losses and FLOPs part."""
-    ours, theirs = (found["turns"][name] for name in ("ours", "theirs"))
-    ratios = [_seconds(then) / _seconds(now) for now, then in zip(ours, theirs, strict=True)]
+    ours, theirs = ([turn["seconds"] for turn in found["turns"][name]] for name in ("ours", "theirs"))
+    ratios = [then / now for now, then in zip(ours, theirs, strict=True)]
     first = found["first_steps"]
     parted = max(
         abs(own - other) / abs(other)
@@ -96,7 +84,7 @@ def against_lines(what: str, found: Mapping[str, Any]) -> list[Line]:
     )
     commit_there = (found["commits"]["theirs"] or {}).get("hash", "no commit")[:7]
     return [
-        Line(f"{what}: ms a step", quartiles([1000 * _seconds(turn) for turn in ours], 1)),
+        Line(f"{what}: ms a step", quartiles([1000 * seconds / found["steps"] for seconds in ours], 1)),
         Line(f"{what}: rate / that of {commit_there}", quartiles(ratios), f"≥ {GOAL}", median(ratios) >= GOAL),
         Line(
             f"{what}: FLOPs a step / those of {commit_there}",
@@ -109,7 +97,3 @@ def against_lines(what: str, found: Mapping[str, Any]) -> list[Line]:
             parted <= _SAME,
         ),
     ]
-
-
-def _seconds(turn: Mapping[str, Any]) -> float:
-    return float(turn["seconds"]) / float(turn["steps"])

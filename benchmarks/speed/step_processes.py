@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,12 +23,13 @@ from mt2st.errors import Mt2stError
 
 GOAL = 1.25
 _MODULE = "benchmarks.speed.step_worker"
+Turns = dict[str, list[dict[str, Any]]]  # way → what each block took
 
 
 class Workers:
     """Processes of `step_worker` that train one run, each with so many threads; `root` = whose code they run."""
 
-    def __init__(self, case: str, processes: int, threads: int, root: str | Path = ROOT) -> None:
+    def __init__(self, case: str, processes: int, threads: int, root: Path = Path(ROOT)) -> None:
         port = free_port()
         self._all = [
             subprocess.Popen(
@@ -76,29 +77,33 @@ class Workers:
             each.wait()
 
 
-@contextlib.contextmanager
-def _ways(case: str, cores: int) -> Iterator[dict[str, Workers]]:
+def blocks_in_turn(ways: Mapping[str, tuple[int, int, Path]], case: str, options: StepOptions) -> Turns:
+    """Blocks of steps of several ways to train `case`, in turn; which of them comes first changes from pair to pair.
+
+    Args:
+        ways: name → processes, threads of each, and the checkout whose code they run.
+    """
     with contextlib.ExitStack() as open_ones:
-        found = {}
-        for name, processes, threads in (("threads", 1, cores), ("processes", cores, 1)):
-            found[name] = Workers(case, processes, threads)
-            open_ones.callback(found[name].close)
-        yield found
-
-
-def on_cores(case: str, cores: int, options: StepOptions) -> dict[str, list[dict[str, Any]]]:
-    """Blocks of steps of both ways, in turn."""
-    with _ways(case, cores) as ways:
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+        workers = {}
+        for name, (processes, threads, root) in ways.items():
+            workers[name] = Workers(case, processes, threads, root)
+            open_ones.callback(workers[name].close)
+        found: Turns = {name: [] for name in ways}
         for pair in range(options.pairs + 1):
             for name in sorted(ways, reverse=bool(pair % 2)):
-                told = ways[name].block(options.steps)
+                told = workers[name].block(options.steps)
                 if pair:  # the first one warms up
                     found[name].append(told)
-    return found
+        return found
 
 
-def cores_lines(case: str, cores: int, turns: dict[str, list[dict[str, Any]]]) -> list[Line]:
+def on_cores(case: str, cores: int, options: StepOptions) -> Turns:
+    """Blocks of steps of both ways, in turn."""
+    here = Path(ROOT)
+    return blocks_in_turn({"threads": (1, cores, here), "processes": (cores, 1, here)}, case, options)
+
+
+def cores_lines(case: str, cores: int, turns: Turns) -> list[Line]:
     """The table's lines: images/s of each way, and the ratio of neighbours in time."""
     rates = {name: _rates(told) for name, told in turns.items()}
     ratios = [ours / theirs for ours, theirs in zip(rates["processes"], rates["threads"], strict=True)]

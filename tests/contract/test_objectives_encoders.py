@@ -176,8 +176,8 @@ class TestTowers:
         families = {"open_clip_towers", "hugging_face"}
         around = {
             "_lazy",
-            "attention",
             "architecture",
+            "attention",
             "factory",
             "fine_tuning",
             "freezing",

@@ -146,9 +146,10 @@ def test_processes_are_judged_against_threads() -> None:
 
 def test_a_step_is_judged_against_another_checkouts() -> None:
     def found(ours: float, loss: float) -> dict[str, Any]:
-        turns = {"ours": [{"seconds": ours, "steps": 10}] * 3, "theirs": [{"seconds": 0.4, "steps": 10}] * 3}
+        turns = {"ours": [{"seconds": ours}] * 3, "theirs": [{"seconds": 0.4}] * 3}
         first = {"ours": {"losses": [2.0, loss], "flops": 99}, "theirs": {"losses": [2.0, 1.0], "flops": 100}}
-        return {"turns": turns, "first_steps": first, "commits": {"ours": None, "theirs": {"hash": "abcdef0123"}}}
+        commits = {"ours": None, "theirs": {"hash": "abcdef0123"}}
+        return {"turns": turns, "steps": 10, "first_steps": first, "commits": commits}
 
     seconds, rate, flops, parted = step_against.against_lines("vqa", found(0.3, 1.00001))
     assert seconds.value == "30.0 [30.0, 30.0]"

@@ -113,6 +113,17 @@ class TestLoop:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
         assert small.ledger.total == large.ledger.total
 
+    @pytest.mark.parametrize("accumulation", [1, 2])
+    def test_without_accelerates_wrappers_the_bits_are_those_with_them(self, accumulation: int) -> None:
+        """They are called where a loss is scaled, which needs a GPU; without a scale they change nothing."""
+        runs = []
+        for plain in (True, False):
+            run = trainer(TrainConfig(8, accumulation=accumulation), aux=Diminish(rate=1.0))
+            run.steps._plain = plain
+            runs.append(run)
+            run.fit()
+        assert equal(*map(weights, runs))
+
     def test_a_task_on_a_stream_that_is_missing(self) -> None:
         encoder, tasks = regression(aux=Constant(), stream="captions")
         with pytest.raises(Mt2stError, match="no stream named captions; the streams are primary"):
