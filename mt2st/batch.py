@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
+import torch
 from torch import Tensor
 
 Batch = Mapping[str, Tensor]
@@ -38,3 +39,11 @@ class ImageTextBatch(TypedDict, total=False):
 def shape_key(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Names and shapes of a batch, hashable: two batches with the same key cost the same FLOPs."""
     return tuple((name, tuple(batch[name].shape)) for name in sorted(batch))
+
+
+def pick(rows: Tensor, positions: Tensor) -> Tensor:
+    """Of each item of `rows` [B, T, …] those at its `positions` [B, M] int64: [B, M, …]."""
+    items, length = rows.shape[:2]
+    starts = torch.arange(0, items * length, length, device=positions.device)
+    chosen = rows.flatten(0, 1).index_select(0, (positions + starts[:, None]).flatten())
+    return chosen.view(*positions.shape, *rows.shape[2:])

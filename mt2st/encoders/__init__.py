@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from mt2st.batch import pick
 
 
 class TowerOutput(NamedTuple):
@@ -15,6 +17,18 @@ class TowerOutput(NamedTuple):
 
     tokens: Tensor  # [B, P or T, D]
     embedding: Tensor  # [B, E], not normalised
+
+    def at(self, positions: Tensor) -> Tensor:
+        """The tokens [B, M, D] at `positions` [B, M] int64."""
+        return pick(self.tokens, positions)
+
+
+def text_reader(towers: Any) -> str:
+    """The method of towers that reads texts: "read_text", which computes what is read of its output, or "encode_text".
+
+    The second is in the protocol; the first is an offer.
+    """
+    return "read_text" if hasattr(towers, "read_text") else "encode_text"
 
 
 @runtime_checkable

@@ -59,11 +59,7 @@ class PackedAttention(nn.MultiheadAttention):
             attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(attn_mask, float("-inf"))
         packed = functional.linear(query, self.in_proj_weight, self.in_proj_bias)  # [B, T, 3 · E]
         dropout = self.dropout if self.training else 0.0
-        if not dropout and packed.shape[1] <= SHORT and packed.device.type == "cpu" and packed.dtype == torch.float32:
-            mixed = _short(packed, self.num_heads, attn_mask)
-        else:
-            mixed = _fused(packed, self.num_heads, attn_mask, dropout)
-        output: Tensor = self.out_proj(mixed)
+        output: Tensor = self.out_proj(attend_packed(packed, self.num_heads, attn_mask, dropout))
         return output, None
 
     def _get_name(self) -> str:
@@ -83,7 +79,54 @@ def _plain(attention: Any) -> bool:
     return bool(attention.batch_first and attention.in_proj_weight is not None and not added)
 
 
-def _fused(packed: Tensor, heads: int, mask: Tensor | None, dropout: float) -> Tensor:
+def attend(query: Tensor, key_value: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """What queries read: [B, M, E].
+
+    Args:
+        query: [B, M, E].
+        key_value: [B, T, 2 · E], keys before values.
+        mask: [1 or B, 1 or M, T] float, added to the scores; None = nothing is hidden.
+    """
+    rows, count, width = query.shape
+    length = key_value.shape[1]
+    query = query.view(rows, count, heads, -1).transpose(1, 2)  # [B, H, M, E / H]
+    if is_short(key_value):
+        key, value = key_value.view(rows, length, 2, heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2).unbind(0)
+        if mask is not None:
+            mask = mask[:, None].expand(rows, heads, count, length).flatten(0, 1)
+        mixed = _short(query.flatten(0, 1), key, value, mask).view(rows, heads, count, -1)
+    else:
+        key, value = (part.view(rows, length, heads, -1).transpose(1, 2) for part in key_value.chunk(2, dim=-1))
+        mixed = functional.scaled_dot_product_attention(query, key, value, None if mask is None else mask[:, None])
+    return mixed.transpose(1, 2).reshape(rows, count, width)
+
+
+def attend_packed(packed: Tensor, heads: int, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Self-attention of a packed projection [B, T, 3 · E], queries before keys before values → [B, T, E].
+
+    `mask`: [T, T] or [B · H, T, T] float, added to the scores.
+    """
+    if is_short(packed) and not dropout:
+        return _packed_short(packed, heads, mask)
+    return _packed_fused(packed, heads, mask, dropout)
+
+
+def is_short(projected: Tensor) -> bool:
+    """Whether the tokens of [B, T, …] go the way for short sequences."""
+    return projected.shape[1] <= SHORT and projected.device.type == "cpu" and projected.dtype == torch.float32
+
+
+def _packed_short(packed: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """torch's attention of a short packed projection [B, T, 3 · E] → [B, T, E]."""
+    rows, length, thrice = packed.shape
+    inner = thrice // 3 // heads
+    parts = packed.view(rows, length, 3, heads, inner).permute(2, 0, 3, 1, 4)
+    query, key, value = parts.reshape(3, rows * heads, length, inner).unbind(0)
+    mixed = _short(query, key, value, mask)  # [B · H, T, E / H]
+    return mixed.view(rows, heads, length, inner).transpose(1, 2).reshape(rows, length, heads * inner)
+
+
+def _packed_fused(packed: Tensor, heads: int, mask: Tensor | None, dropout: float) -> Tensor:
     """torch's attention of a packed projection [B, T, 3 · E] → [B, T, E]."""
     rows, length, thrice = packed.shape
     if mask is not None and mask.ndim == 3:
@@ -93,17 +136,16 @@ def _fused(packed: Tensor, heads: int, mask: Tensor | None, dropout: float) -> T
     return mixed.transpose(1, 2).reshape(rows, length, thrice // 3)
 
 
-def _short(packed: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """The same in batched products, a batch of B · H; scores are [B · H, T keys, T queries]."""
-    rows, length, thrice = packed.shape
-    inner = thrice // 3 // heads
-    parts = packed.view(rows, length, 3, heads, inner).permute(2, 0, 3, 1, 4)
-    query, key, value = parts.reshape(3, rows * heads, length, inner).unbind(0)
+def _short(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention [B · H, M, d] of queries [B · H, M, d] to [B · H, T, d] in batched products; the scores are transposed.
+
+    `mask`: [M, T] or [B · H, M, T] float.
+    """
+    scale = query.shape[-1] ** -0.5
     if mask is None:
-        scores = torch.bmm(key * inner**-0.5, query.transpose(1, 2))
+        scores = torch.bmm(key * scale, query.transpose(1, 2))  # [B · H, T, M]
     else:
         # Finite, for a softmax over −∞ alone is not a number; a query that may look at nothing gets the mean of values.
         mask = mask.clamp_min(torch.finfo(mask.dtype).min / 2)
-        scores = torch.baddbmm(mask.transpose(-2, -1), key, query.transpose(1, 2), alpha=inner**-0.5)
-    mixed = torch.bmm(scores.softmax(1).transpose(1, 2), value)  # [B · H, T, E / H]
-    return mixed.view(rows, heads, length, inner).transpose(1, 2).reshape(rows, length, heads * inner)
+        scores = torch.baddbmm(mask.transpose(-2, -1), key, query.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(1).transpose(1, 2), value)

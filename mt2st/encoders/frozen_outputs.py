@@ -256,7 +256,7 @@ def keep_outputs(
     if first is None:
         raise Mt2stError("a frozen tower has no inputs whose outputs could be kept; set cache_frozen to off")
     with torch.no_grad():
-        sample = live(first[:1].to(device))
+        sample = TowerOutput(*live(first[:1].to(device)))
     shapes = {"embeddings.npy": (inputs.items, sample.embedding.shape[-1])}
     if tokens:
         shapes["tokens.npy"] = (inputs.states(sample.tokens.shape[1]), sample.tokens.shape[-1])
@@ -278,7 +278,7 @@ def keep_outputs(
 
             def run() -> None:
                 for batch in inputs.batches():
-                    made = live(batch.to(device))
+                    made = TowerOutput(*live(batch.to(device)))
                     lengths = np.full(len(batch), made.tokens.shape[1])
                     if pad_id is not None:
                         lengths = text_lengths(batch.numpy(), pad_id)

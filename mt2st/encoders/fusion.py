@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mt2st.batch import pick
+from mt2st.encoders import TowerOutput
+from mt2st.encoders.attention import attend
+from mt2st.encoders.last_block import TextOutput
 from mt2st.errors import Mt2stError
 
 
@@ -30,21 +33,13 @@ class FusionBlock(nn.Module):
         hidden = int(width * mlp_ratio)
         self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, text: Tensor, image: Tensor, memory_mask: Tensor) -> Tensor:
-        batch, length, width = text.shape
+    def forward(self, text: Tensor, image: Tensor, memory_mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Text tokens [B, T, D], or those at `positions` [B, M] alone: [B, M, D]."""
         normed = self.norm_text(text)
         memory = torch.cat([normed, self.norm_image(image)], dim=1)  # [B, T + P, D]
-
-        def split(tokens: Tensor) -> Tensor:
-            return tokens.reshape(batch, -1, self.heads, width // self.heads).transpose(
-                1, 2
-            )  # [B, heads, n, D / heads]
-
-        key, value = self.key_value(memory).chunk(2, dim=-1)
-        mixed = functional.scaled_dot_product_attention(
-            split(self.query(normed)), split(key), split(value), attn_mask=memory_mask
-        )
-        text = text + self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+        if positions is not None:
+            text, normed = pick(text, positions), pick(normed, positions)
+        text = text + self.output(attend(self.query(normed), self.key_value(memory), self.heads, memory_mask))
         return text + self.mlp(text)
 
 
@@ -101,9 +96,12 @@ class Fusion(nn.Module):
         joint: Tensor = self.joint(torch.bmm(share, tokens).squeeze(1) + question * pooled)
         return tokens, joint
 
-    def tokens(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """The fused tokens [B, T, D] alone, for who has no use for the joint embedding; arguments as above."""
-        return self._tokens(image, self._pooled(image, None), text, text_mask, None)
+    def tokens(self, image: Tensor, text: TowerOutput | TextOutput, text_mask: Tensor, positions: Tensor) -> Tensor:
+        """The fused tokens [B, M, D] at `positions` [B, M], for who reads neither others nor the joint embedding."""
+        pooled = self._pooled(image, None)
+        if not self.blocks:
+            return self._tokens(image, pooled, text.at(positions), text_mask, None)
+        return self._tokens(image, pooled, text.tokens, text_mask, None, positions)
 
     def _pooled(self, image: Tensor, image_of: Tensor | None) -> Tensor:
         """The image of each text, in one vector: [B, D]."""
@@ -111,7 +109,13 @@ class Fusion(nn.Module):
         return pooled if image_of is None else pooled.index_select(0, image_of)
 
     def _tokens(
-        self, image: Tensor, pooled: Tensor, text: Tensor, text_mask: Tensor, image_of: Tensor | None
+        self,
+        image: Tensor,
+        pooled: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        image_of: Tensor | None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         tokens: Tensor = self.text_tokens(text)  # [B, T, D]
         tokens = self.norm(torch.addcmul(tokens, tokens, pooled[:, None]))
@@ -119,7 +123,10 @@ class Fusion(nn.Module):
             memory = self.image_tokens(image)
             memory = memory if image_of is None else memory.index_select(0, image_of)
             real = text_mask.new_ones(memory.shape[:2])
-            seen = torch.cat([text_mask, real], dim=1)[:, None, None]  # [B, 1, 1, T + P]
-            for block in self.blocks:
-                tokens = block(tokens, memory, seen)
+            hidden = ~torch.cat([text_mask, real], dim=1)[:, None]  # [B, 1, T + P]
+            mask = torch.zeros(hidden.shape, dtype=tokens.dtype, device=tokens.device)
+            mask = mask.masked_fill_(hidden, float("-inf"))
+            for block in self.blocks[:-1]:
+                tokens = block(tokens, memory, mask)
+            tokens = self.blocks[-1](tokens, memory, mask, positions)
         return tokens

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mt2st.encoders import TowerOutput
 from mt2st.encoders.attention import pack_attention
 from mt2st.encoders.fine_tuning import Part, Source
+from mt2st.encoders.last_block import TextOutput, serves
 from mt2st.encoders.normalisation import CLIP_MEAN, CLIP_STD, PixelNormalizer
 from mt2st.encoders.reduced_images import patches_of, run_reduced
 from mt2st.encoders.stem import ConvolutionalStem
@@ -162,7 +163,7 @@ class OpenClipTowers(nn.Module):
         temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
         return {
             "image": Part(self.model.visual, self._loaded, Source(self, "encode_image", None)),
-            "text": Part(self.model.text, self._loaded, Source(self, "encode_text", self.pad_id)),
+            "text": Part(self.model.text, self._loaded, Source(self, "read_text", self.pad_id)),
             "temperature": Part(temperature, self._loaded),
         }
 
@@ -189,9 +190,15 @@ class OpenClipTowers(nn.Module):
         return TowerOutput(tokens, embedding)
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
+        return TowerOutput(*self.read_text(tokens))
+
+    def read_text(self, tokens: Tensor) -> TowerOutput | TextOutput:
+        """As `encode_text`, but what nobody reads of the output is not computed, where the tower's form allows that."""
         given = tokens.shape[1]
         if self._full_length:
             tokens = nn.functional.pad(tokens, (0, self.context_length - given), value=self.pad_id)
+        if serves(self.model.text):
+            return TextOutput(self.model.text, tokens, given)
         embedding, encoded = self.model.text(tokens)
         return TowerOutput(encoded[:, :given], embedding)
 

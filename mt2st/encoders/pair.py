@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mt2st.encoders import TowerOutput
+from mt2st.encoders import TowerOutput, text_reader
 from mt2st.encoders.fine_tuning import Part, Source
 from mt2st.encoders.reduced_images import NO_REDUCED_IMAGES
 from mt2st.errors import Mt2stError
@@ -74,7 +74,7 @@ class PairTowers(nn.Module):
         temperature = nn.ParameterList([each for each in (self.logit_scale, self.logit_bias) if each is not None])
         return {
             "image": Part(self.image, self.image.pretrained, Source(self, "image_output", None)),
-            "text": Part(self.text, self.text.pretrained, Source(self.text, "encode_text", self.pad_id)),
+            "text": Part(self.text, self.text.pretrained, Source(self.text, text_reader(self.text), self.pad_id)),
             "temperature": Part(temperature, self.dual and self.image.pretrained),
         }
 
@@ -105,7 +105,7 @@ class PairTowers(nn.Module):
         return TowerOutput(tokens, self.image_projection(embedding))
 
     def encode_text(self, tokens: Tensor) -> TowerOutput:
-        encoded, embedding = self.text.encode_text(tokens)
+        encoded, embedding = getattr(self.text, text_reader(self.text))(tokens)
         return TowerOutput(encoded, self.text_projection(embedding))
 
     def tokenize(self, texts: list[str]) -> Tensor:

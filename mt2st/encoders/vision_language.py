@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mt2st.batch import Batch
-from mt2st.encoders import TowerOutput, Towers
+from mt2st.encoders import TowerOutput, Towers, text_reader
 from mt2st.encoders._lazy import LazyFeatures
 from mt2st.encoders.fine_tuning import Part
 from mt2st.encoders.fusion import Fusion
+from mt2st.encoders.last_block import TextOutput
 from mt2st.encoders.reduced_images import NO_REDUCED_IMAGES
 from mt2st.errors import Mt2stError
 
@@ -84,8 +85,8 @@ class VisionLanguageFeatures(LazyFeatures):
         return output
 
     @cached_property
-    def _caption(self) -> TowerOutput:
-        return self.encoder.towers.encode_text(self["caption_tokens"])
+    def _caption(self) -> TowerOutput | TextOutput:
+        return self.read_text(self["caption_tokens"])
 
     @property
     def image_tokens(self) -> Tensor:
@@ -116,23 +117,31 @@ class VisionLanguageFeatures(LazyFeatures):
     def question_joint(self) -> Tensor:
         """[B questions, D]: image and question, fused."""
         tokens = self["question_tokens"]
-        text = self.encoder.towers.encode_text(tokens).tokens
+        text = self.read_text(tokens).tokens
         joint: Tensor = self.encoder.fusion(
             self.image_tokens, text, self.text_mask(tokens), self.batch.get("question_image")
         )[1]
         return joint
 
-    def encode_text(self, tokens: Tensor) -> TowerOutput:
-        """The text tower on other tokens than the batch's (masked ones, say); not memoised."""
-        return self.encoder.towers.encode_text(tokens)
+    def read_text(self, tokens: Tensor) -> TowerOutput | TextOutput:
+        """The text tower on tokens [B, T], which may be others than the batch's (masked ones, say); not memoised.
+
+        Where the tower can, only what is read of the output is computed.
+        """
+        towers: Any = self.encoder.towers
+        output: TowerOutput | TextOutput = getattr(towers, text_reader(towers))(tokens)
+        return output
 
     def text_mask(self, tokens: Tensor) -> Tensor:
         """[B, T] bool, True at real tokens."""
         return torch.ne(tokens, self.encoder.towers.pad_id)
 
-    def fused_tokens(self, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
-        """Tokens [B, T, D] that have seen the batch's images [B]; not memoised."""
-        return self.encoder.fusion.tokens(self.image_tokens, text_tokens, text_mask)
+    def fused_tokens(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Tokens [B, M, D] at `positions` [B, M] of texts [B, T] that have seen the batch's images [B]; not memoised.
+
+        A text may have other tokens than the batch's, but as many.
+        """
+        return self.encoder.fusion.tokens(self.image_tokens, self.read_text(tokens), self.text_mask(tokens), positions)
 
     def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Fused tokens [B, T, D] and joint embedding [B, D]; not memoised."""

@@ -85,15 +85,16 @@ class MaskedLanguageObjective(nn.Module):
         self.head = vocabulary_head(width, vocabulary_size, table)
 
     def forward(self, features: Any) -> Tensor:
-        def encode(masked: Tensor) -> Tensor:
-            fused: Tensor = features.fused_tokens(features.encode_text(masked).tokens, features.caption_mask)
-            return fused  # [B, T, D]
-
         def logits(hidden: Tensor) -> Tensor:
             return vocabulary_logits(self.head, hidden, features.encoder)
 
         return masked_loss(
-            features["caption_tokens"], self.maskable(features), encode, logits, mask_id=self.mask_id, rate=self.rate
+            features["caption_tokens"],
+            self.maskable(features),
+            features.fused_tokens,
+            logits,
+            mask_id=self.mask_id,
+            rate=self.rate,
         )
 
     def maskable(self, features: Any) -> Tensor:
@@ -112,7 +113,7 @@ def outside_frame(tokens: Tensor, real: Tensor, frame_ids: Iterable[int]) -> Ten
 def masked_loss(
     tokens: Tensor,
     maskable: Tensor,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor, Tensor], Tensor],
     head: Callable[[Tensor], Tensor],
     *,
     mask_id: int,
@@ -123,15 +124,14 @@ def masked_loss(
     Args:
         tokens: [B, T] int64.
         maskable: [B, T] bool.
-        encode: masked tokens [B, T] → [B, T, D].
+        encode: masked tokens [B, T], positions [B, M] → the states [B, M, D] there.
         head: [B, M, D] → logits [B, M, V].
         rate: share of the maskable tokens that are hidden, in (0, 1].
     """
     positions, chosen = choose_positions(maskable, rate)
     originals = tokens.gather(1, positions)  # [B, M]
-    encoded = encode(tokens.scatter(1, positions, torch.where(chosen, mask_id, originals)))
-    at_masks = encoded.gather(1, positions[..., None].expand(-1, -1, encoded.shape[-1]))  # [B, M, D]
-    logits = head(at_masks).float()  # [B, M, V]
+    masked = tokens.scatter(1, positions, torch.where(chosen, mask_id, originals))
+    logits = head(encode(masked, positions)).float()  # [B, M, V]
     losses = functional.cross_entropy(logits.flatten(0, 1), originals.flatten(), reduction="none")
     used = chosen.flatten().to(losses.dtype)
     return (losses * used).sum() / used.sum().clamp_min(1.0)

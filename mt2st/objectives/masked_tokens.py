@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mt2st.batch import pick
 from mt2st.errors import check_range
 from mt2st.objectives.masked_lm import masked_loss, outside_frame, vocabulary_head, vocabulary_logits
 
@@ -49,4 +50,7 @@ class MaskedTokenObjective(nn.Module):
         def logits(hidden: Tensor) -> Tensor:
             return vocabulary_logits(self.head, hidden, encoder)
 
-        return masked_loss(tokens, maskable, encoder.encode, logits, mask_id=self.mask_id, rate=self.rate)
+        def encode(masked: Tensor, positions: Tensor) -> Tensor:
+            return pick(encoder.encode(masked), positions)
+
+        return masked_loss(tokens, maskable, encode, logits, mask_id=self.mask_id, rate=self.rate)

@@ -132,7 +132,7 @@ class _Part:
         """A pass of the tower, counted by itself."""
         shape = tuple(inputs.shape)
         with torch.no_grad(), FlopCounter(alone=True) as counter:
-            made: TowerOutput = self._live(inputs)
+            made = TowerOutput(*self._live(inputs))
         spent = sum(flops for phases in counter.counts.values() for flops in phases.values())
         self._all.spend(f"{FROZEN}|{self.entry.part}|{list(shape)}", {FROZEN: {FORWARD: spent, BACKWARD: 0}})
         return made

@@ -184,6 +184,7 @@ class TestTowers:
             "frozen_outputs",
             "fusion",
             "installed",
+            "last_block",
             "normalisation",
             "open_clip_folder",
             "pair",

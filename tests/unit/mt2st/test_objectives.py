@@ -139,8 +139,8 @@ class TestMaskedLanguage:
         seen: list[Tensor] = []
         task.head.register_forward_hook(lambda module, args, output: seen.append(args[0]))
         texts: list[Tensor] = []
-        encode = towers.encode_text
-        towers.encode_text = lambda tokens: texts.append(tokens) or encode(tokens)  # type: ignore[method-assign]
+        read = towers.read_text
+        towers.read_text = lambda tokens: texts.append(tokens) or read(tokens)  # type: ignore[method-assign]
         batch = streams(encoder)["captions"].batch(0)
         torch.manual_seed(0)
         loss = task(encoder.features(batch))
@@ -319,13 +319,13 @@ class TestAnswering:
 
 
 class Calls:
-    """Counts the calls of an encoder's towers, of the fusion of tokens, and of joint embeddings."""
+    """Counts how often an encoder's towers are run, the fusion of tokens, and joint embeddings."""
 
     def __init__(self, encoder: VisionLanguageEncoder) -> None:
         self.counts = {"image": 0, "text": 0, "fusion": 0, "joint": 0}
         towers: Any = encoder.towers
         fusion = {"fusion": encoder.fusion.norm, "joint": encoder.fusion.joint}
-        for name, module in {"image": towers.model.visual, "text": towers.model.text, **fusion}.items():
+        for name, module in {"image": towers.model.visual, "text": towers.model.text.token_embedding, **fusion}.items():
             module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:

@@ -193,7 +193,10 @@ class TestSwitchedOffTasks:
     def test_the_real_encoder_runs_no_tower_for_a_finished_task(self) -> None:
         encoder = tiny_encoder()
         calls = {"image": 0, "text": 0}
-        for name, module in (("image", encoder.towers.model.visual), ("text", encoder.towers.model.text)):  # type: ignore[attr-defined]
+        for name, module in (
+            ("image", encoder.towers.model.visual),
+            ("text", encoder.towers.model.text.token_embedding),
+        ):  # type: ignore[attr-defined]
             module.register_forward_hook(lambda m, a, o, name=name: calls.update({name: calls[name] + 1}))
         seen = []
         run = Trainer(
