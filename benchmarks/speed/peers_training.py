@@ -1,12 +1,12 @@
 """`python -m benchmarks peers training`: this trainer beside the loops that people would otherwise take.
 
-1. `open_clip_train` on the same model, first weights, photos, batches and AdamW settings: equal losses, images a
-   second, peak memory. Where preparing data counts, it reads image files and this trainer its store; with data in
-   memory both get batches that are there.
+1. `open_clip_train`, and transformers' `Trainer` on its dual encoder of a ViT and a BERT: the same model, first
+   weights, photos, batches and AdamW settings, so equal losses; images a second, peak memory. Where preparing data
+   counts, they read image files and this trainer its store; with data in memory all get batches that are there.
 2. A loop in the manner of LibMTL, which runs every task always, against a step of this trainer after a switch: the
    ratio of FLOPs and that of seconds.
 
-Each measurement runs in a process of its own, the two sides in turn. About 40 minutes on 2 idle cores, a minute with
+Each measurement runs in a process of its own, the two sides in turn. About 70 minutes on 2 idle cores, a minute with
 --smoke. Beside seconds the record has processor seconds, which a busy machine shifts less.
 """
 
@@ -24,20 +24,25 @@ from rich.console import Console
 
 from benchmarks.options import parse_dataclass
 from benchmarks.speed.lines import Comparison, Line, in_process, quartiles
+from benchmarks.speed.training_setting import DUAL, OPEN_CLIP
 from mt2st.errors import Mt2stError, check_range, unknown_name
 from mt2st.threads import usable_threads
 
 PARTS = ("losses", "files", "memory", "switch")
+TRAINERS = {"open_clip_train": OPEN_CLIP, "transformers": DUAL}
+"""other people's loops, and whose towers are trained beside each"""
 _WORKER = "benchmarks.speed.training_worker"
 _LOADERS = (0, 1, 2)  # processes of their loader that are tried; the fastest is taken
 
 
 @dataclass(frozen=True)
 class Options:
-    """A contrastive training beside open_clip's, and a step after a switch beside one that always runs all tasks."""
+    """Contrastive training beside open_clip's and transformers' loops; a step after a switch beside all tasks'."""
 
     parts: tuple[str, ...] = PARTS
     """what to measure: losses, files, memory, switch"""
+    trainers: tuple[str, ...] = tuple(TRAINERS)
+    """beside whose loops: open_clip_train, transformers"""
     pairs: int = 15
     """times that both sides are measured, in turn; quartiles are reported, all are stored"""
     steps: int = 24
@@ -63,6 +68,9 @@ class Options:
         for part in self.parts:
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS)
+        for trainer in self.trainers:
+            if trainer not in TRAINERS:
+                raise unknown_name("trainer", trainer, tuple(TRAINERS))
         for name, low, high in (
             *(("pairs", 1, 1000), ("steps", 6, 100_000), ("batch", 2, 1 << 16), ("photos", 8, 1 << 20)),
             *(("layers", 1, 100), ("threads", 0, 4096)),
@@ -106,17 +114,21 @@ def run(options: Options) -> int:
             in_process(_WORKER, "make_photos", {"folder": name, "images": photos})
             place = {"folder": name, "image_size": setting["image_size"]}
             prepared = in_process(_WORKER, "prepare_photos", place) | {"images": photos}
-        if "losses" in options.parts:
-            console.print("measuring: losses", highlight=False)
-            curves = _curves(setting)
-            comparison.keep("losses", curves, loss_lines(curves))
-        for where, goal in (("files", 1.3), ("memory", 1.0)):
-            if where in options.parts:
-                console.print(f"measuring: {where}", highlight=False)
-                found = _pairs({**setting, "where": where, "warmup": 3}, pairs, trimmed=where == "memory")
-                goals = None if options.smoke else goal
-                made = prepared if where == "files" else None
-                comparison.keep(where, {**found, "prepared": made}, rate_lines(where, found["runs"], goals, made))
+        for trainer in options.trainers:
+            told = {**setting, "model": TRAINERS[trainer]}
+            if "losses" in options.parts:
+                console.print(f"measuring: {trainer}, losses", highlight=False)
+                curves = _curves(told)
+                comparison.keep(f"{trainer}/losses", curves, loss_lines(trainer, curves))
+            for where, goal in (("files", 1.3), ("memory", 1.0)):
+                if where in options.parts:
+                    console.print(f"measuring: {trainer}, {where}", highlight=False)
+                    trimmed = where == "memory" and TRAINERS[trainer] == OPEN_CLIP
+                    found = _pairs({**told, "where": where, "warmup": 3}, pairs, trimmed=trimmed)
+                    made = prepared if where == "files" else None
+                    judged = None if options.smoke else goal
+                    lines = rate_lines(trainer, where, found["runs"], judged, made)
+                    comparison.keep(f"{trainer}/{where}", {**found, "prepared": made}, lines)
     if "switch" in options.parts:
         console.print("measuring: switch", highlight=False)
         sizing = {"steps": 3 if options.smoke else 40, "warmup": 2 if options.smoke else 5}
@@ -135,16 +147,16 @@ def _curves(setting: Mapping[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def loss_lines(curves: Mapping[str, Sequence[float]]) -> list[Line]:
+def loss_lines(trainer: str, curves: Mapping[str, Sequence[float]]) -> list[Line]:
     """Whether the curves agree: they may differ three times as much as theirs do from themselves after a rounding."""
     theirs = curves["theirs"]
     difference, noise = (_largest_difference(curves[name], theirs) for name in ("ours", "nudged"))
     limit = max(3 * noise, 1e-6)
-    what = f"open_clip_train: largest relative difference of {len(theirs)} losses"
+    what = f"{trainer}: largest relative difference of {len(theirs)} losses"
     return [
         Line(what, f"{difference:.1e}", f"≤ {limit:.1e}", difference <= limit),
-        Line("the same between two runs of theirs, first weights a rounding apart", f"{noise:.1e}"),
-        Line("open_clip_train: first and last loss", f"{theirs[0]:.4f}, {theirs[-1]:.4f}"),
+        Line(f"{trainer}: the same between two runs of theirs, first weights a rounding apart", f"{noise:.1e}"),
+        Line(f"{trainer}: first and last loss", f"{theirs[0]:.4f}, {theirs[-1]:.4f}"),
     ]
 
 
@@ -183,16 +195,20 @@ def _turns(tasks: Sequence[str], arguments: Mapping[str, Any], pairs: int) -> di
 
 
 def rate_lines(
-    where: str, runs: Mapping[str, list[dict[str, Any]]], goal: float | None, prepared: Mapping[str, Any] | None
+    trainer: str,
+    where: str,
+    runs: Mapping[str, list[dict[str, Any]]],
+    goal: float | None,
+    prepared: Mapping[str, Any] | None,
 ) -> list[Line]:
     """The table's lines of one setting: rates as ours / theirs, turn by turn, memory, and what preparing costs."""
-    what = {"files": "image files against our store", "memory": "data in memory"}[where]
+    what = f"{trainer}, " + {"files": "image files against our store", "memory": "data in memory"}[where]
     ours, theirs = runs["ours"], runs["theirs"]
     ratio = _ratio(ours, theirs)
     met = median(ratio) >= goal if goal else None
     peak = {name: median([run["peak_bytes"] for run in runs[name]]) / 1e6 for name in ("ours", "theirs")}
     lines = [
-        Line(f"{what}: images/s, ours / open_clip_train's", quartiles(ratio), f"≥ {goal}" if goal else "", met),
+        Line(f"{what}: images/s, ours / theirs", quartiles(ratio), f"≥ {goal}" if goal else "", met),
         Line(
             f"{what}: their processor seconds / ours, without loading processes",
             quartiles(_ratio(ours, theirs, "processor_seconds_per_step")),

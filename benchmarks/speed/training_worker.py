@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,26 @@ from torch import Tensor
 from benchmarks.cases import AUXILIARY, PRIMARY
 from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.cases.vqa.knobs import RECIPES
-from benchmarks.records.machine import peak_resident_bytes, reset_peak_resident
+from benchmarks.records.machine import reset_peak_resident
 from benchmarks.speed.photos import make_photos
+from benchmarks.speed.training_setting import (
+    CONTEXT,
+    DUAL,
+    MEAN_STD,
+    MEMORY,
+    Held,
+    Setting,
+    found,
+    now,
+    nudge,
+    orders_of,
+    warm_steps,
+)
 from benchmarks.suite.costs import mixture_of
 from data_prep.prepare import prepare
 from mt2st.batch import Batch
 from mt2st.data.prepared import PreparedDataset
-from mt2st.data.streams import EpochOrder, pixels_tensor
+from mt2st.data.streams import pixels_tensor
 from mt2st.encoders.open_clip_towers import towers_of
 from mt2st.encoders.vision_language import VisionLanguageEncoder
 from mt2st.flops import FlopCounter
@@ -44,37 +56,6 @@ from mt2st.trained.vision_language import trimming
 from mt2st.training.config import TrainConfig, decay_groups
 from mt2st.training.trainer import Trainer
 
-FILES, MEMORY = "files", "memory"  # where the photos are: image files (theirs) and the store (ours), or memory
-CONTEXT = 32
-_MEAN_STD = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained, by either loop."""
-
-    folder: str
-    """what `make_photos` wrote"""
-    where: str = FILES
-    """files or memory"""
-    steps: int = 20
-    warmup: int = 3
-    """first steps that are not timed"""
-    batch: int = 64
-    width: int = 128
-    layers: int = 4
-    image_size: int = 64
-    learning_rate: float = 1e-3
-    threads: int = 1
-    workers: int = 0
-    """processes (theirs) or threads (ours) that make batches ahead"""
-    log_every: int = 20
-    nudge: bool = False
-    """move every first weight by about one rounding, to see what rounding alone does to the losses"""
-    trim: bool = False
-    """ours alone: cut texts to the longest, as this suite does for causal towers"""
-    seed: int = 0
-
 
 def prepare_photos(folder: str, image_size: int) -> dict[str, Any]:
     """Our store of the photos, as open_clip's transform for evaluation makes them; how long that takes."""
@@ -85,15 +66,14 @@ def prepare_photos(folder: str, image_size: int) -> dict[str, Any]:
 
 def ours(setting: Setting) -> dict[str, Any]:
     """The contrastive training by `mt2st.Trainer`."""
-    model, tokenizer = _model(setting)
-    encoder = VisionLanguageEncoder(towers_of(model, tokenizer, loaded=False), fusion_layers=0)
+    encoder, tokenizer = _encoder(setting)
     split = PreparedDataset.open(next((Path(setting.folder) / "data").glob("set-*"))).split("train")
     tokenize: Callable[[list[str]], Tensor] = tokenizer
     if setting.trim:
         tokenize = trimming(tokenizer, 0)
     # Captions in the order of their images, which is the order of the files' names.
     tokens = tokenize([split.caption_texts()[row] for row in np.argsort(split.caption_images(), kind="stable")])
-    orders = [np.asarray(rows) for rows in _orders(setting, split.num_images)]
+    orders = [np.asarray(rows) for rows in orders_of(setting, split.num_images)]
     held = _pixels(split, orders) if setting.where == MEMORY else None
 
     class Captions:
@@ -111,7 +91,7 @@ def ours(setting: Setting) -> dict[str, Any]:
             losses[line["step"] - 1] = line["loss/clip"]
 
     def stepped(step: int) -> None:
-        stamps.append(_now())
+        stamps.append(now())
 
     trainer = Trainer(
         encoder,
@@ -120,23 +100,28 @@ def ours(setting: Setting) -> dict[str, Any]:
         TrainConfig(
             total_steps=setting.steps,
             learning_rate=setting.learning_rate,
-            warmup_fraction=_warm(setting) / setting.steps,
+            warmup_fraction=warm_steps(setting) / setting.steps,
             log_every_steps=setting.log_every,
         ),
         log=log,
         on_step=stepped,
     )
     reset_peak_resident()
-    stamps.append(_now())
+    stamps.append(now())
     trainer.fit()
-    return _found(setting, stamps, losses) | {"flops_per_step": trainer.ledger.total / setting.steps}
+    return found(setting, stamps, losses) | {"flops_per_step": trainer.ledger.total / setting.steps}
 
 
 def theirs(setting: Setting) -> dict[str, Any]:
     """The same training by `open_clip_train`: its data set, its loop, its scheduler and its loss.
 
-    The data set is its CSV one; only the order of the rows is given to the loader, in place of a shuffle.
+    The data set is its CSV one; only the order of the rows is given to the loader, in place of a shuffle. The dual
+    encoder is trained by transformers' loop.
     """
+    if setting.model == DUAL:
+        from benchmarks.speed import dual_training
+
+        return dual_training.theirs(setting)
     from open_clip_train.data import CsvDataset, DataInfo
     from open_clip_train.params import parse_args
     from open_clip_train.scheduler import cosine_lr
@@ -146,7 +131,7 @@ def theirs(setting: Setting) -> dict[str, Any]:
     model, tokenizer = _model(setting)
     args = parse_args(
         f"--batch-size {setting.batch} --workers {setting.workers} --precision fp32 --lr {setting.learning_rate} "
-        f"--wd 0.01 --beta1 0.9 --beta2 0.999 --eps 1e-8 --grad-clip-norm 1.0 --warmup {_warm(setting)} "
+        f"--wd 0.01 --beta1 0.9 --beta2 0.999 --eps 1e-8 --grad-clip-norm 1.0 --warmup {warm_steps(setting)} "
         f"--log-every-n-steps {setting.log_every}".split()
     )
     args.distill, args.distributed, args.horovod, args.device = False, False, False, "cpu"
@@ -159,9 +144,9 @@ def theirs(setting: Setting) -> dict[str, Any]:
         betas=(args.beta1, args.beta2),
         eps=args.eps,
     )
-    transform = open_clip.image_transform(setting.image_size, is_train=False, **_MEAN_STD)
+    transform = open_clip.image_transform(setting.image_size, is_train=False, **MEAN_STD)
     data: Any = CsvDataset(str(Path(setting.folder) / "photos.tsv"), transform, "filepath", "title", "\t", tokenizer)
-    orders = _orders(setting, len(data))
+    orders = orders_of(setting, len(data))
     loader: Any
     if setting.where == MEMORY:
         loader = Held(orders, data)
@@ -173,7 +158,7 @@ def theirs(setting: Setting) -> dict[str, Any]:
     stamps: list[tuple[float, float]] = []
 
     def scheduler(step: int) -> None:  # called once a step, when its batch is there
-        stamps.append(_now())
+        stamps.append(now())
         schedule(step)
 
     losses: dict[int, float] = {}
@@ -196,22 +181,19 @@ def theirs(setting: Setting) -> dict[str, Any]:
         args,
         tb_writer=Writer(),
     )
-    stamps.append(_now())
-    return _found(setting, stamps, losses)
+    stamps.append(now())
+    return found(setting, stamps, losses)
 
 
-class Held:
-    """Batches that were made before: the best that a loader can do."""
+def _encoder(setting: Setting) -> tuple[Any, Any]:
+    """What this package's loop trains, and the tokenizer."""
+    if setting.model == DUAL:
+        from benchmarks.speed.dual_training import DualEncoder, dual_model  # transformers' Trainer takes time to import
 
-    def __init__(self, orders: Sequence[np.ndarray], data: Any) -> None:
-        made = {int(row): data[int(row)] for row in np.unique(np.concatenate(list(orders)))}
-        self._batches = [
-            (torch.stack([made[int(row)][0] for row in rows]), torch.stack([made[int(row)][1] for row in rows]))
-            for rows in orders
-        ]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self._batches)
+        encoder = DualEncoder(dual_model(setting), setting.image_size)
+        return encoder, open_clip.tokenizer.SimpleTokenizer(context_length=CONTEXT)
+    model, tokenizer = _model(setting)
+    return VisionLanguageEncoder(towers_of(model, tokenizer, loaded=False), fusion_layers=0), tokenizer
 
 
 def _model(setting: Setting) -> tuple[Any, Any]:
@@ -232,46 +214,12 @@ def _model(setting: Setting) -> tuple[Any, Any]:
         output_dict=True,
     )
     if setting.nudge:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(1 + torch.finfo(torch.float32).eps)
+        nudge(model)
     return model, open_clip.tokenizer.SimpleTokenizer(context_length=CONTEXT)
-
-
-def _orders(setting: Setting, images: int) -> list[np.ndarray]:
-    """Rows [batch] of each step."""
-    order = EpochOrder(images, setting.seed, "photos")
-    return [order(step * setting.batch, setting.batch) for step in range(setting.steps)]
 
 
 def _pixels(split: Any, orders: Sequence[np.ndarray]) -> list[Tensor]:
     return [pixels_tensor(split, rows) for rows in orders]
-
-
-def _warm(setting: Setting) -> int:
-    """Steps in which the learning rate rises."""
-    return max(1, setting.steps // 10)
-
-
-def _now() -> tuple[float, float]:
-    """The clock, and processor seconds of this process; what workers took is not among them before they end."""
-    return time.perf_counter(), time.process_time()
-
-
-def _found(setting: Setting, stamps: list[tuple[float, float]], losses: dict[int, float]) -> dict[str, Any]:
-    """What a training leaves: images a second after the warm-up, peak memory, losses.
-
-    `stamps` holds the time before each step and after the last one.
-    """
-    steps = len(stamps) - 1 - setting.warmup
-    seconds, processor_seconds = (last - first for first, last in zip(stamps[setting.warmup], stamps[-1], strict=True))
-    return {
-        "images_per_second": steps * setting.batch / seconds,
-        "seconds_per_step": seconds / steps,
-        "processor_seconds_per_step": processor_seconds / steps,
-        "peak_bytes": peak_resident_bytes(),
-        "losses": [losses[step] for step in sorted(losses)],
-    }
 
 
 def switched(steps: int, warmup: int, threads: int) -> dict[str, Any]:
@@ -317,10 +265,10 @@ def _timed(step: Callable[[int], Any], steps: int, warmup: int) -> dict[str, flo
     """Seconds a step, after `warmup` of them."""
     for index in range(warmup):
         step(index)
-    before = _now()
+    before = now()
     for index in range(warmup, warmup + steps):
         step(index)
-    seconds, processor_seconds = ((last - first) / steps for first, last in zip(before, _now(), strict=True))
+    seconds, processor_seconds = ((last - first) / steps for first, last in zip(before, now(), strict=True))
     return {"seconds_per_step": seconds, "processor_seconds_per_step": processor_seconds}
 
 

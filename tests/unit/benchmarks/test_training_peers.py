@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import lines, peers_training, training_worker
-from benchmarks.speed.lines import Comparison, Line, in_process, quartiles
+from benchmarks.speed import peers_training, training_worker
+from benchmarks.speed.lines import Comparison, Line, TooLongError, in_process, quartiles
 from mt2st.errors import Mt2stError
 
 pytest.importorskip("webdataset", reason="open_clip_train needs it")
@@ -36,28 +36,32 @@ def test_a_smoke_run_measures_both_sides(here: Callable[[str], list[str]], tmp_p
     assert peers_training.main(arguments) == 0
     (folder,) = (tmp_path / "peers" / "training").iterdir()
     record = json.loads((folder / "run.json").read_text())
-    curves = record["measurements"]["losses"]
-    assert curves["ours"][0] == pytest.approx(curves["theirs"][0], rel=1e-6)
-    assert curves["ours"] == pytest.approx(curves["theirs"], rel=1e-4)
-    assert len(set(curves["theirs"])) == 6, "every step has another batch, or agreement would say little"
-    assert record["lines"][0]["met"] is True
-    rates = record["measurements"]["files"]
-    assert len(rates["runs"]["ours"]) == len(rates["runs"]["theirs"]) == 1
-    assert rates["prepared"]["images"] == 16
-    assert set(rates["their_trials_images_per_second"]) == {"0"}
-    assert "ours, texts cut" in record["measurements"]["memory"]["runs"]
-    assert "image files against our store: images/s, ours" in (folder / "TABLE.md").read_text()
+    for trainer in ("open_clip_train", "transformers"):
+        curves = record["measurements"][f"{trainer}/losses"]
+        assert curves["ours"][0] == pytest.approx(curves["theirs"][0], rel=1e-6)
+        assert curves["ours"] == pytest.approx(curves["theirs"], rel=1e-4)
+        assert len(set(curves["theirs"])) == 6, "every step has another batch, or agreement would say little"
+        rates = record["measurements"][f"{trainer}/files"]
+        assert len(rates["runs"]["ours"]) == len(rates["runs"]["theirs"]) == 1
+        assert rates["prepared"]["images"] == 16
+        assert set(rates["their_trials_images_per_second"]) == {"0"}
+        memory = record["measurements"][f"{trainer}/memory"]["runs"]
+        assert ("ours, texts cut" in memory) == (trainer == "open_clip_train")
+        table = (folder / "TABLE.md").read_text().replace("\\", "")
+        assert f"{trainer}, image files against our store: images/s, ours" in table
+    agreement = [line for line in record["lines"] if "relative difference" in line["what"]]
+    assert [line["met"] for line in agreement] == [True, True]
 
 
 def test_other_losses_are_missed() -> None:
     curves = {"ours": [2.0, 1.0], "theirs": [2.0, 1.1], "nudged": [2.0, 1.1 + 1e-7]}
-    agreement, noise, _ = peers_training.loss_lines(curves)
+    agreement, noise, _ = peers_training.loss_lines("them", curves)
     assert agreement.met is False
     assert agreement.value == "9.1e-02"
     assert noise.value == "9.1e-08"
-    assert peers_training.loss_lines({**curves, "ours": [2.0, 1.1 - 2e-7]})[0].met is True
+    assert peers_training.loss_lines("them", {**curves, "ours": [2.0, 1.1 - 2e-7]})[0].met is True
     with pytest.raises(Mt2stError, match="logged 1 losses and the other 2"):
-        peers_training.loss_lines({**curves, "ours": [2.0]})
+        peers_training.loss_lines("them", {**curves, "ours": [2.0]})
 
 
 def test_rates_are_judged_by_pairs() -> None:
@@ -74,13 +78,15 @@ def test_rates_are_judged_by_pairs() -> None:
 
     both = {"ours": runs([1.0, 2.0, 4.0]), "theirs": runs([2.0, 3.0, 4.0])}
     prepared = {"seconds": 10.0, "images": 200}
-    found = {line.what.partition(": ")[2]: line for line in peers_training.rate_lines("files", both, 1.3, prepared)}
-    ratio = found["images/s, ours / open_clip_train's"]
+    found = {
+        line.what.partition(": ")[2]: line for line in peers_training.rate_lines("them", "files", both, 1.3, prepared)
+    }
+    ratio = found["images/s, ours / theirs"]
     assert ratio.value == "1.50 [1.25, 1.75]"
     assert ratio.met is True
     assert found["ms to prepare a photo once; paid back after"].value == "50.0 ms; 0.5 epochs"
-    assert peers_training.rate_lines("files", both, 1.6, None)[0].met is False
-    assert peers_training.rate_lines("memory", both, None, None)[0].met is None
+    assert peers_training.rate_lines("them", "files", both, 1.6, None)[0].met is False
+    assert peers_training.rate_lines("them", "memory", both, None, None)[0].met is None
 
 
 def test_a_step_after_a_switch_costs_less_than_one_that_runs_all_tasks() -> None:
@@ -108,6 +114,7 @@ def test_a_comparison_keeps_what_it_found_so_far(tmp_path: Path) -> None:
 def test_bad_options() -> None:
     for arguments, words in (
         (["--parts", "loses"], "did you mean 'losses'"),
+        (["--trainers", "transformer"], "did you mean 'transformers'"),
         (["--pairs", "0"], "--pairs = 0"),
         (["--width", "100"], "--width = 100 must be a multiple of 64"),
         (["--image-size", "20"], "--image-size = 20 must be a multiple of 8"),
@@ -127,5 +134,5 @@ def test_a_process_that_fails_or_takes_too_long_says_so(tmp_path: Path, monkeypa
     assert in_process("a_worker", "echo", {"x": 1}) == {"x": 1}
     with pytest.raises(Mt2stError, match=r"measuring fail .* exit code 1: no luck"):
         in_process("a_worker", "fail", {})
-    with pytest.raises(lines.TooLongError, match="sleep took longer than 1 s"):
+    with pytest.raises(TooLongError, match="sleep took longer than 1 s"):
         in_process("a_worker", "sleep", {}, seconds=1)
