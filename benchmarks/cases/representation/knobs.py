@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from benchmarks.cases import auxiliary_names
+from benchmarks.cases.shared.auxiliary_subsets import subsets
 from benchmarks.cases.shared.encoder_knobs import TextTowerKnobs
 from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.question_knobs import check_even
@@ -122,6 +123,7 @@ SUPERSENSE = Knobs(
         SampledDiminishing(5e-3, 1.0, rate=6.0, shape=2.0),
     ),
 )
+ALL_AUXILIARIES = ("supersense", "gloss_lemma", "skip_gram")
 PAIRS = replace(
     SUPERSENSE,
     question="same_class",
@@ -157,6 +159,19 @@ PRETRAINED = replace(
 RECIPES = {
     "default": PAIRS,
     "representation-pretrained": PRETRAINED,
+    "peers": replace(
+        PAIRS,
+        strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
+        views=("equal-budget",),
+        budgets=(0.44,),
+    ),
+    "ablation": replace(
+        PAIRS,
+        auxiliaries=ALL_AUXILIARIES,
+        strategies=("STL", *subsets(ALL_AUXILIARIES)),
+        views=("equal-budget",),
+        budgets=(0.44,),
+    ),
     "supersense": SUPERSENSE,
     "10-percent": replace(SUPERSENSE, label_fraction=0.1),
     "all-labels": replace(SUPERSENSE, label_fraction=1.0),
