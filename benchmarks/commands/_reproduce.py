@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.cases import CaseCard
 from benchmarks.records.metrics_log import plain
 from benchmarks.records.read import RunRecord
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_of, is_budget
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, budget_of, budget_view, is_budget
 from benchmarks.strategies import find_strategy
 from mt2st.errors import Mt2stError
 from mt2st.training.config import deciding
@@ -81,9 +81,16 @@ def suite_command(card: CaseCard, recipe: str, runs: Sequence[RunRecord]) -> lis
 
 def _views(knobs: Any, runs: Sequence[RunRecord]) -> list[str]:
     """Options for the comparisons that were made, where they are not the recipe's."""
-    views = {view for run in runs for view in run.views}
+    mine = {view for run in runs if run.strategy == MULTI_TASK for view in run.views}
+    others = {view for run in runs if run.strategy != MULTI_TASK for view in run.views}
+    views, full = mine | others, budget_view(1)
     made = [EQUAL_STEPS] * (EQUAL_STEPS in views) + [EQUAL_BUDGET] * any(map(is_budget, views))
     words = ["--views", *made] if set(made) != set(knobs.views) else []
+    if knobs.full_mtl and any(map(is_budget, mine)):
+        if full not in mine:
+            words.append("--no-full-mtl")
+        elif full not in others and any(map(is_budget, views - {full})):
+            views = views - {full}  # which the recipe brings
     shares = sorted(share for view in views if (share := budget_of(view)) is not None)
     return words + (
         ["--budgets", *(f"{share:g}" for share in shares)] if shares not in ([], sorted(knobs.budgets)) else []

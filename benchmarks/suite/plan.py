@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.cases import Case
 from benchmarks.cases.shared.suite_knobs import SuiteKnobs
-from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, budget_view
+from benchmarks.report.views import EQUAL_BUDGET, EQUAL_STEPS, MULTI_TASK, budget_view
 from benchmarks.strategies import balancer_of, schedules_of, training_of
 from benchmarks.suite.costs import StepCosts
 from benchmarks.suite.runs import Run
@@ -72,7 +72,8 @@ def plan_runs(knobs: SuiteKnobs, costs: SuiteCosts, seeds: Iterable[int] | None 
             views: dict[int, list[str]] = {}
             if EQUAL_STEPS in knobs.views:
                 views.setdefault(knobs.steps, []).append(EQUAL_STEPS)
-            for share in sorted(knobs.budgets) if EQUAL_BUDGET in knobs.views else ():
+            shares = {*knobs.budgets, 1.0} if knobs.full_mtl and kind.name == MULTI_TASK else set(knobs.budgets)
+            for share in sorted(shares) if EQUAL_BUDGET in knobs.views else ():
                 steps = steps_for_budget(share * everything, schedules, step.primary, cost, seed, step.turns)
                 # When it stops an auxiliary, or which inputs come again, is known only afterwards: the budget ends it.
                 if hears or step.remembers:

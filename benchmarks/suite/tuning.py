@@ -185,7 +185,9 @@ class _Tuning:
         return PatternSearch(start, moves_of(kind.axes(), costs.auxiliaries), refusal)
 
     def _varied(self, kind: StrategyKind, settings: Any) -> Any:
-        return replace(self._knobs, strategies=(kind.place or kind.name,), settings=()).with_settings(settings)
+        return replace(self._knobs, strategies=(kind.place or kind.name,), settings=(), full_mtl=False).with_settings(
+            settings
+        )
 
     def _until(self, number: int) -> None:
         """Rounds until every search has so many trials."""

@@ -201,6 +201,17 @@ def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, 
     assert runner.resume_run(again) == 0
 
 
+def test_full_mtl_is_planned_beside_the_budgets(data_folder: Path) -> None:
+    knobs = tiny(data_folder, strategies=("STL", "MTL"), views=("equal-budget",), budgets=(0.5,), full_mtl=True)
+    costs = SuiteCosts(open_case(CARD, knobs, Console(quiet=True)), knobs)
+    runs = [(run.strategy, *run.views) for run in plan_runs(knobs, costs)]
+    assert runs == [("STL", "budget-0.5"), ("MTL", "budget-0.5"), ("MTL", "budget-1")]
+    assert plan_runs(knobs, costs)[-1].steps == knobs.steps
+    assert plan_runs(replace(knobs, budgets=(0.5, 1.0)), costs) == plan_runs(
+        replace(knobs, budgets=(0.5, 1.0), full_mtl=False), costs
+    ), "a budget of 1 is not planned twice"
+
+
 def test_the_passes_of_balancers_are_in_budget_forecast_and_ledger(data_folder: Path, tmp_path: Path) -> None:
     names = ["MTL", "FAMO", "Uncertainty weighting"]
     if find_spec("torchjd") and find_spec("quadprog"):

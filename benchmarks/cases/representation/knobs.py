@@ -129,6 +129,9 @@ PAIRS = replace(
     question="same_class",
     steps=600,
     validations=4,
+    views=("equal-budget",),
+    budgets=(0.3, 0.44),
+    full_mtl=True,
     auxiliaries=("supersense", "gloss_lemma"),
     # The best of six trials each on validation, at 44 % of full MTL's FLOPs
     # (results/published/representation/tuning.md).
@@ -162,15 +165,15 @@ RECIPES = {
     "peers": replace(
         PAIRS,
         strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
-        views=("equal-budget",),
         budgets=(0.44,),
+        full_mtl=False,
     ),
     "ablation": replace(
         PAIRS,
         auxiliaries=ALL_AUXILIARIES,
         strategies=("STL", *subsets(ALL_AUXILIARIES)),
-        views=("equal-budget",),
         budgets=(0.44,),
+        full_mtl=False,
     ),
     "supersense": SUPERSENSE,
     "10-percent": replace(SUPERSENSE, label_fraction=0.1),

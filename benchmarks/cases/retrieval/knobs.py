@@ -1,6 +1,6 @@
 """Image-text retrieval: composed queries over scenes of pictograms, few queries to learn from, many partial captions.
 
-python -m benchmarks retrieval                      scenes: eight seeds, every strategy, every view
+python -m benchmarks retrieval                      scenes: eight seeds of every strategy, and of full MTL
 python -m benchmarks retrieval --recipe openmoji    single pictograms by their names
 python -m benchmarks retrieval --smoke              the same in small, for a first look
 """
@@ -115,6 +115,9 @@ ALL_AUXILIARIES = ("captions", "masked_lm", "matching")
 # The best of six trials each on validation, at 44 % of full MTL's FLOPs (results/published/retrieval/tuning.md).
 SCENES = Knobs(
     steps=500,
+    views=("equal-budget",),
+    budgets=(0.44,),
+    full_mtl=True,
     label_fraction=0.05,
     settings=(
         SingleTask(0.016, weight_decay=0.1),

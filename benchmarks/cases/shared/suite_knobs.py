@@ -67,6 +67,8 @@ class SuiteKnobs:
     """comparisons to run: same steps, same training FLOPs at each of `budgets`"""
     budgets: tuple[float, ...] = planned(default=(0.3, CLAIMED_BUDGET, 1.0))
     """training FLOPs of every strategy, as shares of full MTL's, which has `steps`; 0.44 = 56 % fewer"""
+    full_mtl: bool = planned(default=False)
+    """also run MTL, where it is among the strategies, with all its FLOPs: what every budget is compared with"""
     train: TrainSettings = field(default_factory=lambda: TrainSettings(checkpoint_every_seconds=60.0))
     """how to train"""
     validations: int = 10

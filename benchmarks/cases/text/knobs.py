@@ -110,6 +110,9 @@ PAIRS = replace(
     question="same_class",
     auxiliaries=("supersense", "matching"),
     glosses_per_batch=64,
+    views=("equal-budget",),
+    budgets=(0.44,),
+    full_mtl=True,
     # The best of six trials each on validation, at 44 % of full MTL's FLOPs (results/published/text/tuning.md).
     settings=(
         SingleTask(1e-3),

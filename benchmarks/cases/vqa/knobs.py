@@ -1,6 +1,6 @@
 """VQA with few labels and many captions.
 
-python -m benchmarks vqa            eight seeds, every strategy, every view
+python -m benchmarks vqa            eight seeds of every strategy, and of full MTL
 python -m benchmarks vqa --smoke    the same in small, for a first look
 """
 
@@ -99,6 +99,9 @@ class Knobs(LabelledDataKnobs):
 # The best of eight trials each on validation, at 44 % of full MTL's FLOPs (results/published/vqa/tuning.md).
 TUNED = Knobs(
     steps=1100,
+    views=("equal-budget",),
+    budgets=(0.44,),
+    full_mtl=True,
     settings=(
         SingleTask(0.004, weight_decay=0.1),
         MultiTask(0.004, 1.414),
@@ -127,7 +130,6 @@ RECIPES = {
         TUNED,
         steps=600,
         seeds=4,
-        budgets=(0.44,),
         auxiliaries=("contrastive",),
         # The best of six trials each (results/published/vqa/vqa-pretrained/tuning.md).
         settings=(
@@ -144,8 +146,7 @@ RECIPES = {
     "peers": replace(
         TUNED,
         strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
-        views=("equal-budget",),
-        budgets=(0.44,),
+        full_mtl=False,
         # The best of eight trials each, Switch's from the default's log (results/published/vqa/peers/tuning.md).
         settings=(
             MultiTask(0.004, 1.0),
@@ -159,9 +160,7 @@ RECIPES = {
     ),
     # Tells a switch from merely stopping early, at the paper's budget and where a switch loses nothing. In the
     # default's eight seeds differences at 54 % deviate by 1.9 points; then 64 seeds show 0.6 points seven times in ten.
-    "head-to-head": replace(
-        TUNED, seeds=64, strategies=("MTL", "Switch"), views=("equal-budget",), budgets=(0.44, 0.55, 1.0)
-    ),
+    "head-to-head": replace(TUNED, seeds=64, strategies=("MTL", "Switch"), budgets=(0.44, 0.55, 1.0)),
     # Images at half their side in the first half of each run: MTL's FLOPs are 79 % of the default recipe's at equal
     # steps, so this budget is 44 % of what the default's full MTL costs.
     "low-resolution": replace(TUNED, budgets=(0.557,), train=replace(TUNED.train, low_resolution_until=0.5)),

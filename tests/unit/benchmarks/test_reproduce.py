@@ -26,6 +26,10 @@ LINES = (
     ("vqa", "curve-smoke", "--label-fraction 0.25 --strategies STL MTL Switch:contrastive --on-leak drop"),
     ("retrieval", "default", "--languages en --data openmoji --draw fixed --views equal-steps"),
     ("image", "default-smoke", "--seeds 2"),
+    ("vqa", "default", "--budgets 0.3 0.44 --no-full-mtl"),
+    ("vqa", "default", "--budgets 0.44 1.0"),
+    ("vqa", "default", "--strategies STL Switch"),
+    ("vqa", "default", "--views equal-steps equal-budget"),
 )
 
 
@@ -48,26 +52,23 @@ def test_the_command_makes_the_same_knobs_again(case: str, recipe: str, line: st
     assert [kind.name for kind in again.kinds()] == [kind.name for kind in made.kinds()]
     for kind in made.kinds():
         assert deciding(again.strategy(kind.name)) == deciding(made.strategy(kind.name))
-    assert (again.seeds, again.budgets, again.views, again.on_leak) == (
-        made.seeds,
-        made.budgets,
-        made.views,
-        made.on_leak,
-    )
+    for name in ("seeds", "budgets", "views", "full_mtl", "on_leak"):
+        assert getattr(again, name) == getattr(made, name), name
     if not line:
         assert words == ["python", "-m", "benchmarks", case], "what is the recipe's is not said again"
 
 
 def records_of(case: str, knobs) -> list[RunRecord]:  # type: ignore[no-untyped-def]
     views = [view for view in knobs.views if view == "equal-steps"]
-    views += [budget_view(share) for share in knobs.budgets] if "equal-budget" in knobs.views else []
+    budgets = [budget_view(share) for share in knobs.budgets] if "equal-budget" in knobs.views else []
+    full = [budget_view(1)] if budgets and knobs.full_mtl else []
     return [
         RunRecord(
             Path("run"),
             {
                 "strategy": kind.name,
                 "seed": seed,
-                "views": views,
+                "views": [*views, *budgets, *(full if kind.name == "MTL" and full != budgets[-1:] else [])],
                 "config": {
                     "knobs": plain(knobs.shared(), "knobs"),
                     "strategy": plain(deciding(knobs.strategy(kind.name)), "strategy"),
