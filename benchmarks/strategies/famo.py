@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from benchmarks.strategies import Axis
 from benchmarks.strategies._balanced import Balanced
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ class FastAdaptive(Balanced):
     """FAMO: weights that let all log-losses fall at one rate."""
 
     name: ClassVar[str] = "FAMO"
+    axes: ClassVar[Mapping[str, Axis]] = {
+        **Balanced.axes,
+        "logit_learning_rate": Axis(factor=4.0, low=1e-4, high=10.0),
+    }
 
     logit_learning_rate: float = 0.025
     """learning rate of the weights' logits"""
