@@ -90,6 +90,7 @@ def attend(query: Tensor, key_value: Tensor, heads: int, mask: Tensor | None) ->
     rows, count, width = query.shape
     length = key_value.shape[1]
     query = query.view(rows, count, heads, -1).transpose(1, 2)  # [B, H, M, E / H]
+    mask = None if mask is None else mask.to(query.dtype)  # automatic mixed precision makes queries of another one
     if is_short(key_value):
         key, value = key_value.view(rows, length, 2, heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2).unbind(0)
         if mask is not None:

@@ -2,7 +2,8 @@
 
 A contrastive loss reads one token of a text, masked language modelling the hidden ones. Each attends to all tokens, so
 the last block needs the keys and values of all, but queries, output projection and MLP of those that are read. What
-comes out is what the tower itself gives, to rounding.
+comes out is what the tower itself gives, to rounding. With gradient checkpointing the blocks before the last one are
+computed again in the backward pass.
 
 Shapes: B texts of T tokens of width D, M of them asked for, H heads; embeddings of width E.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mt2st.batch import pick
 from mt2st.encoders.attention import PackedAttention, attend, attend_packed
@@ -30,7 +32,7 @@ def serves(text: Any) -> bool:
     if type(text) is not TextTransformer or text.cls_emb is not None or text.pool_type not in _POOLS:
         return False
     inner = text.transformer
-    if type(inner) is not Transformer or inner.grad_checkpointing or not inner.batch_first:
+    if type(inner) is not Transformer or not inner.batch_first:
         return False
     last = inner.resblocks[-1]
     if type(last) is not ResidualAttentionBlock or hasattr(last, "ln_1_kv"):
@@ -62,7 +64,10 @@ class TextOutput:
             if mask is not None:
                 whole = mask.expand(len(ids), length, length).repeat_interleave(blocks[0].attn.num_heads, 0)
             for block in blocks[:-1]:
-                hidden = block(hidden, attn_mask=whole)
+                if text.transformer.grad_checkpointing:
+                    hidden = checkpoint(block, hidden, None, None, whole, use_reentrant=False)
+                else:
+                    hidden = block(hidden, attn_mask=whole)
         self._hidden, self._mask, self._block = hidden, mask, blocks[-1]
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -80,7 +85,7 @@ class TextOutput:
         if pool == "argmax":
             place = ids.argmax(1)
         elif pool == "eos":
-            place = (ids == self._text.eos_id).to(torch.uint8).argmax(1)
+            place = (ids == self._text.eos_id).int().argmax(1)
         else:
             place = ids.new_full((len(ids),), 0 if pool == "first" else ids.shape[1] - 1)
         pooled = self.at(place[:, None])[:, 0]
@@ -102,7 +107,7 @@ class TextOutput:
         packed = functional.linear(self._normed, attention.in_proj_weight, attention.in_proj_bias)
         if mask is not None:
             rows, length = self._ids.shape
-            mask = mask[:, None].expand(rows, attention.num_heads, length, length).flatten(0, 1)
+            mask = mask[:, None].expand(rows, attention.num_heads, length, length).flatten(0, 1).to(packed.dtype)
         return self._behind(self._hidden, attend_packed(packed, attention.num_heads, mask))
 
     def _some(self, positions: Tensor) -> Tensor:

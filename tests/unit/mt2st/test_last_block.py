@@ -122,10 +122,28 @@ def test_flops_are_those_of_what_is_read_and_nothing_is_computed_twice() -> None
     assert everything == 2 * ROWS * (key_value + length * one + projection)
 
 
+def test_gradient_checkpointing_changes_no_bit() -> None:
+    found = []
+    for on in (False, True):
+        text = tower(layers=3, padded=True, pool_type="eos")
+        text.transformer.grad_checkpointing = on
+        output = TextOutput(text, some_ids(7), 7)
+        found.append([output.embedding.detach(), *gradients(text, [output.embedding])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_half_precision_gives_what_open_clip_gives() -> None:
+    text = tower(padded=True, pool_type="eos")
+    ids = some_ids(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        embedding, tokens = text(ids)
+        output = TextOutput(text, ids, 7)
+        torch.testing.assert_close(output.embedding, embedding, rtol=0.03, atol=0.03)
+        torch.testing.assert_close(output.tokens, tokens, rtol=0.03, atol=0.03)
+    assert output.embedding.dtype == embedding.dtype
+
+
 def test_towers_of_another_form_are_not_served() -> None:
-    text = tower()
-    text.transformer.grad_checkpointing = True
-    assert not serves(text)
     assert not serves(torch.nn.Linear(2, 2))
     plain = open_clip.transformer.TextTransformer(vocab_size=9, width=8, heads=2, layers=1, embed_cls=True)
     pack_attention(plain)
