@@ -30,7 +30,12 @@ def _published_since(read: Callable[[str], Any]) -> list[str]:
     """Comparisons whose records are all lines with goals; one without a published record is left out."""
     found = []
     for name, title, command in (
-        ("peers/training.json", "Training beside its peers", "peers training"),
+        ("peers/training.json", "Training beside open_clip's loop", "peers training --trainers open_clip_train"),
+        (
+            "peers/training-transformers.json",
+            "Training beside transformers' loop",
+            "peers training --trainers transformers --parts losses files memory",
+        ),
         ("peers/evaluate.json", "Evaluation without training beside CLIP_benchmark", "peers evaluate"),
         ("peers/milvus.json", "Milvus beside its own client", "peers milvus"),
         ("loop/against.json", "The default step beside that of an earlier commit", "step --against CHECKOUT"),
