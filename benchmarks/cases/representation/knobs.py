@@ -19,11 +19,16 @@ from benchmarks.cases.shared.gloss_knobs import GlossKnobs
 from benchmarks.cases.shared.question_knobs import check_even
 from benchmarks.report.spec import Group, Metric, ReportSpec, accuracy
 from benchmarks.strategies.diminish import Diminishing
+from benchmarks.strategies.famo import FastAdaptive
 from benchmarks.strategies.mtl import MultiTask
+from benchmarks.strategies.pcd import PriorityConstrained
+from benchmarks.strategies.pcgrad import ProjectedConflicts
 from benchmarks.strategies.sampled import SampledDiminishing
 from benchmarks.strategies.stl import SingleTask
 from benchmarks.strategies.switch import Switching
 from benchmarks.strategies.thinned import Thinning
+from benchmarks.strategies.uncertainty import UncertaintyWeighted
+from benchmarks.strategies.upgrad import UnconflictingProjections
 from mt2st.errors import Mt2stError
 
 SPEC = ReportSpec(
@@ -167,6 +172,16 @@ RECIPES = {
         strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
         budgets=(0.44,),
         full_mtl=False,
+        # The best of eight trials each (results/published/representation/peers/tuning.md).
+        settings=(
+            MultiTask(0.016, 1.0),
+            Switching(0.016, 4.0, at=0.85),
+            UncertaintyWeighted(0.004, at=0.85),
+            FastAdaptive(0.016, at=0.85),
+            UnconflictingProjections(0.032, at=0.85, weight=4.0),
+            ProjectedConflicts(0.016, at=0.85, weight=8.0),
+            PriorityConstrained(0.016, at=0.925, tau=0.64),
+        ),
     ),
     "ablation": replace(
         PAIRS,
