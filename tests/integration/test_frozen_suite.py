@@ -67,7 +67,7 @@ def test_budgets_know_what_is_frozen_and_when(place: Path, capsys: pytest.Captur
             found.append((planned, run.values["flops"]["total"]))
         return found
 
-    options = ("--strategies", "Switch", "--budgets", "0.5", "--seeds", "1")
+    options = ("--strategies", "Switch", "--budgets", "0.5", "--seeds", "1", "--views", "equal-steps", "equal-budget")
     for freeze in ("text", "text@until=0.5", "text@from=0.25", "text:1@from=0.5"):
         runs = suite(freeze, *options, "--encoder.freeze", freeze)
         assert len(runs) == 2
