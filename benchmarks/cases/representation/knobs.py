@@ -135,7 +135,7 @@ PAIRS = replace(
     steps=600,
     validations=4,
     views=("equal-budget",),
-    budgets=(0.3, 0.44),
+    budgets=(0.44,),
     full_mtl=True,
     auxiliaries=("supersense", "gloss_lemma"),
     # The best of twelve trials each on validation, three seeds a trial, at 44 % of full MTL's FLOPs
@@ -170,9 +170,8 @@ RECIPES = {
     "peers": replace(
         PAIRS,
         strategies=("MTL", "Switch", "Uncertainty weighting", "FAMO", "UPGrad", "PCGrad", "PCD"),
-        budgets=(0.44,),
         full_mtl=False,
-        # The best of eight trials each (results/published/representation/peers/tuning.md).
+        # The best of eleven trials each (results/published/representation/peers/tuning.md).
         settings=(
             MultiTask(0.016, 1.0),
             Switching(0.016, 4.0, at=0.85),
@@ -187,7 +186,6 @@ RECIPES = {
         PAIRS,
         auxiliaries=ALL_AUXILIARIES,
         strategies=("STL", *subsets(ALL_AUXILIARIES)),
-        budgets=(0.44,),
         full_mtl=False,
     ),
     "supersense": SUPERSENSE,
