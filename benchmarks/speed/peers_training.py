@@ -6,7 +6,7 @@
 2. A loop in the manner of LibMTL, which runs every task always, against a step of this trainer after a switch: the
    ratio of FLOPs and that of seconds.
 
-Each measurement runs in a process of its own, the two sides in turn. About 70 minutes on 2 idle cores, a minute with
+Each measurement runs in a process of its own, the two sides in turn. About 40 minutes on 2 idle cores, a minute with
 --smoke. Beside seconds the record has processor seconds, which a busy machine shifts less.
 """
 
