@@ -16,6 +16,7 @@ from rich.console import Console
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.shared.suite_knobs import VIEWS
 from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.commands._case import parse_knobs, run_case, run_suite
 from benchmarks.records.read import load_records
@@ -63,6 +64,7 @@ def tiny(data_folder: Path, **changes: Any) -> vqa.Knobs:
         "encoder": TINY,
         "auxiliaries": ("contrastive", "masked_lm"),
         "threads": 1,
+        "views": VIEWS,
     }
     return vqa.Knobs(**{**values, **changes})
 
@@ -202,7 +204,7 @@ def test_a_strategy_that_listens_gets_the_budget_and_no_more(data_folder: Path, 
 
 
 def test_full_mtl_is_planned_beside_the_budgets(data_folder: Path) -> None:
-    knobs = tiny(data_folder, strategies=("STL", "MTL"), views=("equal-budget",), budgets=(0.5,), full_mtl=True)
+    knobs = tiny(data_folder, strategies=("STL", "MTL"), views=("equal-budget",), budgets=(0.5,))
     costs = SuiteCosts(open_case(CARD, knobs, Console(quiet=True)), knobs)
     runs = [(run.strategy, *run.views) for run in plan_runs(knobs, costs)]
     assert runs == [("STL", "budget-0.5"), ("MTL", "budget-0.5"), ("MTL", "budget-1")]

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from benchmarks.cases import AUXILIARY
 from benchmarks.cases.shared.encoder_knobs import EncoderKnobs
+from benchmarks.cases.shared.suite_knobs import VIEWS
 from benchmarks.cases.vqa import knobs as vqa
 from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.cases.vqa.grading import answer_type, language_prior
@@ -44,7 +45,7 @@ def tiny_knobs(data_folder: Path, **changes: Any) -> vqa.Knobs:
     values = {
         "data": str(DRAWN), "data_folder": data_folder, "image_size": 16, "steps": 12, "seeds": 1, "validations": 2,
         "label_fraction": 0.5, "images_per_batch": 4, "questions_per_image": 2, "caption_images_per_batch": 8,
-        "encoder": TINY, "auxiliaries": ("contrastive", "masked_lm"), "threads": 1,
+        "encoder": TINY, "auxiliaries": ("contrastive", "masked_lm"), "threads": 1, "views": VIEWS,
     }  # fmt: skip
     training = {name: changes.pop(name) for name in ("checkpoint_every_steps",) if name in changes}
     return vqa.Knobs(**{**values, "train": TrainSettings(**training), **changes})

@@ -127,9 +127,6 @@ class Knobs(DataKnobs):
 
 FEW_LABELS = Knobs(
     steps=250,
-    views=("equal-budget",),
-    budgets=(0.44,),
-    full_mtl=True,
     data="fashion_mnist",
     image_size=14,
     label_fraction=0.00093,  # five pictures a class

@@ -134,9 +134,6 @@ PAIRS = replace(
     question="same_class",
     steps=600,
     validations=4,
-    views=("equal-budget",),
-    budgets=(0.44,),
-    full_mtl=True,
     auxiliaries=("supersense", "gloss_lemma"),
     # The best of twelve trials each on validation, three seeds a trial, at 44 % of full MTL's FLOPs
     # (results/published/representation/tuning.md).

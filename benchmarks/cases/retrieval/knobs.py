@@ -115,9 +115,6 @@ ALL_AUXILIARIES = ("captions", "masked_lm", "matching")
 # The best of six trials each on validation, at 44 % of full MTL's FLOPs (results/published/retrieval/tuning.md).
 SCENES = Knobs(
     steps=500,
-    views=("equal-budget",),
-    budgets=(0.44,),
-    full_mtl=True,
     label_fraction=0.05,
     settings=(
         SingleTask(0.016, weight_decay=0.1),
@@ -167,7 +164,6 @@ RECIPES = {
     "retrieval-pretrained": replace(
         OPENMOJI,
         seeds=4,
-        budgets=(0.44,),
         languages="en",
         # The best of six trials each (results/published/retrieval/retrieval-pretrained/tuning.md).
         settings=(

@@ -63,11 +63,11 @@ class SuiteKnobs:
     """settings of strategies; a strategy without starts from its defaults, at MTL's learning rate and weight"""
     auxiliaries: tuple[str, ...] = ()
     """auxiliary tasks"""
-    views: tuple[View, ...] = planned(default=VIEWS)
+    views: tuple[View, ...] = planned(default=(EQUAL_BUDGET,))
     """comparisons to run: same steps, same training FLOPs at each of `budgets`"""
-    budgets: tuple[float, ...] = planned(default=(0.3, CLAIMED_BUDGET, 1.0))
+    budgets: tuple[float, ...] = planned(default=(CLAIMED_BUDGET,))
     """training FLOPs of every strategy, as shares of full MTL's, which has `steps`; 0.44 = 56 % fewer"""
-    full_mtl: bool = planned(default=False)
+    full_mtl: bool = planned(default=True)
     """also run MTL, where it is among the strategies, with all its FLOPs: what every budget is compared with"""
     train: TrainSettings = field(default_factory=lambda: TrainSettings(checkpoint_every_seconds=60.0))
     """how to train"""

@@ -99,9 +99,6 @@ class Knobs(LabelledDataKnobs):
 # The best of eight trials each on validation, at 44 % of full MTL's FLOPs (results/published/vqa/tuning.md).
 TUNED = Knobs(
     steps=1100,
-    views=("equal-budget",),
-    budgets=(0.44,),
-    full_mtl=True,
     settings=(
         SingleTask(0.004, weight_decay=0.1),
         MultiTask(0.004, 1.414),
