@@ -161,6 +161,14 @@ RECIPES = {
     # Tells fading from merely stopping early, with three times the default's seeds: MTL, and the fading strategy that
     # was best on validation. In the default's curve it is 0.4 points from full MTL at 44 %, and at 60 % all are level.
     "head-to-head": replace(TUNED, seeds=24, strategies=("MTL", "Sampled Diminish"), budgets=(0.44, 0.5)),
+    # Every strategy's training images shifted by a pixel at random. Tried on validation, on six seeds that are not
+    # reported: at 44 % Sampled Diminish then fails on none of them (99.2 to 99.6 %), without on one (95.2 %).
+    "shifted": replace(
+        TUNED,
+        seeds=24,
+        strategies=("MTL", "Sampled Diminish"),
+        train=replace(TUNED.train, shift_pixels=1),
+    ),
     # Images at half their side in the first half of each run: MTL's FLOPs are 79 % of the default recipe's at equal
     # steps, so this budget is 44 % of what the default's full MTL costs.
     "low-resolution": replace(TUNED, budgets=(0.557,), train=replace(TUNED.train, low_resolution_until=0.5)),
