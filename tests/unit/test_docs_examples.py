@@ -99,8 +99,11 @@ def test_a_strategy_of_the_readers_own(place: Path, capsys: pytest.CaptureFixtur
         assert "Cosine" in capsys.readouterr().out
         runs = load_records(results, "vqa", "default-smoke").finished
         assert {run.strategy for run in runs} == {"STL", "MTL", "Cosine"}
-        weights = {run.values["config"]["strategy"]["weight"] for run in runs if run.strategy == "Cosine"}
-        assert weights == {0.5 if number else 1.414}, "else MTL's"
+        settings = [run.values["config"]["strategy"] for run in runs if run.strategy == "Cosine"]
+        mtl = cases_package.load_card("vqa").knobs("default", smoke=True).strategy("MTL")
+        assert mtl.learning_rate != type(mtl)().learning_rate, "or the next line could not fail"
+        found = {(own["learning_rate"], own["weight"]) for own in settings}
+        assert found == {(mtl.learning_rate, 0.5 if number else mtl.weight)}, "else MTL's"
 
 
 @pytest.mark.parametrize("name", ["each.md", "methods/peers.md", "start.md"])
