@@ -159,7 +159,7 @@ RECIPES = {
         ),
     ),
     # Tells fading from merely stopping early, with three times the default's seeds: MTL, and the fading strategy that
-    # was best on validation. In the default's curve it is 0.4 points from full MTL at 44 %, and at 60 % all are level.
+    # was best on validation. In the default's curve it is 0.4 points from full MTL at 44 %, and level with MTL at 60 %.
     "head-to-head": replace(TUNED, seeds=24, strategies=("MTL", "Sampled Diminish"), budgets=(0.44, 0.5)),
     # Every strategy's training images shifted by a pixel at random. Tried on validation, on six seeds that are not
     # reported: at 44 % Sampled Diminish then fails on none of them (99.2 to 99.6 %), without on one (95.2 %). Meant for
