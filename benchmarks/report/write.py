@@ -6,7 +6,8 @@ python -m benchmarks report vqa --recipe default
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from benchmarks.report.views import fair_view, view_title
 from mt2st.files import write_text
 
 TABLE_FILE, HTML_FILE, SUMMARY_FILE = "TABLE.md", "report.html", "summary.json"
+_PICTURE = re.compile(r"curve|cost|equal-steps|equal-budget|budget-[\de-]+")  # what `_draw` calls its pictures
 Reproduce = Callable[[Sequence[RunRecord]], Sequence[tuple[str, str]]]
 
 
@@ -132,7 +134,15 @@ def _draw(summary: Summary, runs: Sequence[RunRecord], spec: ReportSpec, folder:
         path = folder / "cost.png"
         cost_picture(summary, spec, path)
         drawn.append(("Quality against cost, all views", path))
+    _remove_earlier(folder, {path for _, path in drawn})
     return drawn
+
+
+def _remove_earlier(folder: Path, drawn: Collection[Path]) -> None:
+    """Delete pictures of an earlier report whose budgets or views are gone: they would be taken for this one's."""
+    for path in folder.glob("*.png"):
+        if path not in drawn and _PICTURE.fullmatch(path.stem):
+            path.unlink()
 
 
 def _fair(summary: Summary, pictures: Sequence[tuple[str, Path]]) -> Path | None:

@@ -186,6 +186,18 @@ def test_what_is_published_grows(tmp_path: Path) -> None:
     ).read_text()
 
 
+def test_pictures_of_budgets_that_are_gone_go_too_and_others_stay(tmp_path: Path) -> None:
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    write_suite(first, seeds=2, items=50, views=("equal-steps", "budget-0.3"))
+    write_suite(second, seeds=2, items=50, views=("equal-steps",))
+    published(first, out)
+    folder = out / "demo" / "default"
+    assert {"budget-0-3.png", "equal-steps.png", "cost.png"} <= {path.name for path in folder.iterdir()}
+    (folder / "my-own.png").write_bytes(b"kept")
+    published(second, out)
+    assert {path.name for path in folder.glob("*.png")} == {"equal-steps.png", "cost.png", "my-own.png"}
+
+
 def test_a_pack_is_not_written_beside_run_folders(suite: Path) -> None:
     with pytest.raises(Mt2stError, match="holds run folders, which a pack would stand beside"):
         published(suite, suite)
