@@ -30,6 +30,11 @@ def main(argv: list[str]) -> int:
         "--first-seed", type=int, default=1000, help="the first of them; suites report 0, 1, … (default: 1000)"
     )
     parser.add_argument(
+        "--with-recipe",
+        action="store_true",
+        help="each strategy's second trial is what the recipe has now, and its search goes on from the better one",
+    )
+    parser.add_argument(
         "--budgets",
         nargs="+",
         type=float,
@@ -49,6 +54,6 @@ def main(argv: list[str]) -> int:
     from benchmarks.suite.tuning import Effort, search
 
     most = options.trials * 3 // 2 if options.most_trials is None else options.most_trials
-    effort = Effort(options.trials, most, options.seeds, options.first_seed)
+    effort = Effort(options.trials, most, options.seeds, options.first_seed, options.with_recipe)
     recipe = f"{options.recipe}-smoke" if options.smoke else options.recipe
     return search(card, knobs, recipe, options.results, effort)

@@ -3,7 +3,8 @@
 It starts at given settings and takes one step along each axis, up and then down. While a step is better it takes
 another one the same way, so it goes on beyond the best value when that lies on an edge. When no step helps, steps are
 halved. Nothing is random: equal scores, equal trials, and the first trials of a longer search are those of a shorter
-one. (Hooke and Jeeves, J. ACM 8(2), 1961, without their extrapolation.)
+one. (Hooke and Jeeves, J. ACM 8(2), 1961, without their extrapolation.) It finds the best nearby, so settings that are
+known to be good can be given as further starts: it goes on from the best of all.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class PatternSearch:
         start: the first trial.
         moves: ways to go on, in the order in which they are tried.
         refusal: why settings must not be tried; "" = they may be.
+        also: tried after `start`, before any step.
 
     Attributes:
         trials: settings and scores so far; None = the trial failed, which is worse than any score.
@@ -88,8 +90,10 @@ class PatternSearch:
         Mt2stError: `start` itself must not be tried.
     """
 
-    def __init__(self, start: Any, moves: Sequence[Move], refusal: Callable[[Any], str]) -> None:
-        self._moves, self._refusal = moves, refusal
+    def __init__(
+        self, start: Any, moves: Sequence[Move], refusal: Callable[[Any], str], also: Sequence[Any] = ()
+    ) -> None:
+        self._moves, self._refusal, self._also = moves, refusal, also
         self.trials: list[tuple[Any, float | None]] = []
         self.refused: list[tuple[Any, str]] = []
         if why := refusal(start):
@@ -146,6 +150,9 @@ class PatternSearch:
 
     def _walk(self) -> Iterator[Any]:
         yield self._best
+        for settings in self._also:
+            if self._may_try(settings):
+                yield settings
         for halvings in range(_MOST_HALVINGS + 1):
             improved = True
             while improved:
@@ -162,16 +169,21 @@ class PatternSearch:
         """One step, and further ones as long as each is the best so far."""
         while True:
             following = move.step(self._best, direction, halvings)
-            if following is None or _key(following) in self._tried:
-                return
-            self._tried.add(_key(following))
-            if why := self._refusal(following):
-                self.refused.append((following, why))
+            if following is None or not self._may_try(following):
                 return
             before = self._best_score
             yield following
             if not self._best_score > before:
                 return
+
+    def _may_try(self, settings: Any) -> bool:
+        """Whether these settings are new and not refused."""
+        if _key(settings) in self._tried:
+            return False
+        self._tried.add(_key(settings))
+        if why := self._refusal(settings):
+            self.refused.append((settings, why))
+        return not why
 
 
 def _key(settings: Any) -> str:

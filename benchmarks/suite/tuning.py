@@ -49,12 +49,15 @@ class Effort:
         most_trials: all strategies get further trials, up to so many, while a best value lies on an edge.
         seeds: that a trial is averaged over.
         first_seed: the first of them.
+        with_recipe: each strategy's second trial is what the recipe has now, and its search goes on from the better one.
+            A search from the defaults alone can end below settings that are known.
     """
 
     trials: int = 8
     most_trials: int = 12
     seeds: int = 2
     first_seed: int = 1000
+    with_recipe: bool = False
 
     def __post_init__(self) -> None:
         for name in ("trials", "seeds"):
@@ -128,10 +131,11 @@ class _Tuning:
             "budgets": _budgets(knobs),
             "trials_each": effort.trials,
             "metric": card.spec.validation_id,
+            "with_recipe": effort.with_recipe,
         }
         self.log: dict[str, Any] = {**head, "trials": [], "refused": [], "best": {}, "edges": {}, "python": {}}
         if self.path.exists():
-            before = read_sealed_json(self.path, _CURE)
+            before = {"with_recipe": False, **read_sealed_json(self.path, _CURE)}  # older logs do not say
             if {name: before.get(name) for name in head} == head:
                 self.log = before
             else:
@@ -182,7 +186,8 @@ class _Tuning:
             except Mt2stError as error:  # the knobs refuse these settings
                 return str(error)
 
-        return PatternSearch(start, moves_of(kind.axes(), costs.auxiliaries), refusal)
+        also = [self._knobs.strategy(kind.name)] if self._effort.with_recipe else []
+        return PatternSearch(start, moves_of(kind.axes(), costs.auxiliaries), refusal, also)
 
     def _varied(self, kind: StrategyKind, settings: Any) -> Any:
         return replace(self._knobs, strategies=(kind.place or kind.name,), settings=(), full_mtl=False).with_settings(

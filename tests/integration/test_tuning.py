@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.cases import load_card
 from benchmarks.cases.shared.job_knobs import JobKnobs
+from benchmarks.cases.shared.suite_knobs import from_plain
 from benchmarks.cases.vqa.case import VqaCase
 from benchmarks.strategies.diminish import Diminishing
 from benchmarks.strategies.mtl import MultiTask
@@ -42,6 +43,10 @@ def knobs_of(data_folder: Path, **changes: Any) -> Any:
 def log_of(results: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((results / "vqa" / "tiny" / "tuning.json").read_text())
     return found
+
+
+def trials_of(log: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    return [trial for trial in log["trials"] if trial["strategy"] == name]
 
 
 def test_every_strategy_gets_as_many_trials_on_seeds_that_are_not_reported_and_the_test_is_not_read(
@@ -147,6 +152,17 @@ def test_a_log_of_other_knobs_is_kept(data_folder: Path, tmp_path: Path, capsys:
     folder = tmp_path / "vqa" / "tiny"
     assert len(list(folder.glob("tuning*.json"))) == len(list(folder.glob("tuning*.md"))) == 3
     assert capsys.readouterr().out.count("was made with other knobs, data or seeds; kept as") == 2
+
+
+def test_the_settings_of_the_recipe_are_a_trial_if_asked_for(data_folder: Path, tmp_path: Path) -> None:
+    own = Switching(0.003, 2.0, at=0.3)
+    knobs = knobs_of(data_folder, budgets=(1.0,), settings=(own,), steps=4)
+    effort = Effort(trials=2, most_trials=2, seeds=1)
+    for with_recipe in (False, True):
+        assert search(CARD, knobs, "tiny", tmp_path, replace(effort, with_recipe=with_recipe)) == 0
+        tried = [from_plain(Switching, trial["settings"]) for trial in trials_of(log_of(tmp_path), "Switch")]
+        assert (tried[1] == own) is with_recipe
+        assert len(tried) == len(trials_of(log_of(tmp_path), "MTL")) == 2
 
 
 class MadeUpCosts:

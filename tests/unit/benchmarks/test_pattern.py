@@ -37,8 +37,9 @@ def searched(
     score: Callable[[Any], float | None],
     count: int,
     refusal: Callable[[Any], str] = lambda point: "",
+    also: tuple[Any, ...] = (),
 ) -> PatternSearch:
-    search = PatternSearch(Point(), moves_of(axes, ("a", "b")), refusal)
+    search = PatternSearch(Point(), moves_of(axes, ("a", "b")), refusal, also)
     for _ in range(count):
         search.tell(score(search.ask()))
     return search
@@ -78,6 +79,22 @@ def test_what_is_refused_costs_no_trial_and_is_kept_with_its_reason() -> None:
     assert next((round(point.at, 1), why) for point, why in search.refused) == (0.8, "as MTL")
     with pytest.raises(Mt2stError, match="Point cannot start its search: never"):
         PatternSearch(Point(), moves_of(BOTH, ()), lambda point: "never")
+
+
+def test_a_search_goes_on_from_the_better_of_two_starts() -> None:
+    """The second hill, at 64, is out of reach of steps from 1, where the first one is the highest nearby."""
+
+    def score(point: Any) -> float:
+        return max(0.5 - abs(math.log2(point.learning_rate)), 2 - abs(math.log2(point.learning_rate / 64)))
+
+    assert searched(RATE, score, 6).best == Point(1.0)
+    found = searched(RATE, score, 6, also=(Point(32.0),))
+    assert [point.learning_rate for point, _ in found.trials[:4]] == [1, 32, 64, 128]
+    assert found.best == Point(64.0)
+    same, refused = Point(), Point(0.25)
+    search = searched(RATE, score, 3, refusal=lambda point: "too low" if point == refused else "", also=(same, refused))
+    assert [point.learning_rate for point, _ in search.trials] == [1, 2, 0.5]
+    assert search.refused == [(refused, "too low")]
 
 
 def test_a_failed_trial_is_worse_than_any_score() -> None:
