@@ -49,7 +49,7 @@ class Effort:
         most_trials: all strategies get further trials, up to so many, while a best value lies on an edge.
         seeds: that a trial is averaged over.
         first_seed: the first of them.
-        with_recipe: each strategy's second trial is what the recipe has now, and its search goes on from the better one.
+        with_recipe: each strategy's second trial is what the recipe has now; its search goes on from the better one.
             A search from the defaults alone can end below settings that are known.
     """
 
