@@ -125,7 +125,7 @@ PAIRS = replace(
     ),
 )
 RECIPES = {
-    "default": PAIRS,
+    "default": replace(PAIRS, budgets=(0.3, 0.44)),
     "digits-pairs": replace(PAIRS, data="digits", image_size=8, labelled_pairs=400, encoder=VitKnobs()),
     "digits": DIGITS,
     "digits-1pct": replace(DIGITS, label_fraction=0.01),

@@ -162,7 +162,7 @@ PRETRAINED = replace(
     ),
 )
 RECIPES = {
-    "default": PAIRS,
+    "default": replace(PAIRS, budgets=(0.3, 0.44)),
     "representation-pretrained": PRETRAINED,
     "peers": replace(
         PAIRS,

@@ -137,7 +137,7 @@ PRETRAINED = replace(
     ),
 )
 RECIPES = {
-    "default": PAIRS,
+    "default": replace(PAIRS, budgets=(0.3, 0.44)),
     "text-pretrained": PRETRAINED,
     # Its upper three layers are trained too, at 1e-4: MTL's validation accuracy was 70.3, 78.2 and 76.2 % at 3e-5, 1e-4
     # and 3e-4. Settings are the best of three trials each (results/published/text/text-pretrained-tuned/tuning.md).
