@@ -84,7 +84,7 @@ def test_rounded_confidences_give_the_recorded_calibration_error_but_for_a_round
 
 def test_everything_published_stays_small() -> None:
     sizes = [path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file() and path.suffix != ".html"]
-    assert sum(sizes) < 40e6, "pages are not kept in the repository"
+    assert sum(sizes) < 50e6, "pages are not kept in the repository"
     assert not list(PUBLISHED.rglob("items.safetensors"))
 
 
